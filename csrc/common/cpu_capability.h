@@ -1,0 +1,22 @@
+// Which of the compiled instruction sets the CPU kernels use in this process.
+#pragma once
+
+namespace spanbert_ext {
+
+enum class Capability { kDefault, kAvx2, kAvx512 };
+
+// The best set that this CPU has, lowered (never raised) by SPANBERT_EXT_CPU_CAPABILITY = default|avx2|avx512.
+Capability cpu_capability();
+const char* capability_name(Capability capability);
+
+// Calls NAME of the namespace compiled for this CPU: SPANBERT_EXT_CPU_DISPATCH(column_statistics)(args...).
+#if defined(__x86_64__)
+#define SPANBERT_EXT_CPU_DISPATCH(NAME)                                                  \
+  (::spanbert_ext::cpu_capability() == ::spanbert_ext::Capability::kAvx512 ? AVX512::NAME \
+   : ::spanbert_ext::cpu_capability() == ::spanbert_ext::Capability::kAvx2 ? AVX2::NAME   \
+                                                                           : DEFAULT::NAME)
+#else
+#define SPANBERT_EXT_CPU_DISPATCH(NAME) (DEFAULT::NAME)
+#endif
+
+}  // namespace spanbert_ext
