@@ -2,6 +2,8 @@
 // spanbert_ext/ops/ holds, per operator, the public function, the fake kernel and the autograd formula.
 #include <torch/library.h>
 
+#include "vocab_ce/vocab_ce.h"
+
 TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "span_mask(Tensor input_ids, Tensor kinds, Tensor random_ids, Tensor seed, Tensor epoch, *,"
@@ -28,5 +30,5 @@ TORCH_LIBRARY(spanbert_ext, m) {
 }
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
-  (void)m;
+  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
 }
