@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "boundary_mlp/boundary_mlp.h"
+#include "vocab_ce/vocab_ce.h"
 
 TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
@@ -36,4 +37,5 @@ TORCH_LIBRARY(spanbert_ext, m) {
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cpu);
   m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cpu);
+  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
 }

@@ -1,9 +1,5 @@
 #include "boundary_mlp/boundary_mlp_kernel.h"
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC's own _mm512_undefined_*() are self-initialised variables; inlined at -O3 they trip this warning.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 #include <ATen/cpu/vec/vec.h>
 
 #include <cmath>

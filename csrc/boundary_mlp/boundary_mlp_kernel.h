@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "common/cpu_kernels.h"
+
 namespace spanbert_ext {
 
 // Row r starts at element (index ? index[r] : r) * stride of `data`. Rows are contiguous.
@@ -40,27 +42,22 @@ struct GeluNormBackward {
   RowView out;     // recomputed output, accumulate type; data may be null
 };
 
-#define SPANBERT_EXT_DECLARE_KERNELS(CAPABILITY)                                                           \
-  namespace CAPABILITY {                                                                                   \
-  /* `scratch` holds 2 * columns accumulate values. */                                                     \
-  void gelu_norm_forward(const GeluNormForward& block, int64_t begin, int64_t end, void* scratch);         \
-  /* `scratch` holds 4 * columns values; `sums` [3, columns] receives grad_bias, grad_gain, grad_shift. */ \
-  void gelu_norm_backward(const GeluNormBackward& block, int64_t begin, int64_t end, void* scratch,        \
-                          void* sums);                                                                     \
-  /* Copies rows, converting between float types; `scratch` holds `columns` values. */                     \
-  void copy_rows(const RowView& from, const RowView& to, int64_t columns, int64_t begin, int64_t end,      \
-                 void* scratch);                                                                           \
-  /* to[row] += from[row] in row order for columns [begin, end), at most kColumnBlock; `to` is accumulate  \
-   * type. */                                                                                              \
-  void add_rows(const RowView& from, const RowView& to, int64_t rows, int64_t begin, int64_t end);         \
-  }
-SPANBERT_EXT_DECLARE_KERNELS(DEFAULT)
-#if defined(__x86_64__)
-SPANBERT_EXT_DECLARE_KERNELS(AVX2)
-SPANBERT_EXT_DECLARE_KERNELS(AVX512)
-#endif
-#undef SPANBERT_EXT_DECLARE_KERNELS
-
 constexpr int64_t kColumnBlock = 64;
+
+SPANBERT_EXT_DECLARE_CPU_KERNELS(
+    // `scratch` holds 2 * columns accumulate values.
+    void gelu_norm_forward(const GeluNormForward& block, int64_t begin, int64_t end, void* scratch);
+
+    // `scratch` holds 4 * columns values; `sums` [3, columns] receives grad_bias, grad_gain, grad_shift.
+    void gelu_norm_backward(const GeluNormBackward& block, int64_t begin, int64_t end, void* scratch,
+                            void* sums);
+
+    // Copies rows, converting between float types; `scratch` holds `columns` values.
+    void copy_rows(const RowView& from, const RowView& to, int64_t columns, int64_t begin, int64_t end,
+                   void* scratch);
+
+    // to[row] += from[row], in row order, for the at most kColumnBlock columns [begin, end); `to` holds
+    // accumulate values.
+    void add_rows(const RowView& from, const RowView& to, int64_t rows, int64_t begin, int64_t end);)
 
 }  // namespace spanbert_ext
