@@ -131,7 +131,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.mark_non_differentiable(nll, prediction, grad_unit, dh, dw, db)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(grad_unit, dh, dw, db)
-    ctx.needed = inputs[8:11]
+    need_dh, need_dw, need_db = inputs[8:11]
+    ctx.needed = (need_dh, need_dw, need_db and inputs[2] is not None)
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
