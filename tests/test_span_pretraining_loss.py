@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from spanbert_ext.heads import SpanBoundaryHead
 from torch import Tensor, nn
 
 from spanbert_ext import ops
-from spanbert_ext.heads import SpanBoundaryHead
 
 HIDDEN, VOCAB, LENGTH = 12, 37, 14
 
@@ -121,7 +121,9 @@ def test_float64_equals_a_loop_over_tokens(batch: Batch, heads: Heads, impl: str
         torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
 
 
-def test_t1_accumulated_batches_equal_one_batch_when_both_counts_are_given(batch: Batch, heads: Heads) -> None:
+def test_t1_accumulated_batches_equal_one_batch_when_both_counts_are_given(
+    batch: Batch, heads: Heads
+) -> None:
     leaves = [batch.x, *heads.parameters()]
     whole = torch.autograd.grad(run(batch, heads).loss, leaves)
     counts = {"num_items_in_batch": torch.tensor(12), "num_sbo_items": 9}
@@ -147,7 +149,8 @@ def test_t4_nothing_masked_is_a_zero_loss_with_zero_gradients(batch: Batch, head
         output = run(part, heads)
         assert output.loss.item() == output.mlm_loss.item() == output.sbo_loss.item() == 0
         assert output.mlm_accuracy.item() == 0
-        for gradient in torch.autograd.grad(output.loss, leaves):  # every parameter takes part: DDP waits for it
+        # Every parameter takes part: DDP waits for each.
+        for gradient in torch.autograd.grad(output.loss, leaves):
             assert gradient.abs().max().item() == 0
     no_rows = batch.rows()
     assert run(no_rows, heads).loss.item() == 0
@@ -219,11 +222,23 @@ def test_label_smoothing_applies_to_both_heads(batch: Batch, heads: Heads) -> No
     [
         (lambda b: replace(b, x=b.x[0]), ValueError, r"x has shape \[14, 12\], expected \[B, L, H\]"),
         (lambda b: replace(b, labels=b.labels[:, 1:]), ValueError, r"labels has shape \[4, 13\]"),
-        (lambda b: replace(b, masked_positions=b.masked_positions[1:]), ValueError, "masked_positions has shape"),
+        (
+            lambda b: replace(b, masked_positions=b.masked_positions[1:]),
+            ValueError,
+            "masked_positions has shape",
+        ),
         (lambda b: replace(b, left_boundary=b.left_boundary[:, 1:]), ValueError, "left_boundary has shape"),
         (lambda b: replace(b, left_boundary=None), ValueError, "go together"),
-        (lambda b: replace(b, masked_positions=b.masked_positions + 9), IndexError, "masked_positions has values"),
-        (lambda b: replace(b, masked_positions=b.masked_positions.float()), TypeError, "masked_positions has dtype"),
+        (
+            lambda b: replace(b, masked_positions=b.masked_positions + 9),
+            IndexError,
+            "masked_positions has values",
+        ),
+        (
+            lambda b: replace(b, masked_positions=b.masked_positions.float()),
+            TypeError,
+            "masked_positions has dtype",
+        ),
         (lambda b: replace(b, labels=b.labels + 1000), IndexError, "expected an id below V = 37"),
     ],
 )

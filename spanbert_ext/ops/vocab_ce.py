@@ -91,11 +91,11 @@ def vocab_ce(
 
 def _check_finite(h: Tensor) -> None:
     """SPANBERT_EXT_DEBUG=1 raises where NaN would otherwise pass into the loss, for a GradScaler to see."""
-    import os
-
     if os.environ.get("SPANBERT_EXT_DEBUG") == "1" and may_read_values(h) and not bool(h.isfinite().all()):
         rows = (~h.isfinite().all(dim=1)).nonzero().flatten()
-        raise ValueError(f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}")
+        raise ValueError(
+            f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}"
+        )
 
 
 @torch.library.register_fake("spanbert_ext::vocab_ce")
