@@ -10,7 +10,8 @@ TORCH_LIBRARY(spanbert_ext, m) {
       " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int mask_token_id, int pad_token_id,"
       " float ratio, float p, int max_words, int position_slots, float mask_share, float random_share,"
       " bool replace_per_token, bool fill_after_candidates)"
-      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary)");
+      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor "
+      "right_boundary)");
   m.def(
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
@@ -19,8 +20,10 @@ TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "boundary_mlp_backward(Tensor grad_y, Tensor x, Tensor masked_positions, Tensor left_boundary,"
       " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor norm2_weight, Tensor z1, Tensor z2, Tensor statistics, ScalarType compute_dtype)"
-      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor grad_norm1_weight,"
+      " Tensor weight2, Tensor norm2_weight, Tensor z1, Tensor z2, Tensor statistics, ScalarType "
+      "compute_dtype)"
+      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor "
+      "grad_norm1_weight,"
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
   m.def(
@@ -29,6 +32,4 @@ TORCH_LIBRARY(spanbert_ext, m) {
       " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh, Tensor dw, Tensor db)");
 }
 
-TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
-  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
-}
+TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) { m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu); }
