@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from spanbert_ext.masking import SpanMasker
 from tiny_models import VOCABULARY, same, tiny_config, tiny_texts, tiny_tokenizer
 from torch import nn
 from torch.nn import functional as F
@@ -21,7 +22,6 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForQuestionAn
 
 from spanbert_ext import modeling
 from spanbert_ext.collator import DataCollatorForSpanMasking
-from spanbert_ext.masking import SpanMasker
 from spanbert_ext.modeling import SpanBertForPreTraining, span_metrics
 
 INDICES = ("masked_positions", "left_boundary", "right_boundary")
@@ -66,7 +66,9 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
 def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 class TestClass:
@@ -113,14 +115,17 @@ class TestClass:
         assert model.sbo.position_embeddings.weight.shape == (7, 12)
         model.save_pretrained(tmp_path)
         assert SpanBertForPreTraining.from_pretrained(tmp_path).config.span_pretraining == options
-        changed = SpanBertForPreTraining.from_pretrained(tmp_path, sbo_weight=2.0, attn_implementation="eager")
+        changed = SpanBertForPreTraining.from_pretrained(
+            tmp_path, sbo_weight=2.0, attn_implementation="eager"
+        )
         assert changed.config.span_pretraining == options | {"sbo_weight": 2.0}
         assert changed.config._attn_implementation == "eager"
         given = SpanBertForPreTraining.from_pretrained(tmp_path, config=model.config, label_smoothing=0.2)
         assert given.config.span_pretraining == options | {"label_smoothing": 0.2}
 
     @pytest.mark.parametrize(
-        "option", [{"position_dim": 0}, {"position_slots": 1.5}, {"sbo_weight": -1.0}, {"label_smoothing": 1.0}]
+        "option",
+        [{"position_dim": 0}, {"position_slots": 1.5}, {"sbo_weight": -1.0}, {"label_smoothing": 1.0}],
     )
     def test_options_out_of_range(self, option):
         with pytest.raises(ValueError, match=next(iter(option))):
@@ -195,7 +200,7 @@ class TestLoss:
 
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_the_stock_collators_labels_give_the_native_loss(self, smoothing):
-        """Labels without index tensors: every labelled position, MLM alone, also where a whole row has none."""
+        """Labels without index tensors: every labelled position, MLM alone; a row may have none."""
         model = make_model(label_smoothing=smoothing).double()
         batch = make_batch()
         batch["labels"][2] = -100
@@ -212,12 +217,16 @@ class TestLoss:
         assert_close(ours, gradients(model), 1e-10)
         assert output.sbo_loss is None and output.logits is None
         plain = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
-        torch.testing.assert_close(model.eval()(**stock).loss, plain, rtol=1e-10, atol=0)  # smoothing only trains
+        torch.testing.assert_close(
+            model.eval()(**stock).loss, plain, rtol=1e-10, atol=0
+        )  # smoothing only trains
 
     def test_logits_are_the_native_ones(self):
         model, batch = make_model().eval(), make_batch()
         native = BertForMaskedLM(tiny_config()).eval()
-        native.load_state_dict({name: x for name, x in model.state_dict().items() if not name.startswith("sbo.")})
+        native.load_state_dict(
+            {name: x for name, x in model.state_dict().items() if not name.startswith("sbo.")}
+        )
         expected = native(**encoder_inputs(batch), output_hidden_states=True)
         output = model(**encoder_inputs(batch), output_hidden_states=True)
         assert output.loss is None and list(output) == ["logits", "hidden_states"]
@@ -227,7 +236,10 @@ class TestLoss:
         torch.testing.assert_close(asked.logits, expected.logits)
         assert "logits" not in model(**batch)
         assert isinstance(model(**batch, return_dict=False), tuple)
-        embedded = model(inputs_embeds=model.get_input_embeddings()(batch["input_ids"]), attention_mask=batch["attention_mask"])
+        embedded = model(
+            inputs_embeds=model.get_input_embeddings()(batch["input_ids"]),
+            attention_mask=batch["attention_mask"],
+        )
         torch.testing.assert_close(embedded.logits, expected.logits)
 
     def test_fill_mask_pipeline(self):
@@ -244,7 +256,11 @@ class TestLoss:
         output = model(**batch)
         output.loss.backward()
         assert output.loss == 0 and output.mlm_count == 0
-        assert all(torch.isfinite(p.grad).all() and not p.grad.any() for p in model.parameters() if p.grad is not None)
+        assert all(
+            torch.isfinite(p.grad).all() and not p.grad.any()
+            for p in model.parameters()
+            if p.grad is not None
+        )
         stock = model(**encoder_inputs(batch), labels=batch["labels"])
         assert stock.loss == 0
 
@@ -325,13 +341,15 @@ class TestT1Scaling:
         for count in (torch.tensor(40), 40, torch.tensor([[40.0]])):  # the last: nn.DataParallel
             loss = model(**part, num_items_in_batch=count).loss
             mlm, sbo, mlm_count, sbo_count = head_sums(model, part)
-            torch.testing.assert_close(loss, mlm / 40 + (mlm_count / 40) * sbo / sbo_count, rtol=1e-10, atol=0)
+            torch.testing.assert_close(
+                loss, mlm / 40 + (mlm_count / 40) * sbo / sbo_count, rtol=1e-10, atol=0
+            )
 
 
 class TestLoading:
     @pytest.fixture
     def poisoned(self, monkeypatch):
-        """Memory that from_pretrained leaves uninitialised holds rubbish instead of the zeros of a fresh process."""
+        """Memory that from_pretrained does not initialise holds rubbish, not a fresh process's zeros."""
         for name in ("empty_like", "empty"):
             make = getattr(torch, name)
 
@@ -348,7 +366,13 @@ class TestLoading:
         for name, value in plain.state_dict().items():
             assert torch.equal(model.state_dict()[name], value), name
         for name, p in model.sbo.named_parameters():
-            kind = "one" if name in ("norm1.weight", "norm2.weight") else "zero" if name.endswith("bias") else "normal"
+            kind = (
+                "one"
+                if name in ("norm1.weight", "norm2.weight")
+                else "zero"
+                if name.endswith("bias")
+                else "normal"
+            )
             if kind == "normal":
                 assert p.mean().abs() < 0.005 and 0.015 < p.std() < 0.025, name  # initializer_range 0.02
             else:
@@ -361,7 +385,9 @@ class TestLoading:
         encoder = transformers.BertModel(tiny_config())
         encoder.save_pretrained(tmp_path)
         model = SpanBertForPreTraining.from_pretrained(tmp_path)
-        assert torch.equal(model.bert.encoder.layer[0].output.dense.weight, encoder.encoder.layer[0].output.dense.weight)
+        assert torch.equal(
+            model.bert.encoder.layer[0].output.dense.weight, encoder.encoder.layer[0].output.dense.weight
+        )
         assert (model.sbo.bias == 0).all() and (model.cls.predictions.bias == 0).all()
 
     def test_t14_our_own_checkpoint_is_restored_whole(self, tmp_path, poisoned):
@@ -388,7 +414,9 @@ class TestLoading:
         answering = AutoModelForQuestionAnswering.from_pretrained(tmp_path).eval()
         assert torch.equal(answering.bert(**inputs)[0], hidden)
         assert masked_lm.cls.predictions.decoder.weight is masked_lm.bert.embeddings.word_embeddings.weight
-        masked_lm.save_pretrained(tmp_path / "native")  # the options survive the native classes, the head does not
+        masked_lm.save_pretrained(
+            tmp_path / "native"
+        )  # the options survive the native classes, the head does not
         back = SpanBertForPreTraining.from_pretrained(tmp_path / "native")
         assert back.config.span_pretraining["position_dim"] == 24 and (back.sbo.bias == 0).all()
 
