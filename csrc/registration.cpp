@@ -2,13 +2,16 @@
 // spanbert_ext/ops/ holds, per operator, the public function, the fake kernel and the autograd formula.
 #include <torch/library.h>
 
+#include "span_mask/span_mask.h"
+
 TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "span_mask(Tensor input_ids, Tensor kinds, Tensor random_ids, Tensor seed, Tensor epoch, *,"
-      " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int mask_token_id, int pad_token_id,"
-      " float ratio, float p, int max_words, int position_slots, float mask_share, float random_share,"
-      " bool replace_per_token, bool fill_after_candidates)"
-      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary)");
+      " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int? vocab_size, int mask_token_id,"
+      " int pad_token_id, float ratio, float p, int max_words, int position_slots, float mask_share,"
+      " float random_share, bool replace_per_token, bool fill_after_candidates)"
+      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary,"
+      " Tensor right_boundary)");
   m.def(
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
@@ -28,5 +31,5 @@ TORCH_LIBRARY(spanbert_ext, m) {
 }
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
-  (void)m;
+  m.impl("span_mask", &spanbert_ext::span_mask_cpu);
 }
