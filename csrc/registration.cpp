@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "span_mask/span_mask.h"
+#include "vocab_ce/vocab_ce.h"
 
 TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
@@ -20,8 +21,10 @@ TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "boundary_mlp_backward(Tensor grad_y, Tensor x, Tensor masked_positions, Tensor left_boundary,"
       " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor norm2_weight, Tensor z1, Tensor z2, Tensor statistics, ScalarType compute_dtype)"
-      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor grad_norm1_weight,"
+      " Tensor weight2, Tensor norm2_weight, Tensor z1, Tensor z2, Tensor statistics, ScalarType "
+      "compute_dtype)"
+      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor "
+      "grad_norm1_weight,"
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
   m.def(
@@ -32,4 +35,5 @@ TORCH_LIBRARY(spanbert_ext, m) {
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("span_mask", &spanbert_ext::span_mask_cpu);
+  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
 }
