@@ -61,7 +61,7 @@ def span_mask(
         kinds: uint8, a table `[V]` by id or explicit kinds `[B, L]`: 0 continues a word, 1 starts one, 2 is special
             (never masked, never a boundary). A 0 at the row's start or after a special starts a word.
         random_ids: int64 `[R]`, the ids that random replacement draws from; may be empty when `random_share` is 0.
-        seed: 64 bits; a tensor is int64 without dimension. Negative numbers are their two's complement.
+        seed: an int64; a tensor has no dimension. Negative numbers are their two's complement.
         epoch: 0 to 2^32 - 1; a tensor is int64 without dimension, or `[B]`.
         attention_mask: bool or integer `[B, L]`; positions with 0 are padding.
         sample_ids: int64 `[B]`; by default a hash of the row's ids without padding.
@@ -129,14 +129,14 @@ def _check_devices(device: torch.device, **others: Tensor | None) -> None:
 
 
 def _scalar_tensor(value: int | Tensor, name: str, device: torch.device) -> Tensor:
-    """An int becomes an int64 tensor without dimension; from 2^63 on it wraps as an unsigned 64-bit number does."""
+    """An int becomes an int64 tensor without dimension."""
     if isinstance(value, Tensor):
         return value
     if not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"span_mask: {name} is a {type(value).__name__}; expected an int or an int64 tensor")
-    if not -(2**63) <= value < 2**64:
-        raise ValueError(f"span_mask: {name} is {value}; expected a number of 64 bits")
-    return torch.full((), value - 2**64 if value >= 2**63 else value, dtype=torch.int64, device=device)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"span_mask: {name} is {value}; expected -2^63 to 2^63 - 1")
+    return torch.full((), value, dtype=torch.int64, device=device)
 
 
 @torch.library.register_fake("spanbert_ext::span_mask")
