@@ -31,15 +31,7 @@ MLM_TRANSFORMS: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
 
 __all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
 
-_HUB_ARGUMENTS = {
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-}
+_HUB_ARGUMENTS = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
 
 
 class SpanBertForPreTraining:

@@ -8,11 +8,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from spanbert_ext.masking import SpanMasker
-from tiny_models import VOCABULARY, same, tiny_texts, tiny_tokenizer
+from tiny_models import VOCABULARY, one_thread, same, tiny_texts, tiny_tokenizer  # noqa: F401
 from torch.utils.data import DataLoader
 
 from spanbert_ext.collator import DataCollatorForSpanMasking, token_kinds_from_word_ids
+from spanbert_ext.masking import SpanMasker
 
 TENSORS = ("input_ids", "labels", "masked_positions", "left_boundary", "right_boundary", "attention_mask")
 MASK, PAD = VOCABULARY["[MASK]"], VOCABULARY["[PAD]"]

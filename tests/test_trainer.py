@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from spanbert_ext.masking import SpanMasker
-from tiny_models import VOCABULARY, tiny_config, tiny_texts, tiny_tokenizer
+from tiny_models import VOCABULARY, one_thread, tiny_config, tiny_texts, tiny_tokenizer  # noqa: F401
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from spanbert_ext.callbacks import SpanMaskingCallback
 from spanbert_ext.collator import DataCollatorForSpanMasking
+from spanbert_ext.masking import SpanMasker
 from spanbert_ext.modeling import SpanBertForPreTraining, span_metrics
 
 SCRIPT = """
