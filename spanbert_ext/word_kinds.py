@@ -80,7 +80,7 @@ def _word_mark(tokenizer: Any, tokens: list[str]) -> str:
         )
     if mark not in ("##", BYTE_LEVEL_SPACE, SENTENCEPIECE_SPACE):
         raise ValueError(
-            f"the tokenizer marks the ends of words ({mark!r}), so a token's kind depends on the token before "
+            f"the tokenizer marks the ends of words ({mark!r}): a token's kind depends on the token before "
             "it and no table by id exists. Build SpanMasker(...) itself and call it with token_kinds"
         )
     return mark
