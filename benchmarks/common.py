@@ -20,7 +20,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -161,6 +162,18 @@ class Stopwatch:
         }
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Collects garbage now and none inside. What survives is frozen, so that the next call is quick."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 Task = Callable[[int, Stopwatch], None]
 """Takes the round's number, makes its inputs, then calls `start`, does the work and `mark`s the stopwatch."""
 
@@ -182,13 +195,9 @@ def interleave(
             break
         first = round_ % len(names)
         for name in names[first:] + names[:first]:
-            gc.collect()
-            gc.disable()  # a collection inside a step would be charged to whoever is running
-            try:
+            with no_collection():  # a collection inside a step would be charged to whoever is running
                 tasks[name](round_, watch)
                 sample = watch.read()
-            finally:
-                gc.enable()
             samples[name].append(sample)
             shown = ", ".join(f"{mark} {value:.2f} ms" for mark, value in sample.items())
             progress(f"round {round_ + 1}/{repeats}  {name}: {shown}", throttle=True)
@@ -204,7 +213,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def device_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """Copy bandwidth in GB/s (bytes read and written) and GEMM rate in TFLOP/s, measured now, best of five."""
+    """Copy bandwidth in GB/s (read plus written) and GEMM rate in TFLOP/s, measured now, best of five."""
     size, elements = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
@@ -250,7 +259,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Bars:
-    """One panel: bars of length p50, a line from p20 to p80 where known, the first part dark, a level marked."""
+    """One panel: bars of length p50, a line from p20 to p80, the first part dark, a level marked."""
 
     label: str
     values: Mapping[str, Mapping[str, float]]

@@ -56,7 +56,7 @@ class Batch:
     """One batch as a collator hands it over.
 
     The first five go to the fused loss. The others spell the same targets out for the eager providers, ready
-    made, so that none of them pays for a search or a synchronisation: rows index the hidden states as `[B*L, H]`.
+    made, so that none of them pays for a search or a synchronisation. Rows index hidden states as [B*L, H].
     """
 
     hidden: Tensor  # [B, L, H], float32
@@ -201,7 +201,7 @@ def gradients(heads: Heads, hidden: Tensor) -> dict[str, Tensor]:
 
 
 def oracle(heads: Heads, batch: Batch, chunk: int = 2048) -> tuple[float, dict[str, Tensor]]:
-    """Loss and all gradients in float64, decoded `chunk` rows at a time: any shape fits. `heads` is float64."""
+    """Loss and all gradients in float64, decoded `chunk` rows at a time so that it fits. `heads`: float64."""
     hidden = batch.hidden.double().requires_grad_()
     flat = hidden.flatten(0, 1)  # [B*L, H]
     mlm = heads.transform(flat[batch.mlm_rows])  # [N_mlm, D]

@@ -14,8 +14,8 @@ from sbo_providers import BUILDERS, Provider, Setting
 from torch import Tensor
 
 # Largest relative error (norm of the difference over the norm of the float64 gradient) of any one tensor.
-# float32: rounding leaves about 1e-6, a wrong term at least 1e-2. bfloat16: eager itself is near 1e-2 in the deepest
-# tensors, whose gradients pass four rounded products.
+# float32: rounding leaves about 1e-6, a wrong term at least 1e-2. bfloat16: eager itself is near 1e-2 in the
+# deepest tensors, whose gradients pass four rounded products.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2}
 
 
@@ -43,14 +43,14 @@ class Bench:
             for round_ in range(3):  # the first is the warm-up
                 self.prepare(provider, round_)(watch)
                 times.append(watch.read()["full"])
-            progress(f"tuning {provider.name} {provider.notes or ''}: full {min(times[1:]):.2f} ms")
+            progress(f"tried {provider.name} {provider.notes or ''}: full {min(times[1:]):.2f} ms")
             return min(times[1:])
 
         rows = len(batch.mlm_rows), len(batch.sbo_targets)
         return Setting(self.shape, self.device, self.dtype, rows, full_ms, tuned or {})
 
     def prepare(self, provider: Provider, round_: int) -> Callable[..., tuple[Tensor, Tensor, Heads]]:
-        """A step on the round's batch, all untimed work done; it returns the loss, hidden states and heads."""
+        """A step on the round's batch, all untimed work done; returns loss, hidden states, heads."""
         batch = self.batch(round_)
         heads = self.pure() if provider.precision == "bfloat16" else self.heads
         heads.zero_grad(set_to_none=True)
