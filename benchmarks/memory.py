@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -95,7 +94,7 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def median_peak_mb(peak: Callable[[Step], int], prepare: Callable[[int], Step]) -> float:
-    """Peak memory in MB of the steps that `prepare(round)` makes: two warm up, then the median of three."""
-    peaks = [peak(prepare(round_)) for round_ in range(5)]
-    return round(median(peaks[2:]) / MEGABYTE, 2)
+def peak_mb(peak: Callable[[Step], int], prepare: Callable[[int], Step]) -> float:
+    """Peak memory in MB of the steps that `prepare(round)` makes: one warms up, then the larger of two."""
+    peaks = [peak(prepare(round_)) for round_ in range(3)]
+    return round(max(peaks[1:]) / MEGABYTE, 2)

@@ -93,18 +93,29 @@ def dense_loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
 def fused(setting: Setting) -> Provider:
     """spanbert_ext's own loss."""
     try:
-        from spanbert_ext import SpanBoundaryHead
-        from spanbert_ext.ops import span_pretraining_loss
+        from spanbert_ext.ops import boundary_mlp, span_pretraining_loss
     except ImportError as error:
         raise Unavailable(f"spanbert_ext is not complete here: {error}") from error
-    shape = setting.shape
-    head: Any = SpanBoundaryHead(
-        shape.hidden, shape.hidden, shape.vocab, shape.position_dim, shape.position_slots
-    ).to(setting.device)
 
     def loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
-        for name in ("position_embeddings", "dense1", "norm1", "dense2", "norm2"):
-            setattr(head, name, getattr(heads.sbo, name))  # the parameters that all providers share
+        sbo = heads.sbo
+
+        def boundary_rows(*indexed: Tensor, impl: Literal["fused", "reference"]) -> Tensor:  # -> [B, K, D]
+            return boundary_mlp(
+                *indexed,
+                sbo.position_embeddings.weight,
+                sbo.dense1.weight,
+                sbo.dense1.bias,
+                sbo.norm1.weight,
+                sbo.norm1.bias,
+                sbo.dense2.weight,
+                sbo.dense2.bias,
+                sbo.norm2.weight,
+                sbo.norm2.bias,
+                eps=sbo.norm1.eps,
+                impl=impl,
+            )
+
         output = span_pretraining_loss(
             hidden,
             batch.labels,
@@ -114,8 +125,8 @@ def fused(setting: Setting) -> Provider:
             transform=heads.transform,
             weight=heads.decoder_weight,
             bias=heads.mlm_bias,
-            boundary_rows=head,
-            sbo_bias=heads.sbo.bias,
+            boundary_rows=boundary_rows,
+            sbo_bias=sbo.bias,
         )
         return output.loss
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from common import Progress, Stopwatch, Task, Unavailable
-from memory import median_peak_mb, watch_resident_memory
+from memory import peak_mb, watch_resident_memory
 from sbo_problem import Heads, Shape, gradients, make_batch, oracle
 from sbo_providers import BUILDERS, Provider, Setting
 from torch import Tensor
@@ -110,7 +110,7 @@ class Bench:
         """Peak memory in MB of each provider's step."""
         found = {}
         for provider in providers:
-            found[provider.name] = median_peak_mb(peak, functools.partial(self.prepare, provider))
+            found[provider.name] = peak_mb(peak, functools.partial(self.prepare, provider))
             progress(f"memory  {provider.name}: {found[provider.name]:.1f} MB")
         return found
 
