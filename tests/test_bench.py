@@ -1,4 +1,4 @@
-"""The benchmark: what it writes, that it refuses wrong providers, that its memory figure is right. Untimed."""
+"""The benchmark: what it writes, that wrong providers end it, that its memory figure is right. Nothing timed."""
 
 from __future__ import annotations
 
