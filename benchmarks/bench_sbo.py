@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from common import (
     Progress,
     Stopwatch,
     Unavailable,
+    check_outputs,
     commit,
     device_rates,
     format_table,
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             peaks = bench.peaks(providers, watch_cuda_memory(device), progress)
         else:
             tuned = {provider.name: dict(provider.notes) for provider in providers}
-            peaks = in_child(child_peaks, shape, dtype, list(tasks)[:-1], tuned, progress)
+            peaks = in_child(child_peaks, shape, dtype, tuned, torch.get_num_threads(), progress)
     except Unavailable as reason:
         peaks = {}
         unavailable["peak_mb"] = str(reason)
@@ -232,6 +234,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--device cuda: torch sees no CUDA device")
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if options.plot and not find_spec("matplotlib"):
+        parser.error("--plot needs matplotlib: pip install matplotlib")
+    try:
+        check_outputs(options.json, options.plot)
+    except OSError as error:
+        parser.error(f"cannot write there: {error}")
     return options
 
 

@@ -239,8 +239,18 @@ def device_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
 # ---- reports ----
 
 
+def check_outputs(*paths: Path | None) -> None:
+    """Makes the folders of the files that a run will write. OSError now, not after minutes of measuring."""
+    for path in paths:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            existed = path.exists()
+            path.open("a").close()
+            if not existed:
+                path.unlink()  # a run that fails leaves no empty report
+
+
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
 
 
@@ -278,20 +288,20 @@ def plot_bars(path: Path, title: str, panels: Sequence[Bars]) -> None:
     figure.suptitle(title, fontsize=10)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         names = list(panel.values)
-        heights = [panel.values[name]["p50"] for name in names]
-        drawn = axes.barh(names, heights, color="#8fb8de")
-        axes.bar_label(drawn, [f" {height:.4g}" for height in heights], fontsize=8)
+        axes.barh(names, [panel.values[name]["p50"] for name in names], color="#8fb8de")
         if panel.first_part:
             axes.barh(names, [panel.first_part[name] for name in names], color="#3b6ea5")
         for place, name in enumerate(names):
             spread = panel.values[name]
-            if "p20" in spread:
-                axes.hlines(place, spread["p20"], spread["p80"], color="black", linewidth=1.5)
+            end = spread.get("p80", spread["p50"])
+            axes.hlines(place, spread.get("p20", end), end, color="black", linewidth=1.5)
+            axes.annotate(
+                f"{spread['p50']:.4g}", (end, place), (4, 0), textcoords="offset points", va="center"
+            )
         if panel.level:
             axes.axvline(panel.level[1], color="#c0392b", linestyle="--", label=panel.level[0])
             axes.legend(fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set_xlabel(panel.label)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

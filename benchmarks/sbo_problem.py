@@ -103,7 +103,7 @@ def _token_kinds(shape: Shape) -> Tensor:
 
 def make_batch(shape: Shape, seed: int, device: torch.device) -> Batch:
     """Fresh hidden states, ids and span masks; the same for the same seed."""
-    from spanbert_ext.ops.span_mask import span_mask
+    from spanbert_ext.ops import span_mask
 
     generator = torch.Generator().manual_seed(seed)
     ids, attention_mask = _sample_text(shape, generator)

@@ -173,13 +173,10 @@ def gemm_floor(setting: Setting) -> tuple[Task, dict[str, str]]:
 
 
 def child_peaks(
-    shape: Shape,
-    dtype: torch.dtype,
-    names: Sequence[str],
-    tuned: dict[str, dict[str, Any]],
-    progress: Progress,
+    shape: Shape, dtype: torch.dtype, tuned: dict[str, dict[str, Any]], threads: int, progress: Progress
 ) -> dict[str, float]:
-    """Peak memory of each provider on the CPU; runs in a process of its own, see memory.py."""
+    """Peak memory on the CPU of each provider in `tuned`; runs in a process of its own, see memory.py."""
+    torch.set_num_threads(threads)  # each thread may have buffers of its own
     bench = Bench(shape, torch.device("cpu"), dtype)
-    providers, _ = build(names, bench.setting(Progress(quiet=True), tuned))
+    providers, _ = build(list(tuned), bench.setting(Progress(quiet=True), tuned))
     return bench.peaks(providers, watch_resident_memory(), progress)

@@ -1,8 +1,9 @@
-"""The benchmark: what it writes, that wrong providers end it, that its memory figure is right. Nothing timed."""
+"""The benchmark: what it writes, that wrong providers end it, that its memory figure is right. Untimed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,24 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.fixture(autouse=True)
-def import_from_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+def import_from_benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)  # --threads sets it for the process
 
 
 def test_report_has_the_promised_keys(tmp_path: Path) -> None:
     import bench_sbo
 
     names = ["fused", "eager_masked", "eager_dense", "torch_linear_ce_default"]
-    arguments = ["--shape", "tiny", "--repeats", "3", "--providers", ",".join(names)]
+    arguments = ["--shape", "tiny", "--repeats", "3", "--threads", "1", "--providers", ",".join(names)]
     files = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
     assert bench_sbo.main(arguments + files) == 0
 
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["shape"] == "tiny" and report["dtype"] == "float32" and report["rounds"] == 3
-    assert report["machine"]["torch_threads"] == torch.get_num_threads()
+    assert report["machine"]["torch_threads"] == 1
     assert report["versions"]["torch"] == torch.__version__
     skipped = {"torch_linear_ce_default"} if not hasattr(torch.nn, "LinearCrossEntropyOptions") else set()
     assert set(report["unavailable"]) - {"peak_mb"} == skipped, report["unavailable"]
@@ -119,6 +123,17 @@ def test_peak_memory_is_the_high_water_mark_minus_what_stays_alive() -> None:
     except Unavailable as reason:
         pytest.skip(str(reason))
     assert measured == pytest.approx([40, 30, 0, 0.1], abs=0.5)
+
+
+def test_unwritable_output_is_refused_before_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench_sbo
+
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        bench_sbo.main(["--shape", "tiny", "--json", str(tmp_path / "file" / "out.json")])
+    assert "cannot write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["huge-8x512", "base-0x512", "base-8", "base-8x512-square", "base-8x4"])
