@@ -161,7 +161,8 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     """
     if gradient.dtype != scale.dtype:
         return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
-    if torch._C._autograd._get_current_graph_task_keep_graph():
+    # Inside a dispatch mode somebody traces this backward, and the trace may run for a graph that is kept.
+    if torch._C._autograd._get_current_graph_task_keep_graph() or torch._C._len_torch_dispatch_stack() > 0:
         return gradient * scale
     return gradient.mul_(scale)
 
