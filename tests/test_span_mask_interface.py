@@ -46,7 +46,7 @@ def test_compiled_without_graph_breaks_and_fresh_in_every_epoch():
 
 @pytest.mark.parametrize("ratio", [0.15, 0.1])
 def test_compiled_with_dynamic_shapes(ratio):
-    """K = ceil(ratio * L) must hold for a symbolic L, in the same double arithmetic, also for what uses it."""
+    """K = ceil(ratio * L) must hold for a symbolic L, in the same double arithmetic, and for what uses it."""
     torch._dynamo.reset()
 
     def labels_of_slots(ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
