@@ -38,7 +38,7 @@ $(INSTALLED): $(VENV)/.torch pyproject.toml $(NATIVE)
 # The sanitizers' runtimes must be the first libraries of the process; Python itself is not built with them.
 SANITIZED := build/sanitized
 RUNTIME = $(shell for name in asan ubsan stdc++; do $(CXX) -print-file-name=lib$$name.so; done)
-TESTS ?= tests
+TESTS ?= $(wildcard tests/test_span_*.py tests/test_boundary_mlp*.py tests/test_vocab_ce*.py)
 sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	SPANBERT_EXT_SANITIZE=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED) .
 	PYTHONPATH=$(abspath $(SANITIZED)) LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/pytest -s $(TESTS)

@@ -1,4 +1,4 @@
-"""SpanMasker: span masking (SpanBERT 2.1) as a callable with a tokenizer's rules, and the batch that it returns."""
+"""SpanMasker: span masking (SpanBERT 2.1) as a callable that knows a vocabulary, and the batch it returns."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class SpanMasker:
         ratio: share of a row's non-special tokens to mask, rounded up.
         p, max_words: spans have a geometric(p) number of words, truncated to 1..max_words.
         pad_token_id: positions with this id are padding, and so are those that the attention mask leaves out.
-        random_ids: `[R]`, ids for random replacement; by default all that are not special. An id that stands there
-            twice is drawn twice as often, so a corpus' own tokens give its unigram distribution.
+        random_ids: `[R]`, ids for random replacement; by default all that are not special. An id that stands
+            there twice is drawn twice as often, so a corpus' own tokens give its unigram distribution.
         position_slots: tokens of a span beyond this many have no SBO target.
         mask_share, random_share: what becomes [MASK] and random ids; the rest stays as it is.
         replacement: "span" draws that once for each span, "token" for each token, as BERT does.
@@ -133,8 +133,8 @@ class SpanMasker:
     def from_tokenizer(cls, tokenizer: Any, **options: Any) -> SpanMasker:
         """A masker with the words, special ids and pool of random ids of a transformers tokenizer.
 
-        `options` are those of `SpanMasker`. Random ids are drawn from all ids below `len(tokenizer)` but special
-        and unused ones. See `spanbert_ext.word_kinds` for the rules.
+        `options` are those of `SpanMasker`. Random ids are drawn from all ids below `len(tokenizer)` but
+        special and unused ones. See `spanbert_ext.word_kinds` for the rules.
 
         Raises:
             ValueError: no mask token; a vocabulary of special tokens alone; one that marks the ends of words.
@@ -177,21 +177,22 @@ class SpanMasker:
         from_numpy = isinstance(input_ids, np.ndarray)
         ids = _as_ids(input_ids)
         device = ids.device
-        table, random_ids = self._tables_on(device)
-        kinds = table if token_kinds is None else _as_kinds("token_kinds", torch.as_tensor(token_kinds)).to(device)
-        if token_kinds is not None and kinds.shape != ids.shape:
-            raise ValueError(f"token_kinds has shape {list(kinds.shape)}; expected [B, L] = {list(ids.shape)}")
-        if token_kinds is not None and self.scheme == "tokens":
-            kinds = kinds.clamp(min=STARTS)
+        kinds, random_ids = self._tables_on(device)
+        if token_kinds is not None:
+            kinds = _as_kinds("token_kinds", _on(device, token_kinds))
+            if kinds.shape != ids.shape:
+                raise ValueError(f"token_kinds has shape {[*kinds.shape]}; expected [B, L] = {[*ids.shape]}")
+            if self.scheme == "tokens":
+                kinds = kinds.clamp(min=STARTS)
         masked = span_mask(
             ids,
             kinds,
             random_ids,
             seed=seed,
-            epoch=epoch if isinstance(epoch, int) else torch.as_tensor(epoch, dtype=torch.int64, device=device),
-            attention_mask=None if attention_mask is None else torch.as_tensor(attention_mask, device=device),
-            sample_ids=None if sample_ids is None else torch.as_tensor(sample_ids, dtype=torch.int64, device=device),
-            candidates=None if candidates is None else torch.as_tensor(candidates, device=device),
+            epoch=epoch if isinstance(epoch, int) else _on(device, epoch, torch.int64),
+            attention_mask=_on(device, attention_mask),
+            sample_ids=_on(device, sample_ids, torch.int64),
+            candidates=_on(device, candidates, torch.int64),
             vocab_size=self.vocab_size,
             mask_token_id=self.mask_token_id,
             pad_token_id=-1 if self.pad_token_id is None else self.pad_token_id,
@@ -230,9 +231,9 @@ class SpanMasker:
         self._words_seen += int((kinds == STARTS).sum())
         if self._tokens_seen >= max(_ENOUGH_TOKENS, _LONG_WORD * self._words_seen + 1):
             warnings.warn(
-                f"{self._tokens_seen} tokens make {self._words_seen} words by the vocabulary's marks: more than "
-                f"{_LONG_WORD} tokens a word. For a language without spaces pass token_kinds, for example from "
-                "DataCollatorForSpanMasking(kinds='words')",
+                f"{self._tokens_seen} tokens make {self._words_seen} words by the vocabulary's marks, more "
+                f"than {_LONG_WORD} tokens a word. For a language without spaces pass token_kinds, for "
+                "example with DataCollatorForSpanMasking(kinds='words')",
                 stacklevel=3,
             )
 
@@ -240,6 +241,10 @@ class SpanMasker:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def _on(device: torch.device, values: Any, dtype: torch.dtype | None = None) -> Tensor | None:
+    return None if values is None else torch.as_tensor(values, dtype=dtype, device=device)
 
 
 def _as_ids(input_ids: Array) -> Tensor:
@@ -250,7 +255,7 @@ def _as_ids(input_ids: Array) -> Tensor:
         # copies what torch cannot share: read-only memory, negative strides, other byte orders
         return torch.from_numpy(np.require(input_ids, native, ["C", "W"]))
     if not isinstance(input_ids, Tensor):
-        raise TypeError(f"input_ids is a {type(input_ids).__name__}; expected a torch tensor or a NumPy array")
+        raise TypeError(f"input_ids is a {type(input_ids).__name__}; expected a tensor or a NumPy array")
     return input_ids
 
 

@@ -1,4 +1,4 @@
-"""Which tokens of a tokenizer's vocabulary start a word, continue one, or are special. Needs no transformers."""
+"""Which tokens of a vocabulary start a word, continue one, or are special."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class VocabularyKinds(NamedTuple):
-    """kinds: uint8 `[V]` by id. random_ids: int64 `[R]`, ids that may replace a token: neither special nor unused."""
-
-    kinds: Tensor
-    random_ids: Tensor
+    kinds: Tensor  # uint8 [V] by id
+    random_ids: Tensor  # int64 [R], ids that may replace a token: neither special nor unused
 
 
 def vocabulary_kinds(tokenizer: Any) -> VocabularyKinds:
     """The kind of every id of a transformers tokenizer, by the marks of its vocabulary.
 
-    Special are the cls, sep, bos, eos, pad and mask tokens; the unknown token is an ordinary word. `##` (WordPiece)
-    continues a word; `Ġ` (byte-level BPE) and `▁` (SentencePiece) start one, and so do tokens of punctuation or
-    white space alone and added tokens; byte-fallback tokens continue one.
+    Special are the cls, sep, bos, eos, pad and mask tokens; the unknown token is an ordinary word. `##`
+    (WordPiece) continues a word; `Ġ` (byte-level BPE) and `▁` (SentencePiece) start one, and so do tokens of
+    punctuation or white space alone and added tokens; byte-fallback tokens continue one.
 
     Raises:
-        ValueError: the vocabulary holds nothing but special tokens, marks the ends of words instead of their starts,
-            or marks neither.
+        ValueError: the vocabulary holds nothing but special tokens, marks the ends of words instead of their
+            starts, or marks neither.
     """
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     special = {getattr(tokenizer, f"{role}_token_id", None) for role in _SPECIAL_ROLES} - {None}
@@ -43,8 +41,8 @@ def vocabulary_kinds(tokenizer: Any) -> VocabularyKinds:
     ordinary = [token for token, id in vocabulary.items() if id not in special | always_start]
     if not ordinary:
         raise ValueError(
-            f"the tokenizer's vocabulary of {len(vocabulary)} tokens holds special tokens alone: {sorted(vocabulary)}. "
-            "Its file was not read; in transformers 5 the argument of BertTokenizerFast is vocab=, not vocab_file="
+            f"the tokenizer has {len(vocabulary)} tokens, special ones alone: {sorted(vocabulary)}. Was its "
+            "file read? In transformers 5 the argument of BertTokenizerFast is vocab=, not vocab_file="
         )
     mark = _word_mark(tokenizer, ordinary)
 
@@ -53,7 +51,9 @@ def vocabulary_kinds(tokenizer: Any) -> VocabularyKinds:
         if id not in special:
             kinds[id] = STARTS if id in always_start else _kind(token, mark)
     pool = [id for token, id in vocabulary.items() if id not in special and not _UNUSED.fullmatch(token)]
-    return VocabularyKinds(torch.tensor(kinds, dtype=torch.uint8), torch.tensor(sorted(set(pool)), dtype=torch.int64))
+    return VocabularyKinds(
+        torch.tensor(kinds, dtype=torch.uint8), torch.tensor(sorted(pool), dtype=torch.int64)
+    )
 
 
 def _word_mark(tokenizer: Any, tokens: list[str]) -> str:
@@ -75,12 +75,12 @@ def _word_mark(tokenizer: Any, tokens: list[str]) -> str:
     mark, count = max(counts.items(), key=lambda item: item[1])
     if count == 0:
         raise ValueError(
-            f"cannot tell where words start: no token of the vocabulary begins with {', '.join(list(counts)[:3])}. "
-            "Give SpanMasker a table `kinds` of your own"
+            "cannot tell where words start: no token of the vocabulary begins with "
+            f"{', '.join(list(counts)[:3])}. Give SpanMasker a table `kinds` of your own"
         )
     if mark not in ("##", BYTE_LEVEL_SPACE, SENTENCEPIECE_SPACE):
         raise ValueError(
-            f"the tokenizer marks the ends of words ({mark!r}), so the kind of a token depends on the token before "
+            f"the tokenizer marks the ends of words ({mark!r}): a token's kind depends on the token before "
             "it and no table by id exists. Build SpanMasker(...) itself and call it with token_kinds"
         )
     return mark
@@ -108,7 +108,7 @@ def _is_punctuation(characters: Iterable[str]) -> bool:
 
 
 def _byte_level_characters() -> dict[str, int]:
-    """Byte-level BPE writes printable bytes as themselves and the others as characters from 256 on, in order."""
+    """Byte-level BPE writes printable bytes as themselves, the others as characters from 256 on, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

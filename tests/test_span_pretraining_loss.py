@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from spanbert_ext.heads import SpanBoundaryHead
 from torch import Tensor, nn
 
 from spanbert_ext import ops
+from spanbert_ext.heads import SpanBoundaryHead
 
 HIDDEN, VOCAB, LENGTH = 12, 37, 14
 

@@ -13,7 +13,9 @@ try:
     from setuptools.build_meta import *  # noqa: F403 (the hooks that stay as they are)
 except ModuleNotFoundError:
     __version__ = "0"
-if int(__version__.partition(".")[0]) < 77:  # older ones do not read this pyproject.toml; isolation has a newer one
+if (
+    int(__version__.partition(".")[0]) < 77
+):  # older ones do not read this pyproject.toml; isolation has a newer one
     raise SystemExit(
         "A build without isolation needs the build tools: pip install 'setuptools>=77' cmake ninja pybind11"
     )
