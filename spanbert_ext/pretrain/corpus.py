@@ -65,11 +65,12 @@ def read_documents(path: Path) -> Iterator[str]:
         with opener(path, "rb") as file:
             for number, raw in enumerate(file, 1):
                 try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                    line = raw.decode().removeprefix("\ufeff").strip()
                 except UnicodeDecodeError as error:
                     raise CorpusError(
                         f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at byte offset"
-                        f" {offset + error.start}, line {number}; convert it first, for example: iconv -f LATIN1 -t UTF-8"
+                        f" {offset + error.start}, line {number}; convert it first, for example with"
+                        " iconv -f LATIN1 -t UTF-8"
                     ) from None
                 if "\0" in line:
                     raise CorpusError(
@@ -140,6 +141,7 @@ def split_documents(documents: Dataset, held_out: float) -> tuple[Dataset, Datas
     if chosen.all():
         raise CorpusError(
             f"the corpus has {len(digests)} document(s), {len(set(digests.tolist()))} of them different:"
-            f" holding out a share of {held_out} leaves none for training. A blank line ends a document; give at least two."
+            f" holding out a share of {held_out} leaves none for training. A blank line"
+            " ends a document; give at least two different ones."
         )
     return documents.select(np.flatnonzero(~chosen)), documents.select(np.flatnonzero(chosen))

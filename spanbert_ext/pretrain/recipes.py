@@ -61,7 +61,7 @@ DEMO = Recipe(
     adam_beta2=0.98,
     dropout=0.0,
     vocab_size=4_000,
-    held_out=0.06,
+    held_out=0.1,
     eval_steps=200,
     logging_steps=50,
 )

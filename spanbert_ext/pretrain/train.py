@@ -259,8 +259,9 @@ def load_data(
     if name is not None:
         tokenizer = load_tokenizer(name)
     else:
-        texts = (text for batch in train_documents.iter(256) for text in batch["text"])
-        tokenizer = train_tokenizer(texts, options.vocab_size)
+        tokenizer = train_tokenizer(
+            lambda: (text for batch in train_documents.iter(256) for text in batch["text"]), options.vocab_size
+        )
     train = build_blocks(train_documents, tokenizer, options.block_size, options.workers)
     held_out = build_blocks(held_out_documents, tokenizer, options.block_size, options.workers)
     for part, blocks in (("training", train), ("held-out", held_out)):
