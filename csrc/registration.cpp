@@ -2,13 +2,17 @@
 // spanbert_ext/ops/ holds, per operator, the public function, the fake kernel and the autograd formula.
 #include <torch/library.h>
 
+#include "boundary_mlp/boundary_mlp.h"
+#include "vocab_ce/vocab_ce.h"
+
 TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "span_mask(Tensor input_ids, Tensor kinds, Tensor random_ids, Tensor seed, Tensor epoch, *,"
       " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int mask_token_id, int pad_token_id,"
       " float ratio, float p, int max_words, int position_slots, float mask_share, float random_share,"
       " bool replace_per_token, bool fill_after_candidates)"
-      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary)");
+      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor "
+      "right_boundary)");
   m.def(
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
@@ -16,9 +20,12 @@ TORCH_LIBRARY(spanbert_ext, m) {
       " ScalarType compute_dtype) -> (Tensor y, Tensor z1, Tensor z2, Tensor statistics)");
   m.def(
       "boundary_mlp_backward(Tensor grad_y, Tensor x, Tensor masked_positions, Tensor left_boundary,"
-      " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor norm2_weight, Tensor z1, Tensor z2, Tensor statistics, ScalarType compute_dtype)"
-      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor grad_norm1_weight,"
+      " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight,"
+      " Tensor norm1_bias, Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, Tensor z1, "
+      "Tensor z2,"
+      " Tensor statistics, ScalarType compute_dtype, bool need_x, bool need_parameters)"
+      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor "
+      "grad_norm1_weight,"
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
   m.def(
@@ -28,5 +35,7 @@ TORCH_LIBRARY(spanbert_ext, m) {
 }
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
-  (void)m;
+  m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cpu);
+  m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cpu);
+  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
 }

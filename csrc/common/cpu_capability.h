@@ -9,14 +9,15 @@ enum class Capability { kDefault, kAvx2, kAvx512 };
 Capability cpu_capability();
 const char* capability_name(Capability capability);
 
-// Calls NAME of the namespace compiled for this CPU: SPANBERT_EXT_CPU_DISPATCH(column_statistics)(args...).
+// The function (or function template's instance) of the namespace compiled for this CPU:
+// SPANBERT_EXT_CPU_DISPATCH(column_statistics<float, float>)(arguments...).
 #if defined(__x86_64__)
-#define SPANBERT_EXT_CPU_DISPATCH(NAME)                                                  \
-  (::spanbert_ext::cpu_capability() == ::spanbert_ext::Capability::kAvx512 ? AVX512::NAME \
-   : ::spanbert_ext::cpu_capability() == ::spanbert_ext::Capability::kAvx2 ? AVX2::NAME   \
-                                                                           : DEFAULT::NAME)
+#define SPANBERT_EXT_CPU_DISPATCH(...)                                                           \
+  (::spanbert_ext::cpu_capability() == ::spanbert_ext::Capability::kAvx512 ? AVX512::__VA_ARGS__ \
+   : ::spanbert_ext::cpu_capability() == ::spanbert_ext::Capability::kAvx2 ? AVX2::__VA_ARGS__   \
+                                                                           : DEFAULT::__VA_ARGS__)
 #else
-#define SPANBERT_EXT_CPU_DISPATCH(NAME) (DEFAULT::NAME)
+#define SPANBERT_EXT_CPU_DISPATCH(...) (DEFAULT::__VA_ARGS__)
 #endif
 
 }  // namespace spanbert_ext

@@ -1,0 +1,160 @@
+"""Vocabulary cross-entropy of stacked blocks of rows through one decoder matrix, logits never stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spanbert_ext.ops._common import (
+    Impl,
+    accumulation_dtype,
+    compute_dtype,
+    may_read_values,
+    require_kernels,
+    use_reference,
+)
+
+
+class VocabCEOutput(NamedTuple):
+    """What `vocab_ce` returns; only `loss` carries a gradient."""
+
+    loss: Tensor  # [] sum(row_weight * nll)
+    nll: Tensor  # [N] natural log; 0 where the target is negative
+    prediction: Tensor  # [N] int64, arg max of the logits; -1 where the target is negative
+
+
+def vocab_ce(
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    row_weight: Tensor,
+    *,
+    first_rows: Sequence[int] = (0,),
+    label_smoothing: float = 0.0,
+    impl: Impl = "fused",
+) -> VocabCEOutput:
+    """Cross-entropy of `h @ weight.T + bias` against `targets`, summed with a weight per row.
+
+    Both heads of SpanBERT decode through the same matrix (paper section 2.2), so their rows are stacked and decoded
+    once; `first_rows` says where each block begins and which row of `bias` it uses. The logits exist one chunk of
+    rows at a time, and the gradients are made in the forward pass.
+
+    Args:
+        h: [N, D] hidden rows, float64, float32, bfloat16 or float16.
+        weight: [V, D] decoder matrix; another dtype than h's is allowed under autocast.
+        bias: [G, V], one row per block, or None.
+        targets: [N] int64 ids below V; a negative one means no loss, no gradient.
+        row_weight: [N] float32 (float64 for float64 h), e.g. 1/n for a mean.
+        first_rows: ascending first rows of the G blocks, beginning with 0.
+        label_smoothing: share of the target's probability spread over the vocabulary, as in
+            `torch.nn.functional.cross_entropy`; in [0, 1).
+        impl: "fused" or "reference" (plain PyTorch).
+
+    Returns:
+        `VocabCEOutput(loss, nll, prediction)`; loss and nll are float32 (float64 for float64 h).
+
+    Raises:
+        ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. On CUDA a target
+            beyond V makes its loss NaN instead, unless SPANBERT_EXT_DEBUG=1.
+        RuntimeError: on double backward, which this operator does not have.
+    """
+    dtype = compute_dtype("vocab_ce", h, {"weight": weight, "bias": bias})
+    _check_finite(h)
+    if use_reference(impl):
+        from spanbert_ext import reference
+
+        return reference.vocab_ce(
+            h, weight, bias, targets, row_weight, first_rows=first_rows, label_smoothing=label_smoothing
+        )
+    require_kernels("vocab_ce", h)
+    grad = torch.is_grad_enabled()
+    loss, nll, prediction, *_ = torch.ops.spanbert_ext.vocab_ce(
+        h,
+        weight,
+        bias,
+        list(first_rows),
+        targets,
+        row_weight,
+        dtype,
+        label_smoothing,
+        grad and h.requires_grad,
+        grad and weight.requires_grad,
+        grad and bias is not None and bias.requires_grad,
+    )
+    return VocabCEOutput(loss, nll, prediction)
+
+
+def _check_finite(h: Tensor) -> None:
+    """SPANBERT_EXT_DEBUG=1 raises where NaN would otherwise pass into the loss, for a GradScaler to see."""
+    import os
+
+    if os.environ.get("SPANBERT_EXT_DEBUG") == "1" and may_read_values(h) and not bool(h.isfinite().all()):
+        rows = (~h.isfinite().all(dim=1)).nonzero().flatten()
+        raise ValueError(f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}")
+
+
+@torch.library.register_fake("spanbert_ext::vocab_ce")
+def _vocab_ce_fake(
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    first_rows: Sequence[int],
+    targets: Tensor,
+    row_weight: Tensor,
+    compute_dtype: torch.dtype,
+    label_smoothing: float,
+    need_dh: bool,
+    need_dw: bool,
+    need_db: bool,
+) -> tuple[Tensor, ...]:
+    acc = accumulation_dtype(compute_dtype)
+    need_db = need_db and bias is not None
+    bias_like = weight if bias is None else bias
+    return (
+        h.new_empty((), dtype=acc),
+        h.new_empty((h.shape[0],), dtype=acc),
+        torch.empty_like(targets, memory_format=torch.contiguous_format),
+        h.new_empty((), dtype=acc),
+        h.new_empty(h.shape if need_dh else (0,)),
+        weight.new_empty(weight.shape if need_dw else (0,)),
+        bias_like.new_empty(bias_like.shape if need_db else (0,)),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, nll, prediction, grad_unit, dh, dw, db = output
+    ctx.mark_non_differentiable(nll, prediction, grad_unit, dh, dw, db)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(grad_unit, dh, dw, db)
+    ctx.needed = inputs[8:11]
+
+
+def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        # The gradients were made in forward and are constants to autograd: a second derivative would be a silent zero.
+        raise RuntimeError(
+            "vocab_ce has no double backward (create_graph=True); use impl='reference' for second derivatives"
+        )
+    gradients: list[Tensor | None] = [None, None, None]
+    if grad_loss is not None:
+        grad_unit, *made = ctx.saved_tensors
+        scale = grad_loss * grad_unit
+        gradients = [
+            _scaled(gradient, scale) if needed else None
+            for gradient, needed in zip(made, ctx.needed, strict=True)
+        ]
+    grad_h, grad_weight, grad_bias = gradients
+    return grad_h, grad_weight, grad_bias, *[None] * 8
+
+
+def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
+    """gradient * scale, multiplied in float32 at least: a loss scale of 65536 is beyond float16."""
+    return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+
+
+torch.library.register_autograd("spanbert_ext::vocab_ce", _backward, setup_context=_setup_context)
