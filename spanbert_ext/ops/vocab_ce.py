@@ -91,11 +91,11 @@ def vocab_ce(
 
 def _check_finite(h: Tensor) -> None:
     """SPANBERT_EXT_DEBUG=1 raises where NaN would otherwise pass into the loss, for a GradScaler to see."""
-    import os
-
     if os.environ.get("SPANBERT_EXT_DEBUG") == "1" and may_read_values(h) and not bool(h.isfinite().all()):
         rows = (~h.isfinite().all(dim=1)).nonzero().flatten()
-        raise ValueError(f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}")
+        raise ValueError(
+            f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}"
+        )
 
 
 @torch.library.register_fake("spanbert_ext::vocab_ce")
@@ -131,7 +131,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.mark_non_differentiable(nll, prediction, grad_unit, dh, dw, db)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(grad_unit, dh, dw, db)
-    ctx.needed = inputs[8:11]
+    need_dh, need_dw, need_db = inputs[8:11]
+    ctx.needed = (need_dh, need_dw, need_db and inputs[2] is not None)
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
