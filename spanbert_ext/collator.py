@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from spanbert_ext.batching import PADDING_VALUES, as_features, check_ids, explicit_kinds, row_lengths, stack_or_pad
+from spanbert_ext.batching import (
+    PADDING_VALUES,
+    as_features,
+    check_ids,
+    explicit_kinds,
+    row_lengths,
+    stack_or_pad,
+)
 from spanbert_ext.masking import SpanMasker
 
 EPOCHS = 2**32  # the epoch is one 32-bit word of the sampler's counter
@@ -102,7 +109,9 @@ class DataCollatorForSpanMasking:
         **masker_options: Any,
     ) -> None:
         if not mlm:
-            raise ValueError("mlm=False: this collator masks; use DataCollatorForLanguageModeling for causal models")
+            raise ValueError(
+                "mlm=False: this collator masks; use DataCollatorForLanguageModeling for causal models"
+            )
         if kinds not in ("prefix", "words"):
             raise ValueError(f"kinds must be 'prefix' or 'words', not {kinds!r}")
         if return_tensors not in ("pt", "np"):
@@ -202,7 +211,9 @@ class DataCollatorForSpanMasking:
         for name, rows in columns.items():
             value = self.tokenizer.pad_token_id if name == "input_ids" else PADDING_VALUES.get(name, 0)
             if name == "candidates":
-                batch[name] = _candidates(rows, [width - length if side == "left" else 0 for length in lengths])
+                batch[name] = _candidates(
+                    rows, [width - length if side == "left" else 0 for length in lengths]
+                )
                 continue
             along_tokens = name == "input_ids" or name in ALONG_TOKENS
             if along_tokens:
@@ -227,6 +238,15 @@ class DataCollatorForSpanMasking:
         batch_number = self._batches_made * worker.num_workers + worker.id
         self._batches_made += 1
         return (worker.seed - worker.id + batch_number) % EPOCHS
+
+
+def __getattr__(name: str) -> Any:
+    """The callback is imported when it is used: masking needs no transformers, and workers start faster without."""
+    if name == "SpanMaskingCallback":
+        from spanbert_ext.callbacks import SpanMaskingCallback
+
+        return SpanMaskingCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _check_epoch(epoch: int) -> None:

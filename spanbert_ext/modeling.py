@@ -5,21 +5,20 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from spanbert_ext.batching import check_ids, explicit_kinds
 from spanbert_ext.heads import SpanBoundaryHead
 from spanbert_ext.masking import SpanMasker
+from spanbert_ext.modeling_output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.ops import span_pretraining_loss
 from spanbert_ext.ops._common import may_read_values
 
@@ -29,72 +28,20 @@ MLM_TRANSFORMS: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
     "bert": lambda model: model.cls.predictions.transform,
 }
 
+__all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
+
 # What configures the SBO; kept in `config.span_pretraining`, which native classes carry along unread.
 DEFAULT_OPTIONS = {"position_dim": 200, "position_slots": 20, "sbo_weight": 1.0, "label_smoothing": 0.0}
 
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
-
-
-@dataclass
-class SpanBertForPreTrainingOutput(ModelOutput):
-    """Losses in nats; `loss` alone carries a gradient. The SBO's fields are None where there was no SBO.
-
-    `row_statistics` holds, per row, the sums over its targets: MLM nll, targets, correct; SBO nll, targets, correct.
-    Sums stay exact however an evaluation is cut into batches and gathered; `span_metrics` makes means of them.
-    """
-
-    loss: Tensor | None = None  # []
-    mlm_loss: Tensor | None = None  # []
-    sbo_loss: Tensor | None = None  # []
-    mlm_count: Tensor | None = None  # [] int64
-    sbo_count: Tensor | None = None  # [] int64
-    mlm_accuracy: Tensor | None = None  # []
-    sbo_accuracy: Tensor | None = None  # []
-    row_statistics: Tensor | None = None  # [B, 6]
-    mlm_prediction: Tensor | None = None  # [B, K] int64, -1 where there is no target
-    sbo_prediction: Tensor | None = None  # [B, K]
-    logits: Tensor | None = None  # [B, L, V]
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-
-
-# Trainer gathers every other output over the whole evaluation: `compute_metrics` sees `row_statistics` alone.
-IGNORED_AT_INFERENCE = [
-    *("mlm_loss", "sbo_loss", "mlm_count", "sbo_count", "mlm_accuracy", "sbo_accuracy"),
-    *("mlm_prediction", "sbo_prediction"),
-]
-
-
-def span_metrics(evaluation: Any) -> dict[str, float]:
-    """Token-weighted means over a whole evaluation, for `Trainer(compute_metrics=span_metrics)`.
-
-    Args:
-        evaluation: transformers' `EvalPrediction`, whose predictions are the gathered `row_statistics` [N, 6], alone
-            or first in a tuple, or a list of them.
-
-    Returns:
-        `mlm_loss`, `mlm_accuracy`, `sbo_loss`, `sbo_accuracy`; a head without any target has no entry.
-
-    Raises:
-        ValueError: predictions of another shape.
-    """
-    statistics = evaluation.predictions
-    if isinstance(statistics, tuple):
-        statistics = statistics[0]
-    if isinstance(statistics, list):
-        statistics = np.concatenate(statistics)
-    if np.ndim(statistics) != 2 or np.shape(statistics)[1] != 6:
-        raise ValueError(
-            f"span_metrics expects row_statistics [N, 6] as predictions, found shape {np.shape(statistics)}: the model "
-            "got no masked batch, or returned logits as well"
-        )
-    total = np.asarray(statistics, dtype=np.float64).sum(0)
-    metrics = {}
-    for head, (nll, count, correct) in {"mlm": total[:3], "sbo": total[3:]}.items():
-        if count > 0:
-            metrics[f"{head}_loss"] = float(nll / count)
-            metrics[f"{head}_accuracy"] = float(correct / count)
-    return metrics
+HUB_ARGUMENTS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+    "revision",
+    "subfolder",
+    "proxies",
+)
 
 
 class SpanBertForPreTraining:
@@ -121,10 +68,8 @@ class SpanBertForPreTraining:
     accepts_loss_kwargs = True  # Trainer leaves the division by num_items_in_batch to the model
     native_class: type = PreTrainedModel
 
-    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> SpanBertForPreTraining:
-        if cls is SpanBertForPreTraining:
-            cls = concrete_class(type(config))
-        return super().__new__(cls)
+    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().__new__(concrete_class(type(config)) if cls is SpanBertForPreTraining else cls)
 
     def __init__(
         self,
@@ -136,7 +81,9 @@ class SpanBertForPreTraining:
         label_smoothing: float | None = None,
         **kwargs: Any,
     ) -> None:
-        config = copy.deepcopy(config)  # what follows belongs to this model, not to the caller's configuration
+        config = copy.deepcopy(
+            config
+        )  # what follows belongs to this model, not to the caller's configuration
         given = {
             "position_dim": position_dim,
             "position_slots": position_slots,
@@ -144,7 +91,9 @@ class SpanBertForPreTraining:
             "label_smoothing": label_smoothing,
         }
         saved = getattr(config, "span_pretraining", None) or {}
-        options = DEFAULT_OPTIONS | saved | {name: value for name, value in given.items() if value is not None}
+        options = (
+            DEFAULT_OPTIONS | saved | {name: value for name, value in given.items() if value is not None}
+        )
         _check_options(options)
         config.span_pretraining = options
         config.keys_to_ignore_at_inference = IGNORED_AT_INFERENCE
@@ -166,7 +115,9 @@ class SpanBertForPreTraining:
         self.post_init()  # once more, for the modules that the native class does not know
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any
+    ) -> Any:
         """Loads a native checkpoint, whose SBO is then initialised, or one of ours. Arguments as in transformers,
         plus the options of the class."""
         if cls is not SpanBertForPreTraining:
@@ -199,7 +150,9 @@ class SpanBertForPreTraining:
             name = kwargs.get("repo_id") or os.path.basename(os.path.normpath(save_directory))
             self.push_to_hub(name, **{key: kwargs[key] for key in wanted if key in kwargs})
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
+    ) -> nn.Embedding:
         """As in transformers; the SBO's vocabulary bias follows, with zeros for new tokens."""
         embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
         old = self.sbo.bias
@@ -225,7 +178,9 @@ class SpanBertForPreTraining:
                 )
             slots = self.config.span_pretraining["position_slots"]
             if masker.position_slots > slots:
-                raise ValueError(f"the masker uses {masker.position_slots} position slots, the model has {slots}")
+                raise ValueError(
+                    f"the masker uses {masker.position_slots} position slots, the model has {slots}"
+                )
         self.masker = masker
         self.masking_seed = seed
 
@@ -279,7 +234,9 @@ class SpanBertForPreTraining:
         if input_ids is not None:
             check_ids(input_ids, self.sbo.bias.shape[0], "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
-            kinds = explicit_kinds(torch.as_tensor(self.masker.kinds), input_ids, token_kinds, special_tokens_mask)
+            kinds = explicit_kinds(
+                torch.as_tensor(self.masker.kinds), input_ids, token_kinds, special_tokens_mask
+            )
             masked = self.masker(
                 input_ids,
                 attention_mask,
@@ -304,13 +261,11 @@ class SpanBertForPreTraining:
         x = encoded[0]  # [B, L, H]
 
         transform, decoder = MLM_TRANSFORMS[self.config.model_type](self), self.get_output_embeddings()
-        output = SpanBertForPreTrainingOutput(
-            hidden_states=encoded.get("hidden_states"), attentions=encoded.get("attentions")
-        )
+        fields = {"hidden_states": encoded.get("hidden_states"), "attentions": encoded.get("attentions")}
         if labels is None or return_logits:
-            output.logits = decoder(transform(x))
+            fields["logits"] = decoder(transform(x))
         if labels is None:
-            return output
+            return SpanBertForPreTrainingOutput(**fields)
 
         with_sbo = indices[0] is not None
         options = self.config.span_pretraining
@@ -328,10 +283,8 @@ class SpanBertForPreTraining:
             num_sbo_items=_scalar(num_sbo_items),
             label_smoothing=options["label_smoothing"] if self.training else 0.0,
         )
-        for name, value in losses._asdict().items():
-            if with_sbo or not name.startswith("sbo_"):
-                setattr(output, name, value)
-        return output
+        heads = {name: x for name, x in losses._asdict().items() if with_sbo or not name.startswith("sbo_")}
+        return SpanBertForPreTrainingOutput(**heads, **fields)
 
     def _masking_epoch(self) -> Tensor:
         if not self.training:
@@ -414,7 +367,9 @@ def _labelled_positions(labels: Tensor) -> Tensor:
     live = labels >= 0
     position = torch.arange(length, device=labels.device).where(live, length).sort(dim=1).values
     if may_read_values(labels) and live.any():
-        position = position[:, : int(live.sum(1).max())]  # elsewhere K = L: reading the count would synchronise
+        position = position[
+            :, : int(live.sum(1).max())
+        ]  # elsewhere K = L: reading the count would synchronise
     return position.where(position < length, -1)
 
 

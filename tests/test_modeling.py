@@ -1,0 +1,538 @@
+"""The model class: loss and gradients against plain formulas, loading and saving, masks made in forward."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tiny_models import VOCABULARY, same, tiny_config, tiny_texts, tiny_tokenizer
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForQuestionAnswering, BertForMaskedLM
+
+from spanbert_ext import modeling
+from spanbert_ext.collator import DataCollatorForSpanMasking
+from spanbert_ext.masking import SpanMasker
+from spanbert_ext.modeling import SpanBertForPreTraining, span_metrics
+
+INDICES = ("masked_positions", "left_boundary", "right_boundary")
+
+
+def make_model(seed: int = 0, **options) -> SpanBertForPreTraining:
+    torch.manual_seed(seed)
+    return SpanBertForPreTraining(tiny_config(), position_dim=24, **options)
+
+
+def make_batch(rows: int = 8, seed: int = 0, **options) -> dict[str, torch.Tensor]:
+    tokenizer = tiny_tokenizer()
+    collator = DataCollatorForSpanMasking(tokenizer, epoch=seed, **options)
+    return collator([dict(tokenizer(text)) for text in tiny_texts(rows, seed)])
+
+
+def encoder_inputs(batch: dict) -> dict:
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def head_sums(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, int, int]:
+    """The two heads' summed losses and counts, row by row as the paper writes them."""
+    x = model.bert(**encoder_inputs(batch))[0]
+    mlm = F.cross_entropy(model.cls(x).flatten(0, 1), batch["labels"].flatten(), reduction="sum")
+    sbo, count, head = x.new_zeros(()), 0, model.sbo
+    for b in range(len(x)):
+        for position, left, right in zip(*(batch[name][b].tolist() for name in INDICES), strict=True):
+            if left < 0:
+                continue
+            h = torch.cat([x[b, left], x[b, right], head.position_embeddings.weight[position - left - 1]])
+            y = head.norm2(F.gelu(head.dense2(head.norm1(F.gelu(head.dense1(h))))))
+            scores = model.bert.embeddings.word_embeddings.weight @ y + head.bias
+            sbo = sbo + F.cross_entropy(scores, batch["labels"][b, position])
+            count += 1
+    return mlm, sbo, int((batch["labels"] >= 0).sum()), count
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class TestClass:
+    def test_all_ways_lead_to_one_class(self, tmp_path):
+        config = tiny_config()
+        BertForMaskedLM(config).save_pretrained(tmp_path)
+        models = [
+            SpanBertForPreTraining(config),
+            SpanBertForPreTraining.from_config(config),
+            SpanBertForPreTraining.from_pretrained(tmp_path),
+            SpanBertForPreTraining.from_pretrained(tmp_path, config=config),
+        ]
+        for model in models:
+            assert type(model) is modeling.BertForSpanPreTraining
+            assert isinstance(model, SpanBertForPreTraining) and isinstance(model, BertForMaskedLM)
+            assert model.config.span_pretraining["position_slots"] == 20
+        assert not hasattr(config, "span_pretraining")  # the caller's configuration stays the caller's
+        assert models[2].training is False and models[0].training is True
+
+    def test_native_parameters_are_named_and_initialised_as_in_the_native_class(self):
+        torch.manual_seed(3)
+        native = BertForMaskedLM(tiny_config()).state_dict()
+        ours = make_model(3).state_dict()
+        assert {name for name in ours if not name.startswith("sbo.")} == native.keys()
+        assert all(torch.equal(ours[name], value) for name, value in native.items())
+        assert {name.split(".")[1] for name in ours if name.startswith("sbo.")} == {
+            *("position_embeddings", "dense1", "norm1", "dense2", "norm2", "bias")
+        }
+        assert 0.01 < ours["sbo.dense1.weight"].std() < 0.03  # initializer_range, not torch's default
+
+    def test_unsupported_models_are_refused(self, tmp_path):
+        config = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1)
+        for make in (SpanBertForPreTraining, SpanBertForPreTraining.from_config):
+            with pytest.raises(ValueError, match=r"GPT2Config \(model type 'gpt2'\); supported: bert"):
+                make(config)
+        config.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="GPT2Config"):
+            SpanBertForPreTraining.from_pretrained(tmp_path)
+
+    def test_options_live_in_the_configuration(self, tmp_path):
+        options = {"position_dim": 12, "position_slots": 7, "sbo_weight": 0.5, "label_smoothing": 0.1}
+        model = SpanBertForPreTraining.from_config(tiny_config(), **options)
+        assert model.config.span_pretraining == options
+        assert model.sbo.position_embeddings.weight.shape == (7, 12)
+        model.save_pretrained(tmp_path)
+        assert SpanBertForPreTraining.from_pretrained(tmp_path).config.span_pretraining == options
+        changed = SpanBertForPreTraining.from_pretrained(tmp_path, sbo_weight=2.0, attn_implementation="eager")
+        assert changed.config.span_pretraining == options | {"sbo_weight": 2.0}
+        assert changed.config._attn_implementation == "eager"
+        given = SpanBertForPreTraining.from_pretrained(tmp_path, config=model.config, label_smoothing=0.2)
+        assert given.config.span_pretraining == options | {"label_smoothing": 0.2}
+
+    @pytest.mark.parametrize(
+        "option", [{"position_dim": 0}, {"position_slots": 1.5}, {"sbo_weight": -1.0}, {"label_smoothing": 1.0}]
+    )
+    def test_options_out_of_range(self, option):
+        with pytest.raises(ValueError, match=next(iter(option))):
+            SpanBertForPreTraining(tiny_config(), **option)
+
+    def test_copies(self):
+        model = make_model().eval()
+        batch = make_batch()
+        expected = model(**batch)
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert type(twin) is type(model)
+            assert twin.cls.predictions.decoder.weight is twin.bert.embeddings.word_embeddings.weight
+            assert torch.equal(twin(**batch).loss, expected.loss)
+        other = make_model(seed=1).eval()
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(other(**batch).loss, expected.loss)
+
+    def test_a_fresh_process_unpickles(self, tmp_path):
+        torch.save(make_model(), tmp_path / "model.pt")
+        script = (
+            "import sys, torch; model = torch.load(sys.argv[1], weights_only=False); "
+            "print(type(model).__name__, type(model).__module__)"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path / "model.pt")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["BertForSpanPreTraining", "spanbert_ext.modeling"]
+        with pytest.raises(AttributeError, match="Nonsense"):
+            modeling.NonsenseForSpanPreTraining  # noqa: B018
+
+
+class TestLoss:
+    def test_loss_and_gradients_are_the_papers(self):
+        model, batch = make_model(sbo_weight=0.7).double(), make_batch()
+        output = model(**batch)
+        output.loss.backward()
+        fused = gradients(model)
+        model.zero_grad()
+
+        mlm, sbo, mlm_count, sbo_count = head_sums(model, batch)
+        assert 0 < sbo_count < mlm_count
+        loss = mlm / mlm_count + 0.7 * sbo / sbo_count
+        loss.backward()
+        torch.testing.assert_close(output.loss, loss, rtol=1e-10, atol=0)
+        torch.testing.assert_close(output.mlm_loss, mlm / mlm_count, rtol=1e-10, atol=0)
+        torch.testing.assert_close(output.sbo_loss, sbo / sbo_count, rtol=1e-10, atol=0)
+        assert (output.mlm_count, output.sbo_count) == (mlm_count, sbo_count)
+        assert output.row_statistics.sum(0)[[1, 4]].tolist() == [mlm_count, sbo_count]
+        # T8: the tied matrix is embedding, MLM decoder and SBO decoder; its one gradient is the sum
+        assert_close(fused, gradients(model), 1e-10)
+
+    def test_t8_tied_weights_have_one_gradient(self):
+        model, batch = make_model(), make_batch()
+        word = model.bert.embeddings.word_embeddings.weight
+        assert model.get_output_embeddings().weight is word
+        calls = []
+        word.register_post_accumulate_grad_hook(lambda p: calls.append(p.grad.clone()))
+        model(**batch).loss.backward()
+        assert len(calls) == 1 and torch.equal(calls[0], word.grad)
+        untouched = torch.ones(len(word), dtype=torch.bool)
+        untouched[batch["input_ids"].unique()] = False
+        assert word.grad[untouched].abs().sum() > 0  # from the decoders: softmax reaches every token
+
+    def test_predictions_and_accuracies(self):
+        model, batch = make_model().eval(), make_batch()
+        output = model(**batch, return_logits=True)
+        live = batch["masked_positions"] >= 0
+        best = output.logits.argmax(-1).gather(1, batch["masked_positions"].clamp_min(0))
+        assert torch.equal(output.mlm_prediction, best.where(live, -1))
+        assert torch.equal(output.sbo_prediction >= 0, batch["left_boundary"] >= 0)
+        targets = batch["labels"].gather(1, batch["masked_positions"].clamp_min(0))
+        assert output.mlm_accuracy == pytest.approx((best == targets)[live].float().mean().item())
+
+    @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+    def test_the_stock_collators_labels_give_the_native_loss(self, smoothing):
+        """Labels without index tensors: every labelled position, MLM alone, also where a whole row has none."""
+        model = make_model(label_smoothing=smoothing).double()
+        batch = make_batch()
+        batch["labels"][2] = -100
+        batch["labels"][:, 0] = 7  # unlike span masks, labels may sit anywhere
+        stock = encoder_inputs(batch) | {"labels": batch["labels"]}
+        output = model(**stock)
+        output.loss.backward()
+        ours = gradients(model)
+        model.zero_grad()
+        logits = model(**encoder_inputs(batch)).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=smoothing)
+        loss.backward()
+        torch.testing.assert_close(output.loss, loss, rtol=1e-10, atol=0)
+        assert_close(ours, gradients(model), 1e-10)
+        assert output.sbo_loss is None and output.logits is None
+        plain = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+        torch.testing.assert_close(model.eval()(**stock).loss, plain, rtol=1e-10, atol=0)  # smoothing only trains
+
+    def test_logits_are_the_native_ones(self):
+        model, batch = make_model().eval(), make_batch()
+        native = BertForMaskedLM(tiny_config()).eval()
+        native.load_state_dict({name: x for name, x in model.state_dict().items() if not name.startswith("sbo.")})
+        expected = native(**encoder_inputs(batch), output_hidden_states=True)
+        output = model(**encoder_inputs(batch), output_hidden_states=True)
+        assert output.loss is None and list(output) == ["logits", "hidden_states"]
+        torch.testing.assert_close(output.logits, expected.logits)
+        assert len(output.hidden_states) == 3
+        asked = model(**batch, return_logits=True)
+        torch.testing.assert_close(asked.logits, expected.logits)
+        assert "logits" not in model(**batch)
+        assert isinstance(model(**batch, return_dict=False), tuple)
+        embedded = model(inputs_embeds=model.get_input_embeddings()(batch["input_ids"]), attention_mask=batch["attention_mask"])
+        torch.testing.assert_close(embedded.logits, expected.logits)
+
+    def test_fill_mask_pipeline(self):
+        tokenizer = tiny_tokenizer()
+        fill = transformers.pipeline("fill-mask", model=make_model().eval(), tokenizer=tokenizer)
+        answers = fill("the small cat [MASK] a dog .")
+        assert len(answers) == 5 and all(answer["token_str"] in VOCABULARY for answer in answers)
+
+    def test_t4_nothing_masked(self):
+        model, batch = make_model(), make_batch()
+        batch["labels"].fill_(-100)
+        for name in INDICES:
+            batch[name].fill_(-1)
+        output = model(**batch)
+        output.loss.backward()
+        assert output.loss == 0 and output.mlm_count == 0
+        assert all(torch.isfinite(p.grad).all() and not p.grad.any() for p in model.parameters() if p.grad is not None)
+        stock = model(**encoder_inputs(batch), labels=batch["labels"])
+        assert stock.loss == 0
+
+    def test_gradient_checkpointing_changes_nothing(self):
+        batch, plain = make_batch(), make_model().double()
+        plain(**batch).loss.backward()
+        model = make_model().double()
+        model.gradient_checkpointing_enable()
+        model(**batch).loss.backward()
+        assert_close(gradients(model), gradients(plain), 1e-12)
+
+    def test_compiled_without_a_graph_break(self):
+        batch, plain = make_batch(), make_model().double()
+        expected = plain(**batch)
+        expected.loss.backward()
+        model = make_model().double()
+        output = torch.compile(model, fullgraph=True, backend="aot_eager")(**batch)
+        output.loss.backward()
+        torch.testing.assert_close(output.loss, expected.loss)
+        assert_close(gradients(model), gradients(plain), 1e-10)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_low_precision(self, dtype):
+        batch, model = make_batch(), make_model()
+        expected = model(**batch).loss.detach()
+        with torch.autocast("cpu", dtype):
+            output = model(**batch)
+        output.loss.backward()
+        assert output.loss.dtype == torch.float32
+        torch.testing.assert_close(output.loss.detach(), expected, rtol=0.02, atol=0)
+        assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in model.parameters())
+        model = model.to(dtype)
+        output = model(**batch)
+        output.loss.backward()
+        torch.testing.assert_close(output.loss.detach().float(), expected, rtol=0.02, atol=0)
+        assert model.sbo.bias.grad.dtype == dtype
+
+
+class TestT1Scaling:
+    """T1: accumulated micro-batches give the gradient of the one large batch."""
+
+    def accumulate(self, batch: dict, sizes: list[int], with_sbo_count: bool | None) -> dict:
+        model = make_model().double()
+        items = int((batch["labels"] >= 0).sum())
+        sbo_items = int((batch["left_boundary"] >= 0).sum())
+        start = 0
+        for size in sizes:
+            part = {name: x[start : start + size] for name, x in batch.items()}
+            start += size
+            counts = {"num_items_in_batch": torch.tensor(items), "num_sbo_items": sbo_items}
+            if not with_sbo_count:
+                del counts["num_sbo_items"]
+            model(**part, **counts).loss.backward()
+        assert start == len(batch["labels"])
+        return gradients(model)
+
+    def whole(self, batch: dict) -> dict:
+        model = make_model().double()
+        model(**batch).loss.backward()
+        return gradients(model)
+
+    def test_t1_equal_counts(self):
+        quarter = make_batch(4)
+        batch = {name: torch.cat([x, x, x, x]) for name, x in quarter.items()}
+        batch["input_ids"] = batch["input_ids"].clone()
+        batch["input_ids"][4:8, 1] = 9  # the same counts, other texts
+        assert_close(self.accumulate(batch, [4] * 4, with_sbo_count=False), self.whole(batch), 1e-10)
+        assert_close(self.accumulate(batch, [4] * 4, with_sbo_count=True), self.whole(batch), 1e-10)
+
+    def test_t1_unequal_counts_with_both(self):
+        batch = make_batch(16)
+        assert_close(self.accumulate(batch, [7, 1, 3, 5], with_sbo_count=True), self.whole(batch), 1e-10)
+
+    def test_t1_with_the_mlm_count_alone_the_sbo_mean_takes_the_batchs_share(self):
+        batch = make_batch(8)
+        part = {name: x[:3] for name, x in batch.items()}
+        model = make_model().double()
+        for count in (torch.tensor(40), 40, torch.tensor([[40.0]])):  # the last: nn.DataParallel
+            loss = model(**part, num_items_in_batch=count).loss
+            mlm, sbo, mlm_count, sbo_count = head_sums(model, part)
+            torch.testing.assert_close(loss, mlm / 40 + (mlm_count / 40) * sbo / sbo_count, rtol=1e-10, atol=0)
+
+
+class TestLoading:
+    @pytest.fixture
+    def poisoned(self, monkeypatch):
+        """Memory that from_pretrained leaves uninitialised holds rubbish instead of the zeros of a fresh process."""
+        for name in ("empty_like", "empty"):
+            make = getattr(torch, name)
+
+            def poison(*args, make=make, **kwargs):
+                x = make(*args, **kwargs)
+                return x if x.is_meta else x.fill_(77)
+
+            monkeypatch.setattr(torch, name, poison)
+
+    def test_t14_every_sbo_tensor_is_initialised_after_loading_a_plain_bert(self, tmp_path, poisoned):
+        plain = BertForMaskedLM(tiny_config())
+        plain.save_pretrained(tmp_path)
+        model = SpanBertForPreTraining.from_pretrained(tmp_path)
+        for name, value in plain.state_dict().items():
+            assert torch.equal(model.state_dict()[name], value), name
+        for name, p in model.sbo.named_parameters():
+            kind = "one" if name in ("norm1.weight", "norm2.weight") else "zero" if name.endswith("bias") else "normal"
+            if kind == "normal":
+                assert p.mean().abs() < 0.005 and 0.015 < p.std() < 0.025, name  # initializer_range 0.02
+            else:
+                assert (p == (1 if kind == "one" else 0)).all(), name
+        assert model.masking_step == 0
+        assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
+        assert torch.isfinite(model(**make_batch()).loss)
+
+    def test_t14_an_encoder_alone_loads_too(self, tmp_path, poisoned):
+        encoder = transformers.BertModel(tiny_config())
+        encoder.save_pretrained(tmp_path)
+        model = SpanBertForPreTraining.from_pretrained(tmp_path)
+        assert torch.equal(model.bert.encoder.layer[0].output.dense.weight, encoder.encoder.layer[0].output.dense.weight)
+        assert (model.sbo.bias == 0).all() and (model.cls.predictions.bias == 0).all()
+
+    def test_t14_our_own_checkpoint_is_restored_whole(self, tmp_path, poisoned):
+        model = make_model().eval()
+        nn.init.normal_(model.sbo.bias)
+        model.save_pretrained(tmp_path)
+        again = SpanBertForPreTraining.from_pretrained(tmp_path)
+        assert same(dict(again.state_dict()), dict(model.state_dict()))
+        assert torch.equal(again(**make_batch()).loss, model(**make_batch()).loss)
+        assert again.masking_step == 0
+
+    def test_what_we_save_loads_in_the_native_classes(self, tmp_path):
+        model, batch = make_model().eval(), make_batch()
+        model.save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert config["architectures"] == ["BertForMaskedLM"] and config["model_type"] == "bert"
+        assert "keys_to_ignore_at_inference" not in config
+        inputs = encoder_inputs(batch)
+        hidden = model.bert(**inputs)[0]
+        masked_lm = AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
+        assert type(masked_lm) is BertForMaskedLM
+        assert torch.equal(masked_lm(**inputs).logits, model(**inputs).logits)
+        assert torch.equal(AutoModel.from_pretrained(tmp_path).eval()(**inputs)[0], hidden)
+        answering = AutoModelForQuestionAnswering.from_pretrained(tmp_path).eval()
+        assert torch.equal(answering.bert(**inputs)[0], hidden)
+        assert masked_lm.cls.predictions.decoder.weight is masked_lm.bert.embeddings.word_embeddings.weight
+        masked_lm.save_pretrained(tmp_path / "native")  # the options survive the native classes, the head does not
+        back = SpanBertForPreTraining.from_pretrained(tmp_path / "native")
+        assert back.config.span_pretraining["position_dim"] == 24 and (back.sbo.bias == 0).all()
+
+    @pytest.mark.parametrize("size", [len(VOCABULARY) + 5, len(VOCABULARY) - 5])
+    def test_t14_resizing_takes_the_sbo_bias_along(self, size, tmp_path):
+        model = make_model()
+        nn.init.normal_(model.sbo.bias)
+        old = model.sbo.bias.detach().clone()
+        model.resize_token_embeddings(size)
+        kept = min(size, len(old))
+        assert model.sbo.bias.shape == (size,) and model.sbo.bias.requires_grad
+        assert torch.equal(model.sbo.bias[:kept], old[:kept]) and not model.sbo.bias[kept:].any()
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        batch = make_batch()
+        batch["input_ids"].clamp_(max=size - 1)
+        batch["labels"].clamp_(max=size - 1)
+        model(**batch).loss.backward()
+        model.save_pretrained(tmp_path)
+        assert SpanBertForPreTraining.from_pretrained(tmp_path).sbo.bias.shape == (size,)
+
+    def test_t14_ids_beyond_the_vocabulary(self):
+        batch = make_batch()
+        batch["input_ids"][1, 2] = len(VOCABULARY)
+        with pytest.raises(IndexError, match=rf"input_ids\[1, 2\] is {len(VOCABULARY)}, but the model has"):
+            make_model()(**batch)
+
+
+class TestT15Signature:
+    def test_t15_indices_without_labels_raise(self):
+        batch = make_batch()
+        del batch["labels"]
+        with pytest.raises(ValueError, match=r"without labels.*label_smoothing_factor"):
+            make_model()(**batch)
+
+    def test_indices_go_together(self):
+        batch = make_batch()
+        del batch["left_boundary"]
+        with pytest.raises(ValueError, match="missing: left_boundary"):
+            make_model()(**batch)
+
+    def test_t15_only_labels_is_named_like_a_label(self):
+        parameters = inspect.signature(modeling.BertForSpanPreTraining.forward).parameters
+        assert [name for name in parameters if "label" in name] == ["labels"]
+        for name in ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask"):
+            assert name in parameters
+
+    def test_t15_trainer_keeps_row_statistics_alone(self):
+        model, batch = make_model().eval(), make_batch()
+        ignored = model.config.keys_to_ignore_at_inference
+        assert [name for name in model(**batch) if name not in [*ignored, "loss"]] == ["row_statistics"]
+
+
+class TestMaskingInForward:
+    @pytest.fixture
+    def text(self) -> dict:
+        tokenizer = tiny_tokenizer()
+        return dict(tokenizer(tiny_texts(8), padding=True, return_tensors="pt"))
+
+    @pytest.fixture
+    def seen(self, monkeypatch):
+        """What the encoder gets to read."""
+        read = []
+
+        def watch(model):
+            model.bert.register_forward_pre_hook(
+                lambda module, args, kwargs: read.append(kwargs["input_ids"].clone()), with_kwargs=True
+            )
+            return read
+
+        return watch
+
+    def test_t11_steps_differ_and_evaluation_does_not(self, text, seen):
+        model = make_model()
+        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()), seed=5)
+        read = seen(model)
+        for _ in range(3):
+            assert model(**text).loss > 0
+        assert model.masking_step == 3
+        model.eval()
+        first = model(**text)
+        assert torch.equal(first.loss, model(**text).loss)
+        assert model.masking_step == 3
+        masker = SpanMasker.from_tokenizer(tiny_tokenizer())
+        for ids, epoch in zip(read, (0, 1, 2, 0, 0), strict=True):
+            masked = masker(text["input_ids"], text["attention_mask"], seed=5, epoch=epoch)
+            assert torch.equal(ids, masked.input_ids)
+        assert not torch.equal(read[0], read[1])
+
+    def test_columns_for_masking_are_heard(self, text, seen):
+        model = make_model()
+        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
+        read = seen(model)
+        epoch = torch.full((8,), 4)
+        model(**text, sample_epoch=epoch)
+        model(**text, sample_epoch=epoch)
+        model(**text, sample_epoch=epoch, sample_ids=torch.arange(8))
+        special = torch.ones_like(text["input_ids"])
+        special[:, 3:6] = 0
+        output = model(**text, sample_epoch=epoch, special_tokens_mask=special)
+        assert torch.equal(read[0], read[1]) and not torch.equal(read[0], read[2])
+        assert model.masking_step == 0
+        changed = (read[3] != text["input_ids"]).nonzero()[:, 1]
+        assert output.mlm_count == 8 and set(changed.tolist()) <= {3, 4, 5}
+
+    def test_plain_logits_on_request_and_without_a_masker(self, text):
+        model = make_model().eval()
+        plain = model(**text)
+        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
+        asked = model(**text, return_loss=False)
+        assert asked.loss is None and torch.equal(asked.logits, plain.logits)
+        assert model(**text).logits is None
+        batch = make_batch()
+        labelled = model(**batch)
+        model.set_masker(None)
+        assert torch.equal(model(**batch).loss, labelled.loss)  # labels: nothing is masked again
+        assert model(**text).loss is None
+
+    def test_maskers_that_do_not_fit(self):
+        masker = SpanMasker.from_tokenizer(tiny_tokenizer())
+        small = make_model()
+        small.resize_token_embeddings(20)
+        with pytest.raises(ValueError, match=rf"{len(VOCABULARY)} ids, the model 20"):
+            small.set_masker(masker)
+        with pytest.raises(ValueError, match="20 position slots, the model has 5"):
+            make_model(position_slots=5).set_masker(masker)
+
+    def test_a_model_with_a_masker_is_copied_and_saved(self, text, tmp_path):
+        model = make_model()
+        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
+        model(**text)
+        twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+        assert torch.equal(twin(**text).loss, model(**text).loss) and twin.masking_step == 2
+        model.save_pretrained(tmp_path)
+        assert SpanBertForPreTraining.from_pretrained(tmp_path).masker is None
+
+
+class TestMetrics:
+    def test_t15_means_are_weighted_by_tokens(self):
+        rows = np.array([[2.0, 1, 1, 0, 0, 0], [3.0, 9, 0, 8.0, 4, 1]], dtype=np.float32)
+        expected = {"mlm_loss": 0.5, "mlm_accuracy": 0.1, "sbo_loss": 2.0, "sbo_accuracy": 0.25}
+        for predictions in (rows, (rows, None), [rows[:1], rows[1:]]):
+            assert span_metrics(SimpleNamespace(predictions=predictions)) == pytest.approx(expected)
+        assert set(span_metrics(SimpleNamespace(predictions=rows[:1]))) == {"mlm_loss", "mlm_accuracy"}
+
+    def test_other_predictions_are_refused(self):
+        with pytest.raises(ValueError, match=r"row_statistics.*\(2, 7, 9\)"):
+            span_metrics(SimpleNamespace(predictions=np.zeros((2, 7, 9))))
