@@ -1,6 +1,7 @@
 // Span-boundary head: y = f(x[left], x[right], positions[slot]), f = (Linear, GELU, LayerNorm) twice. Fused:
-// gather, both GEMMs' epilogues and their backward. Never materialised: the concatenation [N, 2H+P]; it
-// exists a chunk at a time.
+// the gather and both layers' bias, GELU and LayerNorm. The first Linear is split by columns: its boundary
+// part is made once per span, its position part once per slot. Never materialised: the concatenation [N,
+// 2H+P].
 //
 // Live rows (left_boundary >= 0) are compacted: row i of z1, z2 and statistics is the i-th live row of [B *
 // K], the rest is zero. Dead rows of y are zero.
@@ -11,7 +12,7 @@
 
 namespace spanbert_ext {
 
-// -> y [B, K, D] in x's dtype; z1 [B*K, E], z2 [B*K, D]: both products without bias, in compute_dtype;
+// -> y [B, K, D] in x's dtype; z1 [B*K, E], z2 [B*K, D]: both Linears without bias, in compute_dtype;
 //    statistics [B*K, 4] float32/64: mean and 1/std of the first and of the second LayerNorm.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> boundary_mlp_cpu(
     const at::Tensor& x, const at::Tensor& masked_positions, const at::Tensor& left_boundary,

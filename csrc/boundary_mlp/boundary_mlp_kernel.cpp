@@ -41,19 +41,18 @@ inline T* row_pointer(const RowView& view, int64_t row) {
   return static_cast<T*>(view.data) + (view.index ? view.index[row] : row) * view.stride;
 }
 
-// Row `row` from column `first` on as accumulate values: in place where the type is already A, else in
-// `scratch`.
+// Row `row` as accumulate values: in place where the type is already A, else in `scratch`.
 template <typename A>
-inline const A* load_row(const RowView& view, int64_t row, int64_t first, int64_t columns, A* scratch) {
+inline const A* load_row(const RowView& view, int64_t row, int64_t columns, A* scratch) {
   switch (view.type) {
     case ScalarType::BFloat16:
-      at::vec::convert(row_pointer<const c10::BFloat16>(view, row) + first, scratch, columns);
+      at::vec::convert(row_pointer<const c10::BFloat16>(view, row), scratch, columns);
       return scratch;
     case ScalarType::Half:
-      at::vec::convert(row_pointer<const c10::Half>(view, row) + first, scratch, columns);
+      at::vec::convert(row_pointer<const c10::Half>(view, row), scratch, columns);
       return scratch;
     default:
-      return row_pointer<const A>(view, row) + first;
+      return row_pointer<const A>(view, row);
   }
 }
 
@@ -93,7 +92,7 @@ void forward(const GeluNormForward& block, int64_t begin, int64_t end, A* scratc
   const auto* shift = static_cast<const A*>(block.shift);
   A* activation = scratch + columns;
   for (int64_t row = begin; row < end; ++row) {
-    const A* z = load_row<A>(block.z, row, 0, columns, scratch);
+    const A* z = load_row<A>(block.z, row, columns, scratch);
     V sum(A(0));
     for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
       const V v = V::loadu(z + i, count) + V::loadu(bias + i, count);
@@ -132,8 +131,8 @@ void backward(const GeluNormBackward& block, int64_t begin, int64_t end, A* scra
   std::memset(sums, 0, 3 * columns * sizeof(A));
   const V inverse_sqrt_2pi(A(0.39894228040143267794));
   for (int64_t row = begin; row < end; ++row) {
-    const A* z = load_row<A>(block.z, row, 0, columns, z_scratch);
-    const A* grad_out = load_row<A>(block.grad_out, row, 0, columns, grad_scratch);
+    const A* z = load_row<A>(block.z, row, columns, z_scratch);
+    const A* grad_out = load_row<A>(block.grad_out, row, columns, grad_scratch);
     const A mean = static_cast<const A*>(block.mean)[row * block.statistics_stride];
     const A rstd = static_cast<const A*>(block.rstd)[row * block.statistics_stride];
     A* out = block.out.data ? row_pointer<A>(block.out, row) : nullptr;
@@ -165,6 +164,32 @@ void backward(const GeluNormBackward& block, int64_t begin, int64_t end, A* scra
   }
 }
 
+template <typename A>
+void sum(const RowView& a, const RowView& b, const RowView& to, int64_t columns, int64_t begin, int64_t end,
+         A* scratch) {
+  using V = Vectorized<A>;
+  for (int64_t row = begin; row < end; ++row) {
+    const A *left = row_pointer<A>(a, row), *right = row_pointer<A>(b, row);
+    A* out = begin_row<A>(to, row, scratch);
+    for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
+      (V::loadu(left + i, count) + V::loadu(right + i, count)).store(out + i, count);
+    });
+    finish_row<A>(to, row, columns, out);
+  }
+}
+
+template <typename A>
+void add(const RowView& from, const RowView& to, int64_t rows, int64_t begin, int64_t end) {
+  using V = Vectorized<A>;
+  for (int64_t row = 0; row < rows; ++row) {
+    const A* source = row_pointer<A>(from, row) + begin;
+    A* target = row_pointer<A>(to, row) + begin;
+    for_each_vector<A>(end - begin, [&](int64_t i, int64_t count) {
+      (V::loadu(target + i, count) + V::loadu(source + i, count)).store(target + i, count);
+    });
+  }
+}
+
 }  // namespace
 
 void gelu_norm_forward(const GeluNormForward& block, int64_t begin, int64_t end, void* scratch) {
@@ -190,23 +215,15 @@ void copy_rows(const RowView& from, const RowView& to, int64_t columns, int64_t 
       std::memcpy(row_pointer<uint16_t>(to, row), row_pointer<uint16_t>(from, row),
                   columns * sizeof(uint16_t));
     } else {
-      finish_row<float>(to, row, columns,
-                        load_row<float>(from, row, 0, columns, static_cast<float*>(scratch)));
+      finish_row<float>(to, row, columns, load_row<float>(from, row, columns, static_cast<float*>(scratch)));
     }
   }
 }
 
-template <typename A>
-static void add(const RowView& from, const RowView& to, int64_t rows, int64_t begin, int64_t end) {
-  using V = Vectorized<A>;
-  A scratch[kColumnBlock];
-  for (int64_t row = 0; row < rows; ++row) {
-    const A* source = load_row<A>(from, row, begin, end - begin, scratch);
-    A* target = row_pointer<A>(to, row) + begin;
-    for_each_vector<A>(end - begin, [&](int64_t i, int64_t count) {
-      (V::loadu(target + i, count) + V::loadu(source + i, count)).store(target + i, count);
-    });
-  }
+void sum_rows(const RowView& a, const RowView& b, const RowView& to, int64_t columns, int64_t begin,
+              int64_t end, void* scratch) {
+  a.type == ScalarType::Double ? sum<double>(a, b, to, columns, begin, end, static_cast<double*>(scratch))
+                               : sum<float>(a, b, to, columns, begin, end, static_cast<float*>(scratch));
 }
 
 void add_rows(const RowView& from, const RowView& to, int64_t rows, int64_t begin, int64_t end) {

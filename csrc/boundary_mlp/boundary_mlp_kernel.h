@@ -42,8 +42,6 @@ struct GeluNormBackward {
   RowView out;     // recomputed output, accumulate type; data may be null
 };
 
-constexpr int64_t kColumnBlock = 64;
-
 SPANBERT_EXT_DECLARE_CPU_KERNELS(
     // `scratch` holds 2 * columns accumulate values.
     void gelu_norm_forward(const GeluNormForward& block, int64_t begin, int64_t end, void* scratch);
@@ -56,8 +54,11 @@ SPANBERT_EXT_DECLARE_CPU_KERNELS(
     void copy_rows(const RowView& from, const RowView& to, int64_t columns, int64_t begin, int64_t end,
                    void* scratch);
 
-    // to[row] += from[row], in row order, for the at most kColumnBlock columns [begin, end); `to` holds
-    // accumulate values.
+    // to[row] = a[row] + b[row]; a and b hold accumulate values, `scratch` holds `columns`.
+    void sum_rows(const RowView& a, const RowView& b, const RowView& to, int64_t columns, int64_t begin,
+                  int64_t end, void* scratch);
+
+    // to[row] += from[row], in row order, for columns [begin, end); both hold accumulate values.
     void add_rows(const RowView& from, const RowView& to, int64_t rows, int64_t begin, int64_t end);)
 
 }  // namespace spanbert_ext

@@ -92,10 +92,14 @@ BoundaryRows live_rows(const at::Tensor& masked_positions, const at::Tensor& lef
     TORCH_CHECK_INDEX(slot < sizes.slots, "boundary_mlp: masked_positions[", b, ", ", k, "] = ", position,
                       " lies in position slot ", slot, " after left_boundary ", left,
                       "; expected a slot in [0, ", sizes.slots, "), the rows of positions");
+    const int64_t left_token = b * sizes.length + left, right_token = b * sizes.length + right;
+    if (rows.spans() == 0 || rows.span_left.back() != left_token || rows.span_right.back() != right_token) {
+      rows.span_left.push_back(left_token);
+      rows.span_right.push_back(right_token);
+    }
     rows.row.push_back(row);
-    rows.left.push_back(b * sizes.length + left);
-    rows.right.push_back(b * sizes.length + right);
     rows.slot.push_back(slot);
+    rows.span.push_back(rows.spans() - 1);
   }
   return rows;
 }

@@ -15,12 +15,15 @@ struct BoundarySizes {
   int64_t inner, outer;             // weight1 [E, 2H+P], weight2 [D, E]
 };
 
-// Entry i belongs to the i-th live row in the order of [B * K].
+// The live rows in the order of [B * K], and the spans (runs of live rows with one pair of boundaries) they
+// lie in.
 struct BoundaryRows {
-  std::vector<int64_t> row;          // in [0, B * K)
-  std::vector<int64_t> left, right;  // token in [0, B * L)
-  std::vector<int64_t> slot;         // in [0, S)
+  std::vector<int64_t> row;                    // in [0, B * K), one per live row
+  std::vector<int64_t> slot;                   // in [0, S)
+  std::vector<int64_t> span;                   // ascending, without gaps
+  std::vector<int64_t> span_left, span_right;  // token in [0, B * L), one per span
   int64_t size() const { return static_cast<int64_t>(row.size()); }
+  int64_t spans() const { return static_cast<int64_t>(span_left.size()); }
 };
 
 // Raise ValueError / TypeError / IndexError that name the argument, what it was and what was expected.

@@ -1,6 +1,7 @@
 """The operators as plain functions. Each takes impl="fused" (default) or impl="reference" (plain PyTorch)."""
 
+from spanbert_ext.ops.boundary_mlp import boundary_mlp
 from spanbert_ext.ops.span_pretraining_loss import SpanPretrainingOutput, span_pretraining_loss
 from spanbert_ext.ops.vocab_ce import VocabCEOutput, vocab_ce
 
-__all__ = ["SpanPretrainingOutput", "VocabCEOutput", "span_pretraining_loss", "vocab_ce"]
+__all__ = ["SpanPretrainingOutput", "VocabCEOutput", "boundary_mlp", "span_pretraining_loss", "vocab_ce"]
