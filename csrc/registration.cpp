@@ -3,16 +3,17 @@
 #include <torch/library.h>
 
 #include "boundary_mlp/boundary_mlp.h"
+#include "span_mask/span_mask.h"
 #include "vocab_ce/vocab_ce.h"
 
 TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "span_mask(Tensor input_ids, Tensor kinds, Tensor random_ids, Tensor seed, Tensor epoch, *,"
-      " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int mask_token_id, int pad_token_id,"
-      " float ratio, float p, int max_words, int position_slots, float mask_share, float random_share,"
-      " bool replace_per_token, bool fill_after_candidates)"
-      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor "
-      "right_boundary)");
+      " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int? vocab_size, int mask_token_id,"
+      " int pad_token_id, float ratio, float p, int max_words, int position_slots, float mask_share,"
+      " float random_share, bool replace_per_token, bool fill_after_candidates)"
+      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary,"
+      " Tensor right_boundary)");
   m.def(
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
@@ -38,4 +39,5 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cpu);
   m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cpu);
   m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
+  m.impl("span_mask", &spanbert_ext::span_mask_cpu);
 }
