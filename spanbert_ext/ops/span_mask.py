@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import Impl, check_device, check_impl, check_same_device
+from spanbert_ext.ops._common import Impl, require_kernels, use_reference
 from spanbert_ext.reference.span_mask import span_mask as reference_span_mask
 
 
@@ -83,13 +83,11 @@ def span_mask(
         TypeError: a dtype is wrong. ValueError: a shape or option is. IndexError: an id or candidate is out of range.
         RuntimeError: no kernel for this device.
     """
-    check_impl("span_mask", impl)
+    reference = use_reference(impl)
     device = input_ids.device
     seed = _scalar_tensor(seed, "seed", device)
     epoch = _scalar_tensor(epoch, "epoch", device)
-    check_same_device(
-        "span_mask",
-        "input_ids",
+    _check_devices(
         device,
         kinds=kinds,
         random_ids=random_ids,
@@ -115,10 +113,16 @@ def span_mask(
         replace_per_token=replace_per_token,
         fill_after_candidates=fill_after_candidates,
     )
-    if impl == "reference":
+    if reference:
         return SpanMaskOutput(*reference_span_mask(input_ids, kinds, random_ids, seed=seed, epoch=epoch, **options))
-    check_device("span_mask", "input_ids", device)
+    require_kernels("span_mask", input_ids)
     return SpanMaskOutput(*torch.ops.spanbert_ext.span_mask(input_ids, kinds, random_ids, seed, epoch, **options))
+
+
+def _check_devices(device: torch.device, **others: Tensor | None) -> None:
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"span_mask: {name} is on {tensor.device} but input_ids on {device}; expected one device")
 
 
 def _scalar_tensor(value: int | Tensor, name: str, device: torch.device) -> Tensor:
