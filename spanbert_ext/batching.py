@@ -30,7 +30,9 @@ def as_features(examples: Sequence[Any]) -> list[Mapping[str, Any]]:
         raise ValueError(f"example 0 has no column 'input_ids'; its columns are {sorted(columns)}")
     for index, row in enumerate(rows):
         if row.keys() != columns:
-            raise ValueError(f"example {index} has the columns {sorted(row)}, example 0 has {sorted(columns)}")
+            raise ValueError(
+                f"example {index} has the columns {sorted(row)}, example 0 has {sorted(columns)}"
+            )
     return rows
 
 
@@ -46,7 +48,9 @@ def row_lengths(name: str, rows: Sequence[Any]) -> list[int]:
         raise ValueError(f"column {name!r} must hold one sequence per example: {error}") from None
     for index, row in enumerate(rows):
         if getattr(row, "ndim", 1) != 1:
-            raise ValueError(f"{name!r} of example {index} has shape {tuple(row.shape)}, expected one dimension")
+            raise ValueError(
+                f"{name!r} of example {index} has shape {tuple(row.shape)}, expected one dimension"
+            )
     return lengths
 
 
@@ -61,7 +65,9 @@ def stack_or_pad(name: str, rows: Sequence[Any], padding_value: float, side: str
     """
     if not isinstance(rows[0], (torch.Tensor, np.ndarray, np.generic, list, tuple, int, float)):
         return list(rows)
-    shapes = {row.shape if hasattr(row, "shape") else (len(row) if hasattr(row, "__len__") else ()) for row in rows}
+    shapes = {
+        row.shape if hasattr(row, "shape") else (len(row) if hasattr(row, "__len__") else ()) for row in rows
+    }
     try:
         if len(shapes) == 1:
             column = _stack(rows)
@@ -96,7 +102,10 @@ def _as_tensor(row: Any) -> torch.Tensor:
 
 
 def explicit_kinds(
-    table: torch.Tensor, input_ids: torch.Tensor, token_kinds: torch.Tensor | None, special: torch.Tensor | None
+    table: torch.Tensor,
+    input_ids: torch.Tensor,
+    token_kinds: torch.Tensor | None,
+    special: torch.Tensor | None,
 ) -> torch.Tensor | None:
     """Token kinds where the rows' own columns change what the table by token id says.
 
@@ -129,4 +138,6 @@ def check_ids(input_ids: torch.Tensor, size: int, what: str) -> None:
     if low >= 0 and high < size:
         return
     row, position = ((input_ids < 0) | (input_ids >= size)).nonzero()[0].tolist()
-    raise IndexError(f"input_ids[{row}, {position}] is {int(input_ids[row, position])}, but {what} has {size} ids")
+    raise IndexError(
+        f"input_ids[{row}, {position}] is {int(input_ids[row, position])}, but {what} has {size} ids"
+    )
