@@ -1,4 +1,4 @@
-"""`spanbert-pretrain`: T12, every mistake of a user gives one line that says what and where, and exit status 2."""
+"""`spanbert-pretrain`: T12, a user's mistake gives one line that says what and where, and exit status 2."""
 
 from __future__ import annotations
 
@@ -118,9 +118,10 @@ def test_t12_existing_run_needs_a_decision(capsys, corpus, tmp_path):
 
 def test_resume_takes_the_runs_options_and_refuses_others(tmp_path):
     path = tmp_path / "run.json"
-    save_options(Options(seed=3, max_steps=70).resolve(), path, corpus_digest="ab")
+    save_options(Options(seed=3, max_steps=70, overwrite=True).resolve(), path, corpus_digest="ab")
     options, facts = load_options(path, {"workers": 2, "resume": True, "seed": 3})
-    assert (options.seed, options.max_steps, options.workers, options.resume) == (3, 70, 2, True)
+    assert (options.seed, options.max_steps, options.workers) == (3, 70, 2)
+    assert (options.resume, options.overwrite, options.output) == (True, False, str(tmp_path))
     assert facts == {"corpus_digest": "ab"}
     with pytest.raises(OptionError, match=r"--seed is 4 .* started with 3"):
         load_options(path, {"seed": 4})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import re
 import sys
 import sysconfig
@@ -132,7 +133,7 @@ def builtin_documents() -> Iterator[tuple[str, str]]:
     """Yields `(name, text)`; `text` has one paragraph a line. A paragraph that occurred before is left out,
     so that nothing held out was seen in training word for word."""
     seen: set[str] = set()
-    for name, texts in (*_topic_texts(), *_module_texts(), *_builtin_texts()):
+    for name, texts in itertools.chain(_topic_texts(), _module_texts(), _builtin_texts()):
         paragraphs = []
         for paragraph in (p for text in texts for p in _paragraphs(text)):
             if paragraph not in seen:

@@ -201,8 +201,7 @@ def save_options(options: Options, path: Path, **facts: Any) -> None:
 
 
 def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
-    """The options of the run that wrote `path`, with those of `given` that a resumption may change, and the
-    facts.
+    """The options to resume the run that wrote `path`, with those of `given` that may change, and the facts.
 
     Raises `OptionError` for an option in `given` that would make it another run.
     """
@@ -218,6 +217,7 @@ def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, 
                 f" {saved.get(name)!r}: leave the option out, or start a new run in another folder"
             )
     kept = {name: value for name, value in given.items() if name in RESUMABLE}
-    options = Options(**{**saved, **kept})
+    here = {"output": str(path.parent), "resume": True, "overwrite": False}  # the folder may have been moved
+    options = Options(**{**saved, **here, **kept})
     options._check()
     return options, facts

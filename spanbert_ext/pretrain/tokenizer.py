@@ -66,7 +66,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = "folder" if path.is_dir() else "no such folder; as a hub name"
         raise TokenizerError(f"cannot load tokenizer {name!r} ({where}): {reason}") from error
-    missing = [kind for kind in ("mask", "cls", "sep", "pad") if getattr(tokenizer, f"{kind}_token_id") is None]
+    missing = [
+        kind for kind in ("mask", "cls", "sep", "pad") if getattr(tokenizer, f"{kind}_token_id") is None
+    ]
     if missing:
         raise TokenizerError(
             f"tokenizer {name!r} has no {' and no '.join(missing)} token:"

@@ -260,7 +260,8 @@ def load_data(
         tokenizer = load_tokenizer(name)
     else:
         tokenizer = train_tokenizer(
-            lambda: (text for batch in train_documents.iter(256) for text in batch["text"]), options.vocab_size
+            lambda: (text for batch in train_documents.iter(256) for text in batch["text"]),
+            options.vocab_size,
         )
     train = build_blocks(train_documents, tokenizer, options.block_size, options.workers)
     held_out = build_blocks(held_out_documents, tokenizer, options.block_size, options.workers)
