@@ -15,11 +15,11 @@ class SpanMaskingCallback(TrainerCallback):
 
         Trainer(..., data_collator=collator, callbacks=[SpanMaskingCallback(collator)])
 
-    Trainer uses one collator for training and evaluation and never tells it which. So `collator` itself becomes the
-    one for evaluation (`collator.epoch = evaluation_epoch`), and when training begins the training loader is given
-    `collator.training()`, whose epoch is set at the start of every epoch. Each loader, and each worker of it, then
-    keeps its own rule: `num_workers`, persistent workers, `eval_on_start`, several evaluation datasets, `predict` and
-    a resume in the middle of an epoch change no mask.
+    Trainer uses one collator for training and evaluation and never tells it which. So `collator` itself
+    becomes the one for evaluation (`collator.epoch = evaluation_epoch`), and when training begins the
+    training loader is given `collator.training()`, whose epoch is set at the start of every epoch. Each
+    loader, and each worker of it, then keeps its own rule: no mask depends on `num_workers`, persistent
+    workers, `eval_on_start`, several evaluation datasets, `predict` or a resume in the middle of an epoch.
 
     Raises:
         ValueError: at the start of training, when the training loader does not collate with `collator`.
@@ -58,6 +58,6 @@ class SpanMaskingCallback(TrainerCallback):
             collate.data_collator = self._with_training_collator(collate.data_collator)
             return collate
         raise ValueError(
-            "SpanMaskingCallback: the training loader does not use the collator that the callback was made with, "
-            f"but {type(collate).__name__}; give the same object to Trainer(data_collator=...) and to the callback"
+            "SpanMaskingCallback: the training loader does not use the collator that the callback was made "
+            f"with, but a {type(collate).__name__}: give the callback Trainer's own data_collator"
         )

@@ -29,8 +29,8 @@ ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tok
 def token_kinds_from_word_ids(word_ids: Sequence[int | None]) -> np.ndarray:
     """Exact token kinds of one row from a fast tokenizer's `encoding.word_ids()`.
 
-    Make a `token_kinds` column of them while the dataset is tokenized; the collator and the model use it before any
-    rule about prefixes.
+    Make a `token_kinds` column of them while the dataset is tokenized; the collator and the model use it
+    before any rule about prefixes.
 
     Args:
         word_ids: for each of the `L` tokens the number of its word, None for a special token.
@@ -46,34 +46,37 @@ def token_kinds_from_word_ids(word_ids: Sequence[int | None]) -> np.ndarray:
 class DataCollatorForSpanMasking:
     """Makes a batch of masked spans from tokenized rows (SpanBERT, section 2.1).
 
-    Takes the place of transformers' `DataCollatorForLanguageModeling`. Rows are mappings of lists, arrays or tensors
-    (or bare lists of ids) with `input_ids` and any other columns. Rows of one length are stacked, others padded.
+    Takes the place of transformers' `DataCollatorForLanguageModeling`. Rows are mappings of lists, arrays or
+    tensors (or bare lists of ids) with `input_ids` and any other columns. Rows of one length are stacked,
+    others padded.
 
     The batch: `input_ids`, `labels` `[B, L]`; `masked_positions`, `left_boundary`, `right_boundary` `[B, K]`
     (all int64); `attention_mask` `[B, L]`; and every other column. These columns are read and not passed on:
 
     * `token_kinds`: 0 continues a word, 1 starts one, 2 is never masked; or `word_ids`, with `kinds="words"`;
     * `special_tokens_mask`: where it is 1 nothing is masked, whatever the tokenizer says of the token;
-    * `candidates`: the row's half-open token spans to draw from first (entities, noun phrases), `[[start, end], ...]`;
+    * `candidates`: half-open token spans `[[start, end], ...]` of the row to draw from first (entities, noun
+      phrases);
     * `sample_ids`, `sample_epoch`: one integer per row; see below.
 
-    **Which mask a row gets** depends on `seed`, its sample id and its epoch alone. The sample id is the column
-    `sample_ids`, else a hash of the row's ids. The epoch is the first of these that there is:
+    **Which mask a row gets** depends on `seed`, its sample id and its epoch alone. The sample id is the
+    column `sample_ids`, else a hash of the row's ids. The epoch is the first of these that there is:
 
     1. the column `sample_epoch`;
     2. `epoch`, when given: this collator then makes the same masks forever (`evaluation()`);
     3. what `set_epoch` was last given. It lies in shared memory, so running workers see it too;
        `SpanMaskingCallback` calls it for you;
-    4. in a DataLoader's worker: the loader's base seed plus the number of the batch (a persistent worker keeps its
-       base seed in every epoch, so the seed alone would repeat the masks);
+    4. in a DataLoader's worker: the loader's base seed plus the number of the batch (a persistent worker
+       keeps its base seed in every epoch, so the seed alone would repeat the masks);
     5. otherwise a draw from torch's global generator for every batch.
 
-    With 1 to 3 the masks are bit-identical for any batch size, number of workers or ranks, and after a resume. With 4
-    and 5 they are fresh in every epoch but depend on the set-up.
+    With 1 to 3 the masks are bit-identical for any batch size, number of workers or ranks, and after a
+    resume. With 4 and 5 they are fresh in every epoch but depend on the set-up.
 
-    **Evaluation** wants one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one collator for
-    both, add `SpanMaskingCallback(collator)` to the callbacks; without it give the evaluation dataset a constant
-    `sample_epoch` column; in a loop of your own use `collator.evaluation()` for the evaluation loader.
+    **Evaluation** wants one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one
+    collator for both, add `SpanMaskingCallback(collator)` to the callbacks; without it give the evaluation
+    dataset a constant `sample_epoch` column; in a loop of your own use `collator.evaluation()` for the
+    evaluation loader.
 
     Args:
         tokenizer: with a mask token; with a padding token where rows differ in length.
@@ -81,17 +84,19 @@ class DataCollatorForSpanMasking:
         seed: of all masks; 64 bits.
         epoch: a fixed epoch, 0 <= epoch < 2**32.
         pad_to_multiple_of: rounds the width of the batch up.
-        kinds: where words begin. "prefix": by the token's text. "words": by the word ids of a fast tokenizer: rows
-            are `BatchEncoding`s of one text, or have a column `word_ids`, or `token_kinds`
+        kinds: where words begin. "prefix": by the token's text. "words": by the word ids of a fast tokenizer;
+            rows are then `BatchEncoding`s of one text, or have a column `word_ids` or `token_kinds`
             (`token_kinds_from_word_ids`).
         return_tensors: "pt" or "np".
-        mlm, mlm_probability: the stock collator's names: `mlm` must stay true, `mlm_probability` is the masker's
-            `ratio`.
+        mlm, mlm_probability: names of the stock collator: `mlm` must stay true, `mlm_probability` is the
+            masker's `ratio`.
         masker_options: `ratio`, `p`, `max_words`, ... of `SpanMasker`.
 
     Raises:
-        ValueError: an option out of range; a dataset column that the collator makes itself; rows that disagree.
+        ValueError: an option out of range; a dataset column that the collator makes itself; rows that
+            disagree.
         TypeError: both a masker and its options; ids that are no integers.
+        IndexError: an id beyond the tokenizer's.
     """
 
     def __init__(
@@ -139,7 +144,7 @@ class DataCollatorForSpanMasking:
         self._shared_epoch.share_memory_()  # an ordinary pickle carries the value, not the sharing
 
     def set_epoch(self, epoch: int) -> None:
-        """Masks from now on as in `epoch` (0 <= epoch < 2**32), in every worker. A fixed `epoch` stays as it is."""
+        """Masks from now on as in `epoch` (0 <= epoch < 2**32), in every worker; a fixed `epoch` stays."""
         _check_epoch(epoch)
         self._shared_epoch.fill_(epoch)
 
@@ -201,7 +206,7 @@ class DataCollatorForSpanMasking:
         ragged = min(lengths) < width
         if ragged and self.tokenizer.pad_token_id is None:
             raise ValueError(
-                f"rows of {min(lengths)} to {width} tokens need padding, but the tokenizer has no padding token"
+                f"{min(lengths)} tokens need padding to {width}, but the tokenizer has no padding token"
             )
         if "attention_mask" not in columns:
             columns["attention_mask"] = [torch.ones(length, dtype=torch.int64) for length in lengths]
@@ -241,7 +246,7 @@ class DataCollatorForSpanMasking:
 
 
 def __getattr__(name: str) -> Any:
-    """The callback is imported when it is used: masking needs no transformers, and workers start faster without."""
+    """The callback needs transformers, the collator does not: it is imported when it is used."""
     if name == "SpanMaskingCallback":
         from spanbert_ext.callbacks import SpanMaskingCallback
 
@@ -266,13 +271,14 @@ def _word_kinds(index: int, row: Any) -> np.ndarray:
     if getattr(row, "is_fast", False):  # a BatchEncoding that still holds the tokenizer's own encoding
         return token_kinds_from_word_ids(row.word_ids())
     raise ValueError(
-        f"kinds='words': example {index} has neither 'token_kinds' nor 'word_ids' and is no encoding of a fast "
-        f"tokenizer; its columns are {sorted(row)}. Make a column with token_kinds_from_word_ids(encoding.word_ids())"
+        f"kinds='words': example {index} has neither 'token_kinds' nor 'word_ids' and is no fast encoding; "
+        f"its columns are {sorted(row)}. Make a column 'token_kinds' with "
+        "token_kinds_from_word_ids(encoding.word_ids())"
     )
 
 
 def _candidates(rows: list[Any], shifts: list[int]) -> torch.Tensor:
-    """Ragged lists of half-open spans as int64 `[B, M, 2]`, padded with -1; `shifts` is each row's left padding."""
+    """Ragged lists of half-open spans to int64 `[B, M, 2]`, padded with -1; each moved by its row's shift."""
     spans = [torch.as_tensor(np.asarray(row, dtype=np.int64).reshape(-1, 2)) for row in rows]
     batch = torch.full((len(rows), max(map(len, spans)), 2), -1, dtype=torch.int64)
     for target, row, shift in zip(batch, spans, shifts, strict=True):

@@ -14,8 +14,8 @@ _INITIAL_STD = 0.02  # BERT's initializer_range
 class SpanBoundaryHead(nn.Module):
     """Predicts each token of a masked span from the two tokens outside the span and its position inside.
 
-    `y = f(x[s-1], x[e+1], p[i-s])`, f = (Linear, exact GELU, LayerNorm) twice. y goes through the model's own decoder
-    matrix to the vocabulary; only the bias there is this head's.
+    `y = f(x[s-1], x[e+1], p[i-s])`, f = (Linear, exact GELU, LayerNorm) twice. y goes through the model's own
+    decoder matrix to the vocabulary; only the bias there is this head's.
 
     Args:
         hidden_size: H, width of the encoder outputs.
@@ -65,7 +65,7 @@ class SpanBoundaryHead(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Weights normal with standard deviation 0.02, biases zero, LayerNorms the identity, as BERT's own heads."""
+        """Weights normal with standard deviation 0.02, biases zero, LayerNorms the identity, as in BERT."""
         for matrix in (self.position_embeddings.weight, self.dense1.weight, self.dense2.weight):
             matrix.normal_(std=_INITIAL_STD)
         for bias in (self.dense1.bias, self.dense2.bias, self.bias):

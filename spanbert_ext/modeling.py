@@ -1,4 +1,4 @@
-"""The model class: any supported masked language model of transformers with a span-boundary head beside its own."""
+"""The model class: a masked language model of transformers with a span-boundary head beside its own."""
 
 from __future__ import annotations
 
@@ -18,48 +18,40 @@ from transformers.utils.generic import can_return_tuple
 from spanbert_ext.batching import check_ids, explicit_kinds
 from spanbert_ext.heads import SpanBoundaryHead
 from spanbert_ext.masking import SpanMasker
+from spanbert_ext.modeling_options import resolve_options
 from spanbert_ext.modeling_output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.ops import span_pretraining_loss
 from spanbert_ext.ops._common import may_read_values
 
-# Per model type: the modules of the native MLM head in front of its decoder. The encoder is `base_model` and the
-# decoder `get_output_embeddings()` in every masked language model, so this is all that a new type needs.
+# Per model type: the modules of the native MLM head in front of its decoder. The encoder is `base_model` and
+# the decoder `get_output_embeddings()` in every masked language model, so this is all that a new type needs.
 MLM_TRANSFORMS: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
     "bert": lambda model: model.cls.predictions.transform,
 }
 
 __all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
 
-# What configures the SBO; kept in `config.span_pretraining`, which native classes carry along unread.
-DEFAULT_OPTIONS = {"position_dim": 200, "position_slots": 20, "sbo_weight": 1.0, "label_smoothing": 0.0}
-
-HUB_ARGUMENTS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "token",
-    "revision",
-    "subfolder",
-    "proxies",
-)
+_HUB_ARGUMENTS = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
 
 
 class SpanBertForPreTraining:
     """A native masked language model that also predicts spans from their boundaries (SpanBERT, section 2.2).
 
-    `SpanBertForPreTraining.from_pretrained(folder)`, `.from_config(config)` and `SpanBertForPreTraining(config)` return
-    a class made of this one and the native class of the configuration (`BertForSpanPreTraining` from
-    `BertForMaskedLM`). It is a drop-in for the native class: same parameter names plus `sbo.*`, a folder that
-    `AutoModel` and its kin load, logits for inputs without labels. Supported model types: the keys of
-    `MLM_TRANSFORMS`.
+    `SpanBertForPreTraining.from_pretrained(folder)`, `.from_config(config)` and
+    `SpanBertForPreTraining(config)` return a class made of this one and the native class of the configuration
+    (`BertForSpanPreTraining` from `BertForMaskedLM`). It is a drop-in for the native class: same parameter
+    names plus `sbo.*`, a folder that `AutoModel` and its kin load, logits for inputs without labels.
+    Supported model types: the keys of `MLM_TRANSFORMS`.
 
-    Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim` (200) and
-    `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share in the loss;
-    `label_smoothing` (0), of both heads in training, in place of Trainer's own, which takes the labels away.
+    Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim`
+    (200) and `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share
+    in the loss; `label_smoothing` (0), of both heads in training, in place of Trainer's own, which takes the
+    labels away.
 
-    Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in training by a
-    step that is counted on the device, in evaluation always by the same one. Such a batch has no labels, so Trainer
-    evaluates it only with `TrainingArguments(label_names=[])`. `return_loss=False` gives logits of the text as it is.
+    Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in
+    training by a step that is counted on the device, in evaluation always by the same one. Such a batch has
+    no labels, so Trainer evaluates it only with `TrainingArguments(label_names=[])`. `return_loss=False`
+    gives logits of the text as it is.
 
     Raises (constructors):
         ValueError: an unsupported model type, or an option out of range.
@@ -81,20 +73,14 @@ class SpanBertForPreTraining:
         label_smoothing: float | None = None,
         **kwargs: Any,
     ) -> None:
-        config = copy.deepcopy(
-            config
-        )  # what follows belongs to this model, not to the caller's configuration
+        config = copy.deepcopy(config)  # the options belong to this model, not to the caller's object
         given = {
             "position_dim": position_dim,
             "position_slots": position_slots,
             "sbo_weight": sbo_weight,
             "label_smoothing": label_smoothing,
         }
-        saved = getattr(config, "span_pretraining", None) or {}
-        options = (
-            DEFAULT_OPTIONS | saved | {name: value for name, value in given.items() if value is not None}
-        )
-        _check_options(options)
+        options = resolve_options(getattr(config, "span_pretraining", None), given)
         config.span_pretraining = options
         config.keys_to_ignore_at_inference = IGNORED_AT_INFERENCE
         super().__init__(config, *args, **kwargs)
@@ -110,7 +96,7 @@ class SpanBertForPreTraining:
         )
         self.masker: SpanMasker | None = None
         self.masking_seed = 0
-        # how often forward has masked in training; not saved: `masking_step.fill_(n)` goes on where a run stopped
+        # how often forward has masked in training; not saved, `masking_step.fill_(n)` resumes a run
         self.register_buffer("masking_step", torch.zeros((), dtype=torch.int64), persistent=False)
         self.post_init()  # once more, for the modules that the native class does not know
 
@@ -118,27 +104,29 @@ class SpanBertForPreTraining:
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any
     ) -> Any:
-        """Loads a native checkpoint, whose SBO is then initialised, or one of ours. Arguments as in transformers,
-        plus the options of the class."""
+        """Loads a native checkpoint, whose SBO is then initialised, or one of ours.
+
+        Arguments as in transformers, plus the options of the class.
+        """
         if cls is not SpanBertForPreTraining:
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
         known = config
         if not isinstance(known, PreTrainedConfig):
-            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
             known = AutoConfig.from_pretrained(config or pretrained_model_name_or_path, **hub)
         concrete = concrete_class(type(known))
         return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:
-        """A model with random weights; `dtype`, `attn_implementation` and the options of the class as keywords."""
+        """A model with random weights. Keywords: `dtype`, `attn_implementation`, the options of the class."""
         concrete = concrete_class(type(config)) if cls is SpanBertForPreTraining else cls
         return concrete._from_config(copy.deepcopy(config), **kwargs)
 
     def save_pretrained(
         self, save_directory: Any, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
-        """Saves as the native class does, under its name: every class that loads the native model loads this one."""
+        """Saves as the native class does, under its name: what loads the native model loads this one."""
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         self.config.architectures = [self.native_class.__name__]
         if is_main_process:
@@ -173,7 +161,7 @@ class SpanBertForPreTraining:
         if masker is not None:
             if masker.vocab_size > self.sbo.bias.shape[0]:
                 raise ValueError(
-                    f"the masker's tokenizer has {masker.vocab_size} ids, the model {self.sbo.bias.shape[0]}: "
+                    f"the masker's tokenizer has {masker.vocab_size} ids, the model {len(self.sbo.bias)}: "
                     "call model.resize_token_embeddings(len(tokenizer)), or check that they belong together"
                 )
             slots = self.config.span_pretraining["position_slots"]
@@ -210,17 +198,18 @@ class SpanBertForPreTraining:
         """The loss of a masked batch, or the logits of a plain one.
 
         Args:
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, kwargs: the encoder's, [B, L].
-            labels: [B, L] int64 original ids, negative where there is no target. Without the three index tensors
-                (the stock collator) every labelled position is predicted by the MLM head and there is no SBO; under
-                DistributedDataParallel freeze `model.sbo` then.
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, kwargs: the encoder's.
+            labels: [B, L] int64 original ids, negative where there is no target. Without the three index
+                tensors (the stock collator) the MLM head predicts every labelled position and there is no
+                SBO; under DistributedDataParallel freeze `model.sbo` then.
             masked_positions, left_boundary, right_boundary: [B, K] int64 from `SpanMasker` or the collator.
-            num_items_in_batch, num_sbo_items: each head's targets over all accumulated batches and processes, in
-                place of its own count. Trainer passes the first alone; then the SBO's mean is weighted by this
-                batch's share of the MLM targets, which is exact only when all batches have the same ratio of SBO to
-                MLM targets.
-            sample_ids, sample_epoch, token_kinds, special_tokens_mask, candidates: for masking here; ignored where
-                labels are given. They stand in the signature because Trainer drops a column that does not.
+            num_items_in_batch, num_sbo_items: each head's targets over all accumulated batches and processes,
+                in place of its own count. Trainer passes the first alone; the SBO's mean is then weighted by
+                this batch's share of the MLM targets, which is exact only when all batches have the same
+                ratio of SBO to MLM targets.
+            sample_ids, sample_epoch: [B] int64; token_kinds, special_tokens_mask: [B, L]; candidates:
+                [B, M, 2]: for masking here, ignored where labels are given. They stand in the signature
+                because Trainer drops columns that do not.
             return_logits: also the logits [B, L, V] when there is a loss. Without labels they always come.
             return_loss: False leaves text without labels unmasked although there is a masker.
 
@@ -234,9 +223,8 @@ class SpanBertForPreTraining:
         if input_ids is not None:
             check_ids(input_ids, self.sbo.bias.shape[0], "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
-            kinds = explicit_kinds(
-                torch.as_tensor(self.masker.kinds), input_ids, token_kinds, special_tokens_mask
-            )
+            table = torch.as_tensor(self.masker.kinds)  # [V]
+            kinds = explicit_kinds(table, input_ids, token_kinds, special_tokens_mask)
             masked = self.masker(
                 input_ids,
                 attention_mask,
@@ -303,7 +291,7 @@ class SpanBertForPreTraining:
 
 
 def concrete_class(config_class: type) -> type:
-    """The model class for one type of configuration: made once and kept in this module, where pickle finds it.
+    """The model class for one type of configuration, made once and kept here, where pickle finds it.
 
     Raises:
         ValueError: no model of that type is supported.
@@ -311,8 +299,8 @@ def concrete_class(config_class: type) -> type:
     model_type = getattr(config_class, "model_type", None)
     if model_type not in MLM_TRANSFORMS or config_class not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(
-            f"SpanBertForPreTraining does not support {config_class.__name__} (model type {model_type!r}); supported: "
-            f"{', '.join(sorted(MLM_TRANSFORMS))}"
+            f"SpanBertForPreTraining does not support {config_class.__name__} (model type {model_type!r}); "
+            f"supported: {', '.join(sorted(MLM_TRANSFORMS))}"
         )
     native = MODEL_FOR_MASKED_LM_MAPPING[config_class]
     name = native.__name__.replace("ForMaskedLM", "ForSpanPreTraining")
@@ -336,24 +324,11 @@ def __getattr__(name: str) -> type:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _check_options(options: dict[str, Any]) -> None:
-    unknown = options.keys() - DEFAULT_OPTIONS.keys()
-    if unknown:
-        raise ValueError(f"config.span_pretraining has unknown options {sorted(unknown)}")
-    for name in ("position_dim", "position_slots"):
-        if not isinstance(options[name], int) or options[name] < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, not {options[name]!r}")
-    if not options["sbo_weight"] >= 0:
-        raise ValueError(f"sbo_weight must not be negative, is {options['sbo_weight']!r}")
-    if not 0 <= options["label_smoothing"] < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), is {options['label_smoothing']!r}")
-
-
 def _check_indices(labels: Tensor | None, indices: tuple[Tensor | None, ...]) -> None:
     if labels is None:
         raise ValueError(
-            "masked_positions, left_boundary or right_boundary came without labels. Trainer takes the labels away when "
-            "label_smoothing_factor is set (or a compute_loss_func): use this model's own label_smoothing option"
+            "masked_positions, left_boundary or right_boundary came without labels. Trainer takes these away "
+            "for label_smoothing_factor or a compute_loss_func: use the model's own label_smoothing option"
         )
     if any(index is None for index in indices):
         names = ("masked_positions", "left_boundary", "right_boundary")
@@ -367,9 +342,7 @@ def _labelled_positions(labels: Tensor) -> Tensor:
     live = labels >= 0
     position = torch.arange(length, device=labels.device).where(live, length).sort(dim=1).values
     if may_read_values(labels) and live.any():
-        position = position[
-            :, : int(live.sum(1).max())
-        ]  # elsewhere K = L: reading the count would synchronise
+        position = position[:, : int(live.sum(1).max())]  # elsewhere K = L: no synchronisation
     return position.where(position < length, -1)
 
 

@@ -14,8 +14,9 @@ from transformers.utils.generic import ModelOutput
 class SpanBertForPreTrainingOutput(ModelOutput):
     """Losses in nats; `loss` alone carries a gradient. The SBO's fields are None where there was no SBO.
 
-    `row_statistics` holds, per row, the sums over its targets: MLM nll, targets, correct; SBO nll, targets, correct.
-    Sums stay exact however an evaluation is cut into batches and gathered; `span_metrics` makes means of them.
+    `row_statistics` holds, per row, the sums over its targets: MLM nll, targets, correct; SBO nll, targets,
+    correct. Sums stay exact however an evaluation is cut into batches and gathered; `span_metrics` makes
+    means of them.
     """
 
     loss: Tensor | None = None  # []
@@ -43,9 +44,8 @@ IGNORED_AT_INFERENCE = [
 def span_metrics(evaluation: Any) -> dict[str, float]:
     """Token-weighted means over a whole evaluation, for `Trainer(compute_metrics=span_metrics)`.
 
-    Args:
-        evaluation: transformers' `EvalPrediction`, whose predictions are the gathered `row_statistics` [N, 6], alone
-            or first in a tuple, or a list of them.
+    Args: evaluation: transformers' `EvalPrediction`, whose predictions are the gathered `row_statistics` [N,
+        6], alone or first in a tuple, or a list of them.
 
     Returns:
         `mlm_loss`, `mlm_accuracy`, `sbo_loss`, `sbo_accuracy`; a head without any target has no entry.
@@ -60,8 +60,8 @@ def span_metrics(evaluation: Any) -> dict[str, float]:
         statistics = np.concatenate(statistics)
     if np.ndim(statistics) != 2 or np.shape(statistics)[1] != 6:
         raise ValueError(
-            f"span_metrics expects row_statistics [N, 6] as predictions, found shape {np.shape(statistics)}: the model "
-            "got no masked batch, or returned logits as well"
+            f"span_metrics expects row_statistics [N, 6] as predictions, found shape {np.shape(statistics)}: "
+            "the model got no masked batch"
         )
     total = np.asarray(statistics, dtype=np.float64).sum(0)
     metrics = {}

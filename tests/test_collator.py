@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tiny_models import VOCABULARY, same, tiny_texts, tiny_tokenizer
+from tiny_models import VOCABULARY, one_thread, same, tiny_texts, tiny_tokenizer  # noqa: F401
 from torch.utils.data import DataLoader
 
 from spanbert_ext.collator import DataCollatorForSpanMasking, token_kinds_from_word_ids
@@ -87,7 +87,10 @@ class TestBatches:
             assert torch.equal(together["input_ids"][index, :length], alone["input_ids"][0])
 
     def test_t9_the_callers_rows_are_not_changed(self, tokenizer):
-        for features in ([{"input_ids": row.numpy()} for row in rectangle()], [{"input_ids": rectangle()[0]}]):
+        for features in (
+            [{"input_ids": row.numpy()} for row in rectangle()],
+            [{"input_ids": rectangle()[0]}],
+        ):
             before = copy.deepcopy(features)
             DataCollatorForSpanMasking(tokenizer, ratio=1.0)(features)
             for row, kept in zip(features, before, strict=True):
@@ -120,7 +123,9 @@ class TestBatches:
         assert all(isinstance(batch[name], np.ndarray) for name in TENSORS)
         masked, maskable = (batch["labels"] >= 0).sum(1), batch["attention_mask"].sum(1) - 2
         assert (masked == np.ceil(0.4 * maskable)).all()
-        assert isinstance(DataCollatorForSpanMasking(tokenizer)(rows, return_tensors="np")["labels"], np.ndarray)
+        assert isinstance(
+            DataCollatorForSpanMasking(tokenizer)(rows, return_tensors="np")["labels"], np.ndarray
+        )
 
 
 class TestKinds:
@@ -136,17 +141,22 @@ class TestKinds:
         from_encodings = words(encodings)
         word_ids = [{**dict(encoding), "word_ids": encoding.word_ids()} for encoding in encodings]
         kinds = [
-            {**dict(encoding), "token_kinds": token_kinds_from_word_ids(encoding.word_ids())} for encoding in encodings
+            {**dict(encoding), "token_kinds": token_kinds_from_word_ids(encoding.word_ids())}
+            for encoding in encodings
         ]
         assert same(from_encodings, words(word_ids))
         assert same(from_encodings, DataCollatorForSpanMasking(tokenizer, epoch=1)(kinds))
         # for this tokenizer the prefix rule is exact, so nothing may differ from it either
-        assert same(from_encodings, DataCollatorForSpanMasking(tokenizer, epoch=1)([dict(e) for e in encodings]))
+        assert same(
+            from_encodings, DataCollatorForSpanMasking(tokenizer, epoch=1)([dict(e) for e in encodings])
+        )
 
     def test_explicit_kinds_replace_the_prefixes(self, tokenizer):
         ids = rectangle(64, 42)  # no continuation pieces: every token is a word
         kinds = torch.tensor([2] + [1] + [0] * 39 + [2], dtype=torch.uint8)  # one word of 40 tokens
-        batch = DataCollatorForSpanMasking(tokenizer, epoch=0)([{"input_ids": i, "token_kinds": kinds} for i in ids])
+        batch = DataCollatorForSpanMasking(tokenizer, epoch=0)(
+            [{"input_ids": i, "token_kinds": kinds} for i in ids]
+        )
         # every span starts at the only word start, so the budget of 6 tokens always lies at positions 1 ... 6
         assert batch["masked_positions"].tolist() == [[1, 2, 3, 4, 5, 6, -1]] * 64
         assert "token_kinds" not in batch
@@ -167,7 +177,10 @@ class TestKinds:
     @pytest.mark.parametrize("side", ["right", "left"])
     def test_candidates_are_masked_first(self, rows, side):
         tokenizer = tiny_tokenizer(padding_side=side)
-        rows = [{"input_ids": row["input_ids"], "candidates": [[2, 3], [4, 5]][: 1 + i % 2]} for i, row in enumerate(rows)]
+        rows = [
+            {"input_ids": row["input_ids"], "candidates": [[2, 3], [4, 5]][: 1 + i % 2]}
+            for i, row in enumerate(rows)
+        ]
         batch = DataCollatorForSpanMasking(tokenizer, epoch=0, mask_share=1.0, random_share=0.0)(rows)
         for i, row in enumerate(rows):
             length = len(row["input_ids"])
@@ -202,7 +215,9 @@ class TestEpochs:
         assert same(fixed(with_column), DataCollatorForSpanMasking(tokenizer, epoch=6)(rows))
 
     def test_sample_epoch_may_differ_by_row(self, tokenizer, rows):
-        batch = DataCollatorForSpanMasking(tokenizer)([{**row, "sample_epoch": i % 2} for i, row in enumerate(rows)])
+        batch = DataCollatorForSpanMasking(tokenizer)(
+            [{**row, "sample_epoch": i % 2} for i, row in enumerate(rows)]
+        )
         by_epoch = [DataCollatorForSpanMasking(tokenizer, epoch=e)(rows) for e in (0, 1)]
         for i in range(len(rows)):
             assert torch.equal(batch["input_ids"][i], by_epoch[i % 2]["input_ids"][i])
@@ -259,7 +274,7 @@ WORKERS = [(0, False), (2, False), (2, True)]
 
 
 class TestT11Workers:
-    """T11: epochs differ, also with 2 workers, persistent or not; with an epoch that is set nothing depends on them."""
+    """T11: epochs differ with 0 or 2 workers, persistent or not; with a set epoch workers do not matter."""
 
     @pytest.mark.parametrize(("workers", "persistent"), WORKERS)
     def test_t11_every_epoch_is_fresh(self, tokenizer, rows, workers, persistent):
@@ -294,7 +309,12 @@ class TestT11Workers:
     def test_t11_spawned_workers_see_set_epoch(self, tokenizer, rows):
         collator = DataCollatorForSpanMasking(tokenizer)
         batches = DataLoader(
-            rows, 8, collate_fn=collator, num_workers=1, persistent_workers=True, multiprocessing_context="spawn"
+            rows,
+            8,
+            collate_fn=collator,
+            num_workers=1,
+            persistent_workers=True,
+            multiprocessing_context="spawn",
         )
         for epoch in (3, 4):
             collator.set_epoch(epoch)
@@ -314,15 +334,27 @@ class TestBadInput:
             ([], ValueError, "empty list"),
             ([{"ids": [1]}], ValueError, r"example 0 has no column 'input_ids'.*\['ids'\]"),
             ([{"input_ids": [2, 3]}, {"input_ids": [2, 3], "x": 1}], ValueError, "example 1 has the columns"),
-            ([{"input_ids": [2, 7, 3], "attention_mask": [1, 1]}], ValueError, "'attention_mask' of example 0 has 2"),
+            (
+                [{"input_ids": [2, 7, 3], "attention_mask": [1, 1]}],
+                ValueError,
+                "'attention_mask' of example 0 has 2",
+            ),
             ([{"input_ids": 3}], ValueError, "'input_ids' must hold one sequence"),
-            ([{"input_ids": np.zeros((1, 3), int)}], ValueError, r"'input_ids' of example 0 has shape \(1, 3\)"),
+            (
+                [{"input_ids": np.zeros((1, 3), int)}],
+                ValueError,
+                r"'input_ids' of example 0 has shape \(1, 3\)",
+            ),
             ([{"input_ids": [2.0, 7.0, 3.0]}], TypeError, "input_ids must be integers, not torch.float32"),
             ([{"input_ids": ["a", "b"]}], TypeError, "column 'input_ids' cannot become a tensor"),
             ([{"input_ids": [2, 7, 3], "x": [[1], [2, 3]]}], TypeError, "column 'x' cannot become a tensor"),
             ([{"input_ids": [2, 1000, 3]}], IndexError, "input_ids.*1000"),
             ([{"input_ids": [2, -7, 3]}], IndexError, "input_ids.*-7"),
-            ([{"input_ids": [2, 1000, 3], "special_tokens_mask": [1, 0, 1]}], IndexError, r"input_ids\[0, 1\] is 1000"),
+            (
+                [{"input_ids": [2, 1000, 3], "special_tokens_mask": [1, 0, 1]}],
+                IndexError,
+                r"input_ids\[0, 1\] is 1000",
+            ),
         ],
     )
     def test_t12_rows(self, tokenizer, features, error, message):
@@ -348,7 +380,7 @@ class TestBadInput:
 
     def test_masker_and_options(self, tokenizer):
         masker = SpanMasker.from_tokenizer(tokenizer)
-        with pytest.raises(TypeError, match="not both.*ratio"):
+        with pytest.raises(TypeError, match=r"not both.*ratio"):
             DataCollatorForSpanMasking(tokenizer, masker=masker, ratio=0.2)
         with pytest.raises(ValueError, match="epoch"):
             DataCollatorForSpanMasking(tokenizer).set_epoch(-2)

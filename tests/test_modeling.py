@@ -1,10 +1,9 @@
-"""The model class: loss and gradients against plain formulas, loading and saving, masks made in forward."""
+"""The model class: how it is made, its loss and gradients against plain formulas, what Trainer sees of it."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import json
 import pickle
 import subprocess
 import sys
@@ -14,32 +13,23 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny_models import VOCABULARY, same, tiny_config, tiny_texts, tiny_tokenizer
-from torch import nn
+from tiny_models import (  # noqa: F401
+    INDICES,
+    VOCABULARY,
+    assert_close,
+    encoder_inputs,
+    gradients,
+    make_batch,
+    make_model,
+    one_thread,
+    tiny_config,
+    tiny_tokenizer,
+)
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForQuestionAnswering, BertForMaskedLM
+from transformers import BertForMaskedLM
 
 from spanbert_ext import modeling
-from spanbert_ext.collator import DataCollatorForSpanMasking
-from spanbert_ext.masking import SpanMasker
 from spanbert_ext.modeling import SpanBertForPreTraining, span_metrics
-
-INDICES = ("masked_positions", "left_boundary", "right_boundary")
-
-
-def make_model(seed: int = 0, **options) -> SpanBertForPreTraining:
-    torch.manual_seed(seed)
-    return SpanBertForPreTraining(tiny_config(), position_dim=24, **options)
-
-
-def make_batch(rows: int = 8, seed: int = 0, **options) -> dict[str, torch.Tensor]:
-    tokenizer = tiny_tokenizer()
-    collator = DataCollatorForSpanMasking(tokenizer, epoch=seed, **options)
-    return collator([dict(tokenizer(text)) for text in tiny_texts(rows, seed)])
-
-
-def encoder_inputs(batch: dict) -> dict:
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
 
 def head_sums(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, int, int]:
@@ -57,16 +47,6 @@ def head_sums(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, int, int]
             sbo = sbo + F.cross_entropy(scores, batch["labels"][b, position])
             count += 1
     return mlm, sbo, int((batch["labels"] >= 0).sum()), count
-
-
-def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
 class TestClass:
@@ -113,14 +93,17 @@ class TestClass:
         assert model.sbo.position_embeddings.weight.shape == (7, 12)
         model.save_pretrained(tmp_path)
         assert SpanBertForPreTraining.from_pretrained(tmp_path).config.span_pretraining == options
-        changed = SpanBertForPreTraining.from_pretrained(tmp_path, sbo_weight=2.0, attn_implementation="eager")
+        changed = SpanBertForPreTraining.from_pretrained(
+            tmp_path, sbo_weight=2.0, attn_implementation="eager"
+        )
         assert changed.config.span_pretraining == options | {"sbo_weight": 2.0}
         assert changed.config._attn_implementation == "eager"
         given = SpanBertForPreTraining.from_pretrained(tmp_path, config=model.config, label_smoothing=0.2)
         assert given.config.span_pretraining == options | {"label_smoothing": 0.2}
 
     @pytest.mark.parametrize(
-        "option", [{"position_dim": 0}, {"position_slots": 1.5}, {"sbo_weight": -1.0}, {"label_smoothing": 1.0}]
+        "option",
+        [{"position_dim": 0}, {"position_slots": 1.5}, {"sbo_weight": -1.0}, {"label_smoothing": 1.0}],
     )
     def test_options_out_of_range(self, option):
         with pytest.raises(ValueError, match=next(iter(option))):
@@ -195,7 +178,7 @@ class TestLoss:
 
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_the_stock_collators_labels_give_the_native_loss(self, smoothing):
-        """Labels without index tensors: every labelled position, MLM alone, also where a whole row has none."""
+        """Labels without index tensors: every labelled position, MLM alone; a row may have none."""
         model = make_model(label_smoothing=smoothing).double()
         batch = make_batch()
         batch["labels"][2] = -100
@@ -212,12 +195,16 @@ class TestLoss:
         assert_close(ours, gradients(model), 1e-10)
         assert output.sbo_loss is None and output.logits is None
         plain = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
-        torch.testing.assert_close(model.eval()(**stock).loss, plain, rtol=1e-10, atol=0)  # smoothing only trains
+        torch.testing.assert_close(
+            model.eval()(**stock).loss, plain, rtol=1e-10, atol=0
+        )  # smoothing only trains
 
     def test_logits_are_the_native_ones(self):
         model, batch = make_model().eval(), make_batch()
         native = BertForMaskedLM(tiny_config()).eval()
-        native.load_state_dict({name: x for name, x in model.state_dict().items() if not name.startswith("sbo.")})
+        native.load_state_dict(
+            {name: x for name, x in model.state_dict().items() if not name.startswith("sbo.")}
+        )
         expected = native(**encoder_inputs(batch), output_hidden_states=True)
         output = model(**encoder_inputs(batch), output_hidden_states=True)
         assert output.loss is None and list(output) == ["logits", "hidden_states"]
@@ -227,7 +214,10 @@ class TestLoss:
         torch.testing.assert_close(asked.logits, expected.logits)
         assert "logits" not in model(**batch)
         assert isinstance(model(**batch, return_dict=False), tuple)
-        embedded = model(inputs_embeds=model.get_input_embeddings()(batch["input_ids"]), attention_mask=batch["attention_mask"])
+        embedded = model(
+            inputs_embeds=model.get_input_embeddings()(batch["input_ids"]),
+            attention_mask=batch["attention_mask"],
+        )
         torch.testing.assert_close(embedded.logits, expected.logits)
 
     def test_fill_mask_pipeline(self):
@@ -244,7 +234,11 @@ class TestLoss:
         output = model(**batch)
         output.loss.backward()
         assert output.loss == 0 and output.mlm_count == 0
-        assert all(torch.isfinite(p.grad).all() and not p.grad.any() for p in model.parameters() if p.grad is not None)
+        assert all(
+            torch.isfinite(p.grad).all() and not p.grad.any()
+            for p in model.parameters()
+            if p.grad is not None
+        )
         stock = model(**encoder_inputs(batch), labels=batch["labels"])
         assert stock.loss == 0
 
@@ -325,95 +319,9 @@ class TestT1Scaling:
         for count in (torch.tensor(40), 40, torch.tensor([[40.0]])):  # the last: nn.DataParallel
             loss = model(**part, num_items_in_batch=count).loss
             mlm, sbo, mlm_count, sbo_count = head_sums(model, part)
-            torch.testing.assert_close(loss, mlm / 40 + (mlm_count / 40) * sbo / sbo_count, rtol=1e-10, atol=0)
-
-
-class TestLoading:
-    @pytest.fixture
-    def poisoned(self, monkeypatch):
-        """Memory that from_pretrained leaves uninitialised holds rubbish instead of the zeros of a fresh process."""
-        for name in ("empty_like", "empty"):
-            make = getattr(torch, name)
-
-            def poison(*args, make=make, **kwargs):
-                x = make(*args, **kwargs)
-                return x if x.is_meta else x.fill_(77)
-
-            monkeypatch.setattr(torch, name, poison)
-
-    def test_t14_every_sbo_tensor_is_initialised_after_loading_a_plain_bert(self, tmp_path, poisoned):
-        plain = BertForMaskedLM(tiny_config())
-        plain.save_pretrained(tmp_path)
-        model = SpanBertForPreTraining.from_pretrained(tmp_path)
-        for name, value in plain.state_dict().items():
-            assert torch.equal(model.state_dict()[name], value), name
-        for name, p in model.sbo.named_parameters():
-            kind = "one" if name in ("norm1.weight", "norm2.weight") else "zero" if name.endswith("bias") else "normal"
-            if kind == "normal":
-                assert p.mean().abs() < 0.005 and 0.015 < p.std() < 0.025, name  # initializer_range 0.02
-            else:
-                assert (p == (1 if kind == "one" else 0)).all(), name
-        assert model.masking_step == 0
-        assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
-        assert torch.isfinite(model(**make_batch()).loss)
-
-    def test_t14_an_encoder_alone_loads_too(self, tmp_path, poisoned):
-        encoder = transformers.BertModel(tiny_config())
-        encoder.save_pretrained(tmp_path)
-        model = SpanBertForPreTraining.from_pretrained(tmp_path)
-        assert torch.equal(model.bert.encoder.layer[0].output.dense.weight, encoder.encoder.layer[0].output.dense.weight)
-        assert (model.sbo.bias == 0).all() and (model.cls.predictions.bias == 0).all()
-
-    def test_t14_our_own_checkpoint_is_restored_whole(self, tmp_path, poisoned):
-        model = make_model().eval()
-        nn.init.normal_(model.sbo.bias)
-        model.save_pretrained(tmp_path)
-        again = SpanBertForPreTraining.from_pretrained(tmp_path)
-        assert same(dict(again.state_dict()), dict(model.state_dict()))
-        assert torch.equal(again(**make_batch()).loss, model(**make_batch()).loss)
-        assert again.masking_step == 0
-
-    def test_what_we_save_loads_in_the_native_classes(self, tmp_path):
-        model, batch = make_model().eval(), make_batch()
-        model.save_pretrained(tmp_path)
-        config = json.loads((tmp_path / "config.json").read_text())
-        assert config["architectures"] == ["BertForMaskedLM"] and config["model_type"] == "bert"
-        assert "keys_to_ignore_at_inference" not in config
-        inputs = encoder_inputs(batch)
-        hidden = model.bert(**inputs)[0]
-        masked_lm = AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
-        assert type(masked_lm) is BertForMaskedLM
-        assert torch.equal(masked_lm(**inputs).logits, model(**inputs).logits)
-        assert torch.equal(AutoModel.from_pretrained(tmp_path).eval()(**inputs)[0], hidden)
-        answering = AutoModelForQuestionAnswering.from_pretrained(tmp_path).eval()
-        assert torch.equal(answering.bert(**inputs)[0], hidden)
-        assert masked_lm.cls.predictions.decoder.weight is masked_lm.bert.embeddings.word_embeddings.weight
-        masked_lm.save_pretrained(tmp_path / "native")  # the options survive the native classes, the head does not
-        back = SpanBertForPreTraining.from_pretrained(tmp_path / "native")
-        assert back.config.span_pretraining["position_dim"] == 24 and (back.sbo.bias == 0).all()
-
-    @pytest.mark.parametrize("size", [len(VOCABULARY) + 5, len(VOCABULARY) - 5])
-    def test_t14_resizing_takes_the_sbo_bias_along(self, size, tmp_path):
-        model = make_model()
-        nn.init.normal_(model.sbo.bias)
-        old = model.sbo.bias.detach().clone()
-        model.resize_token_embeddings(size)
-        kept = min(size, len(old))
-        assert model.sbo.bias.shape == (size,) and model.sbo.bias.requires_grad
-        assert torch.equal(model.sbo.bias[:kept], old[:kept]) and not model.sbo.bias[kept:].any()
-        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-        batch = make_batch()
-        batch["input_ids"].clamp_(max=size - 1)
-        batch["labels"].clamp_(max=size - 1)
-        model(**batch).loss.backward()
-        model.save_pretrained(tmp_path)
-        assert SpanBertForPreTraining.from_pretrained(tmp_path).sbo.bias.shape == (size,)
-
-    def test_t14_ids_beyond_the_vocabulary(self):
-        batch = make_batch()
-        batch["input_ids"][1, 2] = len(VOCABULARY)
-        with pytest.raises(IndexError, match=rf"input_ids\[1, 2\] is {len(VOCABULARY)}, but the model has"):
-            make_model()(**batch)
+            torch.testing.assert_close(
+                loss, mlm / 40 + (mlm_count / 40) * sbo / sbo_count, rtol=1e-10, atol=0
+            )
 
 
 class TestT15Signature:
@@ -439,90 +347,6 @@ class TestT15Signature:
         model, batch = make_model().eval(), make_batch()
         ignored = model.config.keys_to_ignore_at_inference
         assert [name for name in model(**batch) if name not in [*ignored, "loss"]] == ["row_statistics"]
-
-
-class TestMaskingInForward:
-    @pytest.fixture
-    def text(self) -> dict:
-        tokenizer = tiny_tokenizer()
-        return dict(tokenizer(tiny_texts(8), padding=True, return_tensors="pt"))
-
-    @pytest.fixture
-    def seen(self, monkeypatch):
-        """What the encoder gets to read."""
-        read = []
-
-        def watch(model):
-            model.bert.register_forward_pre_hook(
-                lambda module, args, kwargs: read.append(kwargs["input_ids"].clone()), with_kwargs=True
-            )
-            return read
-
-        return watch
-
-    def test_t11_steps_differ_and_evaluation_does_not(self, text, seen):
-        model = make_model()
-        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()), seed=5)
-        read = seen(model)
-        for _ in range(3):
-            assert model(**text).loss > 0
-        assert model.masking_step == 3
-        model.eval()
-        first = model(**text)
-        assert torch.equal(first.loss, model(**text).loss)
-        assert model.masking_step == 3
-        masker = SpanMasker.from_tokenizer(tiny_tokenizer())
-        for ids, epoch in zip(read, (0, 1, 2, 0, 0), strict=True):
-            masked = masker(text["input_ids"], text["attention_mask"], seed=5, epoch=epoch)
-            assert torch.equal(ids, masked.input_ids)
-        assert not torch.equal(read[0], read[1])
-
-    def test_columns_for_masking_are_heard(self, text, seen):
-        model = make_model()
-        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
-        read = seen(model)
-        epoch = torch.full((8,), 4)
-        model(**text, sample_epoch=epoch)
-        model(**text, sample_epoch=epoch)
-        model(**text, sample_epoch=epoch, sample_ids=torch.arange(8))
-        special = torch.ones_like(text["input_ids"])
-        special[:, 3:6] = 0
-        output = model(**text, sample_epoch=epoch, special_tokens_mask=special)
-        assert torch.equal(read[0], read[1]) and not torch.equal(read[0], read[2])
-        assert model.masking_step == 0
-        changed = (read[3] != text["input_ids"]).nonzero()[:, 1]
-        assert output.mlm_count == 8 and set(changed.tolist()) <= {3, 4, 5}
-
-    def test_plain_logits_on_request_and_without_a_masker(self, text):
-        model = make_model().eval()
-        plain = model(**text)
-        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
-        asked = model(**text, return_loss=False)
-        assert asked.loss is None and torch.equal(asked.logits, plain.logits)
-        assert model(**text).logits is None
-        batch = make_batch()
-        labelled = model(**batch)
-        model.set_masker(None)
-        assert torch.equal(model(**batch).loss, labelled.loss)  # labels: nothing is masked again
-        assert model(**text).loss is None
-
-    def test_maskers_that_do_not_fit(self):
-        masker = SpanMasker.from_tokenizer(tiny_tokenizer())
-        small = make_model()
-        small.resize_token_embeddings(20)
-        with pytest.raises(ValueError, match=rf"{len(VOCABULARY)} ids, the model 20"):
-            small.set_masker(masker)
-        with pytest.raises(ValueError, match="20 position slots, the model has 5"):
-            make_model(position_slots=5).set_masker(masker)
-
-    def test_a_model_with_a_masker_is_copied_and_saved(self, text, tmp_path):
-        model = make_model()
-        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
-        model(**text)
-        twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-        assert torch.equal(twin(**text).loss, model(**text).loss) and twin.masking_step == 2
-        model.save_pretrained(tmp_path)
-        assert SpanBertForPreTraining.from_pretrained(tmp_path).masker is None
 
 
 class TestMetrics:

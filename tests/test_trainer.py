@@ -1,4 +1,4 @@
-"""A plain transformers Trainer with two changed lines, and what Trainer does with losses, columns and epochs."""
+"""A plain Trainer with two changed lines, and what Trainer does with losses, columns and epochs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import VOCABULARY, tiny_config, tiny_texts, tiny_tokenizer
+from tiny_models import VOCABULARY, one_thread, tiny_config, tiny_texts, tiny_tokenizer  # noqa: F401
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from spanbert_ext.callbacks import SpanMaskingCallback
@@ -26,8 +26,8 @@ dataset = [tokenizer(text) for text in tiny_texts(256)]
 model = BertForMaskedLM(tiny_config())
 collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
 arguments = TrainingArguments(
-    output, max_steps=60, learning_rate=5e-3, per_device_train_batch_size=16, logging_steps=10, report_to="none",
-    disable_tqdm=True, use_cpu=True, save_strategy="no",
+    output, max_steps=60, learning_rate=5e-3, per_device_train_batch_size=16, logging_steps=10,
+    report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no",
 )
 trainer = Trainer(model, arguments, data_collator=collator, train_dataset=dataset, eval_dataset=dataset[:32])
 trainer.train()
@@ -64,7 +64,9 @@ def make_rows(count: int, seed: int = 0, **options) -> list[dict]:
     return [dict(tokenizer(text)) for text in tiny_texts(count, seed, **options)]
 
 
-def make_trainer(tmp_path, train=None, evaluation=None, model=None, collator=None, callbacks=(), metrics=None, **options):
+def make_trainer(
+    tmp_path, train=None, evaluation=None, model=None, collator=None, callbacks=(), metrics=None, **options
+):
     if model is None:
         torch.manual_seed(0)
         model = SpanBertForPreTraining(tiny_config())
@@ -93,13 +95,21 @@ class TestT1Accumulation:
         torch.manual_seed(0)
         model = SpanBertForPreTraining(tiny_config(), sbo_weight=sbo_weight).double()
         before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-        options = {"per_device_train_batch_size": 16 // accumulation, "gradient_accumulation_steps": accumulation}
-        options |= {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+        options = {
+            "per_device_train_batch_size": 16 // accumulation,
+            "gradient_accumulation_steps": accumulation,
+        }
+        options |= {
+            "optim": "sgd",
+            "learning_rate": 1.0,
+            "lr_scheduler_type": "constant",
+            "max_grad_norm": 0.0,
+        }
         make_trainer(tmp_path, make_rows(16), model=model, max_steps=1, seed=1, **options).train()
         return torch.cat([p.detach().flatten() for p in model.parameters()]) - before
 
     def test_t1_trainer_accumulates_to_the_same_step(self, tmp_path):
-        """The MLM's part exactly, although the rows differ in their counts; the SBO's up to its share rule (unscaled it is 3)."""
+        """The MLM's part exactly, although counts differ; the SBO's up to its share rule (unscaled: 3)."""
         for sbo_weight, tolerance in ((0.0, 1e-9), (1.0, 0.3)):
             one, four = (self.updated(tmp_path, steps, sbo_weight) for steps in (1, 4))
             assert one.norm() > 0
@@ -130,7 +140,9 @@ class TestT15Evaluation:
             seen.append(evaluation)
             return span_metrics(evaluation)
 
-        make_trainer(tmp_path, evaluation=make_rows(10), metrics=metrics, per_device_eval_batch_size=4).evaluate()
+        make_trainer(
+            tmp_path, evaluation=make_rows(10), metrics=metrics, per_device_eval_batch_size=4
+        ).evaluate()
         assert isinstance(seen[0].predictions, np.ndarray) and seen[0].predictions.shape == (10, 6)
 
     def test_t15_trainers_label_smoothing_raises(self, tmp_path):
@@ -149,7 +161,7 @@ class TestT15Evaluation:
         trainer.train()
         assert model.masking_step == 3
         first, second = trainer.evaluate(), trainer.evaluate()
-        assert math.isfinite(first["eval_loss"]) and 0 < first["eval_mlm_loss"] and 0 < first["eval_sbo_loss"]
+        assert math.isfinite(first["eval_loss"]) and first["eval_mlm_loss"] > 0 and first["eval_sbo_loss"] > 0
         assert first["eval_mlm_loss"] == second["eval_mlm_loss"]
 
     def test_t15_logits_reach_predict_when_nothing_is_labelled(self, tmp_path):
@@ -239,7 +251,9 @@ class TestT11Epochs:
 
         collator = DataCollatorForSpanMasking(tiny_tokenizer())
         rows = make_rows(8, words=(20, 40))
-        trainer = make_trainer(tmp_path, rows, collator=collator, callbacks=[StopsEarly(collator)], num_train_epochs=2)
+        trainer = make_trainer(
+            tmp_path, rows, collator=collator, callbacks=[StopsEarly(collator)], num_train_epochs=2
+        )
         recorder = Recorder(trainer.model)
         trainer.train()
         assert sorted(recorder.training[-8:]) == sorted(masks_of(rows, 1))
@@ -257,7 +271,7 @@ class TestT11Epochs:
     def test_the_callback_needs_trainers_own_collator(self, tmp_path):
         other = DataCollatorForSpanMasking(tiny_tokenizer())
         trainer = make_trainer(tmp_path, make_rows(8), callbacks=[SpanMaskingCallback(other)], max_steps=1)
-        with pytest.raises(ValueError, match=r"does not use the collator.*DataCollatorForSpanMasking"):
+        with pytest.raises(ValueError, match=r"does not use the collator.*a DataCollatorForSpanMasking"):
             trainer.train()
 
 

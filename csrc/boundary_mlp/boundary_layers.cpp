@@ -89,7 +89,7 @@ void apply_layer_backward(const Layer& layer, const at::Tensor& z, const at::Ten
                                .out = out.defined() ? rows_of(out) : RowView{}};
   // One partial sum per block of rows, not per thread: the result does not depend on the number of threads.
   const at::Tensor partial = at::empty({blocks, 3, columns}, sums.options());
-  parallel_rows(blocks, 1, 4 * columns, [&](int64_t begin, int64_t end, void* scratch) {
+  parallel_rows(blocks, 1, 5 * columns, [&](int64_t begin, int64_t end, void* scratch) {
     for (int64_t i = begin; i < end; ++i) {
       SPANBERT_EXT_CPU_DISPATCH(gelu_norm_backward)(block, i * kRowGrain, std::min(rows, (i + 1) * kRowGrain),
                                                     scratch, partial.select(0, i).data_ptr());

@@ -125,8 +125,8 @@ void backward(const GeluNormBackward& block, int64_t begin, int64_t end, A* scra
   const auto* bias = static_cast<const A*>(block.bias);
   const auto* gain = static_cast<const A*>(block.gain);
   const auto* shift = static_cast<const A*>(block.shift);
-  A *z_scratch = scratch, *grad_scratch = scratch + columns, *centred = scratch + 2 * columns,
-    *slope = scratch + 3 * columns;
+  A *z_scratch = scratch, *grad_scratch = scratch + columns;
+  A *weighted = scratch + 2 * columns, *normalised = scratch + 3 * columns, *slope = scratch + 4 * columns;
   A *grad_bias = sums, *grad_gain = sums + columns, *grad_shift = sums + 2 * columns;
   std::memset(sums, 0, 3 * columns * sizeof(A));
   const V inverse_sqrt_2pi(A(0.39894228040143267794));
@@ -135,31 +135,41 @@ void backward(const GeluNormBackward& block, int64_t begin, int64_t end, A* scra
     const A* grad_out = load_row<A>(block.grad_out, row, columns, grad_scratch);
     const A mean = static_cast<const A*>(block.mean)[row * block.statistics_stride];
     const A rstd = static_cast<const A*>(block.rstd)[row * block.statistics_stride];
-    A* out = block.out.data ? row_pointer<A>(block.out, row) : nullptr;
-    V sum(A(0)), projection(A(0));
+    // Products go through memory before something close to them is subtracted: contracted into a fused
+    // multiply-add, x - mean(x) of a constant row is not zero, and 1/std of such a row is 1e6.
+    V sum(A(0));
     for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
       const V v = V::loadu(z + i, count) + V::loadu(bias + i, count);
       const V cdf = normal_cdf(v);
       const V density = inverse_sqrt_2pi * (v * v * V(A(-0.5))).exp();
-      const V normalised = keep((v * cdf - V(mean)) * V(rstd), count);
-      const V g = V::loadu(grad_out + i, count), w = V::loadu(gain + i, count);
       (cdf + v * density).store(slope + i, count);  // derivative of GELU
-      normalised.store(centred + i, count);
-      if (out) (normalised * w + V::loadu(shift + i, count)).store(out + i, count);
-      sum = sum + keep(g * w, count);
-      projection = projection + keep(g * w * normalised, count);
-      (V::loadu(grad_gain + i, count) + g * normalised).store(grad_gain + i, count);
-      (V::loadu(grad_shift + i, count) + g).store(grad_shift + i, count);
+      (v * cdf).store(normalised + i, count);
+      const V grad = V::loadu(grad_out + i, count), product = grad * V::loadu(gain + i, count);
+      product.store(weighted + i, count);
+      sum = sum + product;
+      (V::loadu(grad_shift + i, count) + grad).store(grad_shift + i, count);
+    });
+    V projection(A(0));
+    for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
+      const V centred = (V::loadu(normalised + i, count) - V(mean)) * V(rstd);
+      centred.store(normalised + i, count);
+      projection = projection + V::loadu(weighted + i, count) * centred;
+      (V::loadu(grad_gain + i, count) + V::loadu(grad_out + i, count) * centred).store(grad_gain + i, count);
     });
     const V mean_grad(sum_lanes(sum) / A(columns)), mean_projection(sum_lanes(projection) / A(columns));
     A* grad_z = row_pointer<A>(block.grad_z, row);
     for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
-      const V weighted = V::loadu(grad_out + i, count) * V::loadu(gain + i, count);
-      const V grad_activation =
-          (weighted - mean_grad - V::loadu(centred + i, count) * mean_projection) * V(rstd);
+      const V rest = V::loadu(weighted + i, count) - mean_grad;
+      const V grad_activation = (rest - V::loadu(normalised + i, count) * mean_projection) * V(rstd);
       const V grad = grad_activation * V::loadu(slope + i, count);
       grad.store(grad_z + i, count);
       (V::loadu(grad_bias + i, count) + grad).store(grad_bias + i, count);
+    });
+    if (!block.out.data) continue;
+    A* out = row_pointer<A>(block.out, row);
+    for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
+      (V::loadu(normalised + i, count) * V::loadu(gain + i, count) + V::loadu(shift + i, count))
+          .store(out + i, count);
     });
   }
 }

@@ -46,7 +46,7 @@ SPANBERT_EXT_DECLARE_CPU_KERNELS(
     // `scratch` holds 2 * columns accumulate values.
     void gelu_norm_forward(const GeluNormForward& block, int64_t begin, int64_t end, void* scratch);
 
-    // `scratch` holds 4 * columns values; `sums` [3, columns] receives grad_bias, grad_gain, grad_shift.
+    // `scratch` holds 5 * columns values; `sums` [3, columns] receives grad_bias, grad_gain, grad_shift.
     void gelu_norm_backward(const GeluNormBackward& block, int64_t begin, int64_t end, void* scratch,
                             void* sums);
 

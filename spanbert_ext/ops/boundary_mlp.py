@@ -30,15 +30,15 @@ def boundary_mlp(
 ) -> Tensor:
     """`y = f(x[left], x[right], positions[slot])` for every masked token with a span-boundary target.
 
-    f is (Linear, exact GELU, LayerNorm) twice (paper section 2.2); the slot of a token counts from its span's first
-    token: `masked_positions - left_boundary - 1`. Rows without a target cost nothing, `[2H+P]` inputs exist one chunk
-    of rows at a time, and gradients that meet in one token are summed in a fixed order.
+    f is (Linear, exact GELU, LayerNorm) twice (paper section 2.2); the slot of a token counts from its span's
+    first token: `masked_positions - left_boundary - 1`. Rows without a target cost nothing, the first Linear
+    runs once per span and once per slot, and gradients that meet in one token are summed in a fixed order.
 
     Args:
         x: [B, L, H] encoder outputs, float64, float32, bfloat16 or float16.
         masked_positions: [B, K] int64 or int32, -1 where there is no token.
-        left_boundary, right_boundary: [B, K], the positions s-1 and e+1 around each masked token's span; -1 in both
-            where the token has no target.
+        left_boundary, right_boundary: [B, K], the positions s-1 and e+1 around each masked token's span; -1
+            in both where the token has no target.
         positions: [S, P] table of relative positions.
         weight1: [E, 2H+P], columns in the order left, right, position.
         bias1, norm1_weight, norm1_bias: [E].
@@ -51,8 +51,8 @@ def boundary_mlp(
         [B, K, D] in x's dtype; zero in rows without a target, which take and give no gradient.
 
     Raises:
-        ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. Parameters may
-            differ from x in dtype under autocast only.
+        ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. Parameters
+            may differ from x in dtype under autocast only.
         RuntimeError: on double backward, which this operator does not have.
     """
     parameters = {
@@ -163,7 +163,8 @@ def _backward(ctx: Any, grad_y: Tensor | None, *_: Tensor | None) -> tuple[Tenso
     if torch.is_grad_enabled():
         # The backward operator is opaque to autograd: a second derivative would be a silent zero.
         raise RuntimeError(
-            "boundary_mlp has no double backward (create_graph=True); use impl='reference' for second derivatives"
+            "boundary_mlp has no double backward (create_graph=True);"
+            " use impl='reference' for second derivatives"
         )
     if grad_y is None:
         return (None,) * 15

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from spanbert_ext.ops._common import Impl, require_kernels, use_reference
-from spanbert_ext.reference.span_mask import span_mask as reference_span_mask
 
 
 class SpanMaskOutput(NamedTuple):
@@ -18,8 +17,8 @@ class SpanMaskOutput(NamedTuple):
     masked_ids: `[B, L]`, the dtype of `input_ids`, the ids after replacement.
     labels: int64 `[B, L]`, the original id at masked positions, -100 elsewhere.
     masked_positions: int64 `[B, K]`, the position of each masked token.
-    left_boundary, right_boundary: int64 `[B, K]`, the positions just outside the token's span; both -1 when the
-        token has no SBO target. Its position slot is `masked_positions - left_boundary - 1`.
+    left_boundary, right_boundary: int64 `[B, K]`, the positions just outside the token's span; both -1 when
+        the token has no SBO target. Its position slot is `masked_positions - left_boundary - 1`.
     """
 
     masked_ids: Tensor
@@ -52,23 +51,24 @@ def span_mask(
     fill_after_candidates: bool = True,
     impl: Impl = "fused",
 ) -> SpanMaskOutput:
-    """Masks spans of whole words (SpanBERT 2.1) and finds the boundaries of each (2.2). Inputs are not changed.
+    """Masks spans of whole words (SpanBERT 2.1) and finds the boundaries of each (2.2).
 
-    The masks of a row depend on its ids, its sample id, `seed` and `epoch` alone: not on the batch, the device or
-    the number of threads.
+    The masks of a row depend on its ids, its sample id, `seed` and `epoch` alone: not on the batch, the
+    device or the number of threads. Inputs are not changed.
 
     Args:
         input_ids: int64 or int32 `[B, L]`, L < 2^28.
-        kinds: uint8, a table `[V]` by id or explicit kinds `[B, L]`: 0 continues a word, 1 starts one, 2 is special
-            (never masked, never a boundary). A 0 at the row's start or after a special starts a word.
-        random_ids: int64 `[R]`, the ids that random replacement draws from; may be empty when `random_share` is 0.
-        seed: 64 bits; a tensor is int64 without dimension. Negative numbers are their two's complement.
+        kinds: uint8, a table `[V]` by id or explicit kinds `[B, L]`: 0 continues a word, 1 starts one, 2 is
+            special (never masked, never a boundary). A 0 at the row's start or after a special starts a word.
+        random_ids: int64 `[R]`, ids for random replacement; may be empty when `random_share` is 0.
+        seed: an int64; a tensor has no dimension. Negative numbers are their two's complement.
         epoch: 0 to 2^32 - 1; a tensor is int64 without dimension, or `[B]`.
         attention_mask: bool or integer `[B, L]`; positions with 0 are padding.
         sample_ids: int64 `[B]`; by default a hash of the row's ids without padding.
-        candidates: int64 `[B, M, 2]`, half-open token spans `[start, end)` padded with -1 (entities, noun phrases).
-            While one has an unmasked, non-special start, such a one is drawn and masked up to its end or a special.
-        vocab_size: ids are checked against it when `kinds` is explicit; a table has one kind for each id anyway.
+        candidates: int64 `[B, M, 2]`, half-open token spans `[start, end)` padded with -1 (entities, noun
+            phrases). While one has an unmasked, non-special start, a proposal draws one of those and masks it
+            up to its end or a special; afterwards spans are geometric.
+        vocab_size: what ids are checked against when `kinds` is explicit; a table says it by its length.
         mask_token_id: the id of `[MASK]`.
         pad_token_id: positions with this id are padding; -1: there is none.
         ratio: share of the non-special tokens to mask, rounded up.
@@ -76,14 +76,16 @@ def span_mask(
         position_slots: tokens of a span beyond this many have no SBO target.
         mask_share, random_share: a span becomes [MASK], random ids, or stays, with these shares and the rest.
         replace_per_token: draw that per token, as BERT does, not per span.
-        fill_after_candidates: go on with geometric spans when the candidates run out.
+        fill_after_candidates: False leaves the budget unmet when the candidates run out.
         impl: `fused` (compiled) or `reference` (plain Python, slow, the specification).
 
     Raises:
-        TypeError: a dtype is wrong. ValueError: a shape or option is. IndexError: an id or candidate is out of range.
-        RuntimeError: no kernel for this device.
+        TypeError: a dtype is wrong.
+        ValueError: a shape, a device or an option is wrong.
+        IndexError: an id or a candidate is out of range.
+        RuntimeError: this build has no kernel for the device.
     """
-    reference = use_reference(impl)
+    plain = use_reference(impl)
     device = input_ids.device
     seed = _scalar_tensor(seed, "seed", device)
     epoch = _scalar_tensor(epoch, "epoch", device)
@@ -97,43 +99,49 @@ def span_mask(
         sample_ids=sample_ids,
         candidates=candidates,
     )
-    options = dict(
-        attention_mask=attention_mask,
-        sample_ids=sample_ids,
-        candidates=candidates,
-        vocab_size=vocab_size,
-        mask_token_id=mask_token_id,
-        pad_token_id=pad_token_id,
-        ratio=ratio,
-        p=p,
-        max_words=max_words,
-        position_slots=position_slots,
-        mask_share=mask_share,
-        random_share=random_share,
-        replace_per_token=replace_per_token,
-        fill_after_candidates=fill_after_candidates,
-    )
-    if reference:
-        return SpanMaskOutput(*reference_span_mask(input_ids, kinds, random_ids, seed=seed, epoch=epoch, **options))
-    require_kernels("span_mask", input_ids)
-    return SpanMaskOutput(*torch.ops.spanbert_ext.span_mask(input_ids, kinds, random_ids, seed, epoch, **options))
+    options = {
+        "attention_mask": attention_mask,
+        "sample_ids": sample_ids,
+        "candidates": candidates,
+        "vocab_size": vocab_size,
+        "mask_token_id": mask_token_id,
+        "pad_token_id": pad_token_id,
+        "ratio": ratio,
+        "p": p,
+        "max_words": max_words,
+        "position_slots": position_slots,
+        "mask_share": mask_share,
+        "random_share": random_share,
+        "replace_per_token": replace_per_token,
+        "fill_after_candidates": fill_after_candidates,
+    }
+    if plain:
+        from spanbert_ext import reference
+
+        masked = reference.span_mask(input_ids, kinds, random_ids, seed=seed, epoch=epoch, **options)
+    else:
+        require_kernels("span_mask", input_ids)
+        masked = torch.ops.spanbert_ext.span_mask(input_ids, kinds, random_ids, seed, epoch, **options)
+    return SpanMaskOutput(*masked)
 
 
 def _check_devices(device: torch.device, **others: Tensor | None) -> None:
     for name, tensor in others.items():
         if tensor is not None and tensor.device != device:
-            raise ValueError(f"span_mask: {name} is on {tensor.device} but input_ids on {device}; expected one device")
+            raise ValueError(
+                f"span_mask: {name} is on {tensor.device} and input_ids on {device}; expected one"
+            )
 
 
 def _scalar_tensor(value: int | Tensor, name: str, device: torch.device) -> Tensor:
-    """An int becomes an int64 tensor without dimension; from 2^63 on it wraps as an unsigned 64-bit number does."""
+    """An int becomes an int64 tensor without dimension."""
     if isinstance(value, Tensor):
         return value
     if not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"span_mask: {name} is a {type(value).__name__}; expected an int or an int64 tensor")
-    if not -(2**63) <= value < 2**64:
-        raise ValueError(f"span_mask: {name} is {value}; expected a number of 64 bits")
-    return torch.full((), value - 2**64 if value >= 2**63 else value, dtype=torch.int64, device=device)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"span_mask: {name} is {value}; expected -2^63 to 2^63 - 1")
+    return torch.full((), value, dtype=torch.int64, device=device)
 
 
 @torch.library.register_fake("spanbert_ext::span_mask")

@@ -78,7 +78,7 @@ def _sample_row(
     candidates: list[tuple[int, int]] | None,
     fill: bool,
 ) -> set[int]:
-    """The positions to mask. `kinds` per position, `lengths` the thresholds, `fill` = fill_after_candidates."""
+    """The positions to mask. `kinds` by position, `lengths` the thresholds, `fill`: fill_after_candidates."""
     L = len(kinds)
     normal = [i for i in range(L) if kinds[i] != SPECIAL]
     word_start = {i for i in normal if kinds[i] == STARTS or i == 0 or kinds[i - 1] == SPECIAL}
@@ -149,7 +149,8 @@ def span_mask(
         row_kinds = (kinds[b] if kinds.dim() == 2 else kinds[input_ids[b].long()]).tolist()
         padding = [token == pad_token_id for token in ids]
         if attention_mask is not None:
-            padding = [pad or keep == 0 for pad, keep in zip(padding, attention_mask[b].tolist(), strict=True)]
+            attended = attention_mask[b].tolist()
+            padding = [pad or not keep for pad, keep in zip(padding, attended, strict=True)]
         row_kinds = [SPECIAL if pad else kind for kind, pad in zip(row_kinds, padding, strict=True)]
         if sample_ids is None:
             sample = default_sample_id([token for token, pad in zip(ids, padding, strict=True) if not pad])
@@ -187,4 +188,5 @@ def _check_ids(input_ids: Tensor, kinds: Tensor, vocab_size: int | None) -> None
     bad = input_ids < 0 if vocab_size is None else (input_ids < 0) | (input_ids >= vocab_size)
     if bad.any():
         b, i = bad.nonzero()[0].tolist()
-        raise IndexError(f"span_mask: input_ids[{b}, {i}] is {int(input_ids[b, i])}, outside [0, {vocab_size})")
+        found = int(input_ids[b, i])
+        raise IndexError(f"span_mask: input_ids[{b}, {i}] is {found}, outside [0, {vocab_size})")
