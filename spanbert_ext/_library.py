@@ -1,14 +1,87 @@
-"""Loads the compiled operators; every failure says what is wrong and what to do."""
+"""Loads the compiled operators; what does not fit them is found before the library is opened, and said."""
 
 from __future__ import annotations
 
+import platform
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+if sys.platform == "win32":
+    raise ImportError("spanbert_ext runs on Linux and macOS; on Windows use the Windows Subsystem for Linux")
+
 import torch
 
-from spanbert_ext import _C
-
-assert torch.__version__
+_REBUILD = "Rebuild them, in the source folder of spanbert-ext: pip install --force-reinstall --no-deps ."
 
 
-def build_info() -> dict[str, str]:
-    """What the extension was built with and what it uses in this process."""
-    return dict(_C.build_info())
+def _check_versions(built: ModuleType, python: str, torch_version: str, torch_cuda: str | None) -> None:
+    """Raises ImportError when the library was compiled for another Python, torch release or CUDA major.
+
+    torch's C++ interface changes with every release: the library would fail on an undefined symbol or,
+    worse, load.
+    """
+
+    def fits(version: str, cuda: str | None) -> tuple[str, str]:
+        return version.partition("+")[0], (cuda or "").partition(".")[0]
+
+    def describe(version: str, cuda: str | None) -> str:
+        return f"torch {version} ({f'CUDA {cuda}' if cuda else 'a CPU build'})"
+
+    built_for = (built.TORCH_VERSION, built.TORCH_CUDA_VERSION)
+    if python != built.PYTHON_VERSION:
+        wanted, present = f"Python {built.PYTHON_VERSION}", f"Python {python}"
+    elif fits(*built_for) != fits(torch_version, torch_cuda):
+        wanted, present = describe(*built_for), describe(torch_version, torch_cuda)
+    else:
+        return
+    raise ImportError(
+        f"spanbert_ext's operators were compiled for {wanted}, but this is {present}. {_REBUILD}"
+    )
+
+
+def _load() -> tuple[ModuleType, ModuleType]:
+    """The build's facts and the library, which puts the operators into `torch.ops.spanbert_ext`."""
+    try:
+        config = import_module("spanbert_ext._build_config")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"spanbert_ext in {Path(__file__).parent} has no compiled operators."
+            " Build them, in the source folder of spanbert-ext: pip install -e ."
+            " (Python started in that folder takes the package from there, not the installed one.)"
+        ) from error
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    _check_versions(config, python, torch.__version__, torch.version.cuda)
+    try:
+        return config, import_module("spanbert_ext._C")
+    except ImportError as error:
+        raise ImportError(f"spanbert_ext's operators do not load: {error}. {_REBUILD}") from error
+
+
+_build_config, _C = _load()
+
+
+def build_info() -> dict[str, str | bool]:
+    """Versions, CPU instruction sets and CUDA state of the compiled operators.
+
+    `cpu_capability` is what this process uses: the best of the compiled `cpu_capabilities` that the CPU
+    has, or a lower one that SPANBERT_EXT_CPU_CAPABILITY asks for (RuntimeError when that names no known
+    one). `cuda_reason` says why `cuda_kernels` is False and is empty otherwise.
+    """
+    from spanbert_ext import __version__
+
+    return {
+        "spanbert_ext": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda or "",
+        "compiled_for_torch": _build_config.TORCH_VERSION,
+        "compiler": _build_config.COMPILER,
+        "cpu_capabilities": _build_config.CPU_CAPABILITIES,
+        "cpu_capability": _C.cpu_capability(),
+        "cuda_kernels": not _build_config.CUDA_REASON,
+        "cuda_reason": _build_config.CUDA_REASON,
+        "cuda_architectures": _build_config.CUDA_ARCHITECTURES,
+        "nvcc": _build_config.NVCC_VERSION,
+    }

@@ -10,8 +10,9 @@ namespace {
 
 Capability detect() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     return Capability::kAvx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
@@ -40,9 +41,12 @@ Capability cpu_capability() {
 
 const char* capability_name(Capability capability) {
   switch (capability) {
-    case Capability::kAvx512: return "avx512";
-    case Capability::kAvx2: return "avx2";
-    default: return "default";
+    case Capability::kAvx512:
+      return "avx512";
+    case Capability::kAvx2:
+      return "avx2";
+    default:
+      return "default";
   }
 }
 

@@ -5,7 +5,8 @@ namespace spanbert_ext {
 
 enum class Capability { kDefault, kAvx2, kAvx512 };
 
-// The best set that this CPU has, lowered (never raised) by SPANBERT_EXT_CPU_CAPABILITY = default|avx2|avx512.
+// The best set that this CPU has, lowered (never raised) by SPANBERT_EXT_CPU_CAPABILITY =
+// default|avx2|avx512.
 Capability cpu_capability();
 const char* capability_name(Capability capability);
 

@@ -1,5 +1,5 @@
-// CPU. Logits are made transposed, [V, rows], one chunk of rows at a time: weight @ h^T, grad^T @ weight and grad @ h
-// are the GEMM layouts that run fastest, and a vocabulary bias is one scalar per contiguous run.
+// CPU. Logits are made transposed, [V, rows], one chunk of rows at a time: weight @ h^T, grad^T @ weight and
+// grad @ h are the GEMM layouts that run fastest, and a vocabulary bias is one scalar per contiguous run.
 //
 //   per chunk:  logits = weight @ rows^T  ->  statistics  ->  nll, prediction
 //               grad in place  ->  dw += grad @ rows,  dh = grad^T @ weight
@@ -13,15 +13,17 @@
 #include <vector>
 
 #include "common/cpu_capability.h"
+#include "common/plain_dispatch.h"
 #include "vocab_ce/vocab_ce_kernel.h"
 
 namespace spanbert_ext {
 namespace {
 
-// 192 rows of 28,996 logits are 22 MB in float32: GEMMs are near their best rate and the chunk stays in a large cache.
+// 192 rows of 28,996 logits are 22 MB in float32: GEMMs are near their best rate and the chunk stays in a
+// large cache.
 constexpr int64_t kChunkRows = 192;
-// One task of the element-wise passes, and the slice of float32 gradient beside reduced-precision logits. Fixed, so
-// that sums do not depend on the number of threads.
+// One task of the element-wise passes, and the slice of float32 gradient beside reduced-precision logits.
+// Fixed, so that sums do not depend on the number of threads.
 constexpr int64_t kVocabBlock = 1024;
 constexpr int64_t kGradientBlock = 8 * kVocabBlock;
 
@@ -78,7 +80,8 @@ class VocabCe {
     at::Tensor chunk = at::zeros({columns, width_}, acc);  // [columns, D]
     chunk.narrow(0, 0, count).copy_(h_.index_select(0, index));
     const at::Tensor operand = chunk.to(weight_.scalar_type());
-    if (!logits_.defined() || logits_.size(1) != columns) logits_ = at::empty({vocab_, columns}, weight_.options());
+    if (!logits_.defined() || logits_.size(1) != columns)
+      logits_ = at::empty({vocab_, columns}, weight_.options());
     at::mm_out(logits_, weight_, operand.t());  // [V, columns]
 
     const acc_t* bias = bias_.defined() ? bias_.const_data_ptr<acc_t>() + group * vocab_ : nullptr;
@@ -95,10 +98,12 @@ class VocabCe {
       gradient(bias, v_begin, v_end, count, columns, grad.template mutable_data_ptr<acc_t>(), grad_bias);
       if (need_dw_) dw.narrow(0, v_begin, v_end - v_begin).addmm_(grad, chunk);
     }
-    if (need_dh_) dh.index_copy_(0, index, at::mm(logits_.t(), weight_).narrow(0, 0, count).to(dh.scalar_type()));
+    if (need_dh_)
+      dh.index_copy_(0, index, at::mm(logits_.t(), weight_).narrow(0, 0, count).to(dh.scalar_type()));
   }
 
-  // Fills log_sum_exp_, coefficient_, target_ and target_logit_ of this chunk; writes nll, prediction and the loss.
+  // Fills log_sum_exp_, coefficient_, target_ and target_logit_ of this chunk; writes nll, prediction and the
+  // loss.
   void statistics(const acc_t* bias, const int64_t* rows, int64_t count, int64_t columns) {
     const T* logits = logits_.template const_data_ptr<T>();
     const int64_t blocks = (vocab_ + kVocabBlock - 1) / kVocabBlock;
@@ -138,7 +143,8 @@ class VocabCe {
       const acc_t log_sum_exp = top + std::log(total);
       acc_t row_nll = log_sum_exp - logit(target, c);
       if (smoothing_ > 0) {
-        row_nll = (1 - smoothing_) * row_nll + smoothing_ * (log_sum_exp - logit_sum / static_cast<acc_t>(vocab_));
+        row_nll =
+            (1 - smoothing_) * row_nll + smoothing_ * (log_sum_exp - logit_sum / static_cast<acc_t>(vocab_));
       }
       int64_t predicted = best_tile[best * columns + c];
       const int64_t tile_end = std::min(vocab_, predicted + kTile);
@@ -159,8 +165,8 @@ class VocabCe {
     }
   }
 
-  void gradient(const acc_t* bias, int64_t v_begin, int64_t v_end, int64_t count, int64_t columns, acc_t* grad,
-                acc_t* grad_bias) {
+  void gradient(const acc_t* bias, int64_t v_begin, int64_t v_end, int64_t count, int64_t columns,
+                acc_t* grad, acc_t* grad_bias) {
     T* logits = logits_.template mutable_data_ptr<T>();
     const int64_t blocks = (v_end - v_begin + kVocabBlock - 1) / kVocabBlock;
     at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
@@ -193,7 +199,8 @@ class VocabCe {
 };
 
 // Live rows (target >= 0) of each block of rows; a target beyond the vocabulary raises.
-std::vector<std::vector<int64_t>> live_rows(const at::Tensor& targets, at::IntArrayRef first_rows, int64_t vocab) {
+std::vector<std::vector<int64_t>> live_rows(const at::Tensor& targets, at::IntArrayRef first_rows,
+                                            int64_t vocab) {
   const at::Tensor ids = targets.contiguous();
   const int64_t* id = ids.const_data_ptr<int64_t>();
   std::vector<std::vector<int64_t>> live(first_rows.size());
@@ -208,8 +215,9 @@ std::vector<std::vector<int64_t>> live_rows(const at::Tensor& targets, at::IntAr
   return live;
 }
 
-// float16 gradients are kept in units of the largest row weight: divided by the number of rows, most of them would
-// round to zero. A power of two, so that multiplying by it is exact. The other dtypes have float32's exponents.
+// float16 gradients are kept in units of the largest row weight: divided by the number of rows, most of them
+// would round to zero. A power of two, so that multiplying by it is exact. The other dtypes have float32's
+// exponents.
 double gradient_unit(const at::Tensor& row_weight, at::ScalarType compute_dtype) {
   if (compute_dtype != at::kHalf || row_weight.numel() == 0) return 1;
   const double largest = row_weight.abs().max().item<double>();
@@ -220,7 +228,8 @@ template <typename T, typename acc_t>
 VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                   at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
                   double label_smoothing, double grad_unit, bool need_dh, bool need_dw, bool need_db) {
-  VocabCe<T, acc_t> op(h, weight, bias, targets, row_weight, label_smoothing, grad_unit, need_dh, need_dw, need_db);
+  VocabCe<T, acc_t> op(h, weight, bias, targets, row_weight, label_smoothing, grad_unit, need_dh, need_dw,
+                       need_db);
   const auto live = live_rows(targets, first_rows, weight.size(0));
   for (size_t g = 0; g < live.size(); ++g) op.add_rows(static_cast<int64_t>(g), live[g]);
 
@@ -233,22 +242,27 @@ VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::opti
 
 }  // namespace
 
-VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                           at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
+VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& bias, at::IntArrayRef first_rows,
+                           const at::Tensor& targets, const at::Tensor& row_weight,
                            at::ScalarType compute_dtype, double label_smoothing, bool need_dh, bool need_dw,
                            bool need_db) {
+  const PlainDispatch plain;
   check_vocab_ce(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing);
   need_db = need_db && bias.has_value();
   const double grad_unit = gradient_unit(row_weight, compute_dtype);
   const auto call = [&]<typename T, typename acc_t>(const at::Tensor& rows, const at::Tensor& matrix) {
-    return run<T, acc_t>(rows, matrix, bias, first_rows, targets, row_weight, label_smoothing, grad_unit, need_dh,
-                         need_dw, need_db);
+    return run<T, acc_t>(rows, matrix, bias, first_rows, targets, row_weight, label_smoothing, grad_unit,
+                         need_dh, need_dw, need_db);
   };
   switch (compute_dtype) {
-    case at::kDouble: return call.template operator()<double, double>(h, weight);
-    case at::kBFloat16: return call.template operator()<c10::BFloat16, float>(h, weight);
+    case at::kDouble:
+      return call.template operator()<double, double>(h, weight);
+    case at::kBFloat16:
+      return call.template operator()<c10::BFloat16, float>(h, weight);
     // float16 too: its GEMMs are slower on CPUs than float32's.
-    default: return call.template operator()<float, float>(h, weight);
+    default:
+      return call.template operator()<float, float>(h, weight);
   }
 }
 

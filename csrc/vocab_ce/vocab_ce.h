@@ -1,5 +1,5 @@
-// Vocabulary cross-entropy: logits = h @ weight^T + bias, loss = sum(row_weight * nll), gradients made in forward.
-// No logits tensor outlives a chunk of rows.
+// Vocabulary cross-entropy: logits = h @ weight^T + bias, loss = sum(row_weight * nll), gradients made in
+// forward. No logits tensor outlives a chunk of rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,10 +12,11 @@ namespace spanbert_ext {
 using VocabCeOutput =
     std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-// Returns (loss [], nll [N], prediction [N], grad_unit [], dh [N, D], dw [V, D], db [G, V]). The gradients are those
-// of loss / grad_unit; one that is not needed has shape [0].
-VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                           at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
+// Returns (loss [], nll [N], prediction [N], grad_unit [], dh [N, D], dw [V, D], db [G, V]). The gradients
+// are those of loss / grad_unit; one that is not needed has shape [0].
+VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& bias, at::IntArrayRef first_rows,
+                           const at::Tensor& targets, const at::Tensor& row_weight,
                            at::ScalarType compute_dtype, double label_smoothing, bool need_dh, bool need_dw,
                            bool need_db);
 

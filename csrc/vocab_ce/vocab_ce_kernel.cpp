@@ -1,5 +1,5 @@
-// Compiled once per instruction set. Raw pointers and at::vec only: a weak symbol of anything else could be linked
-// into code that an older CPU runs.
+// Compiled once per instruction set. Raw pointers and at::vec only: a weak symbol of anything else could be
+// linked into code that an older CPU runs.
 #include "vocab_ce/vocab_ce_kernel.h"
 
 #include <ATen/cpu/vec/functional.h>
@@ -52,8 +52,8 @@ void column_statistics(const T* logits, const acc_t* bias, int64_t v_begin, int6
         maximum = at::vec::maximum(maximum, x);
         total = total + x;
       }
-      // The first tile meets before = -inf, where exp(before - maximum) is 0; in a column of -inf it is NaN, as in
-      // torch's softmax.
+      // The first tile meets before = -inf, where exp(before - maximum) is 0; in a column of -inf it is NaN,
+      // as in torch's softmax.
       Vec sum_exp = load(out.sum_exp + c) * (before - maximum).exp();
       for (int64_t v = v0; v < v1; ++v) {
         sum_exp = sum_exp + (load(logits + v * columns + c) + Vec(bias_at(bias, v)) - maximum).exp();
@@ -84,8 +84,10 @@ void logits_gradient(T* logits, const acc_t* bias, int64_t v_begin, int64_t v_en
     Vec row_sum(acc_t(0));
     for (int64_t c = 0; c < columns; c += 2 * Vec::size()) {
       const int64_t c2 = c + Vec::size();
-      const Vec g1 = load(coefficient + c) * ((load(row + c) + b - load(log_sum_exp + c)).exp() - Vec(uniform));
-      const Vec g2 = load(coefficient + c2) * ((load(row + c2) + b - load(log_sum_exp + c2)).exp() - Vec(uniform));
+      const Vec g1 =
+          load(coefficient + c) * ((load(row + c) + b - load(log_sum_exp + c)).exp() - Vec(uniform));
+      const Vec g2 =
+          load(coefficient + c2) * ((load(row + c2) + b - load(log_sum_exp + c2)).exp() - Vec(uniform));
       g1.store(grad_row + c);
       g2.store(grad_row + c2);
       if constexpr (!std::is_same_v<T, acc_t>) at::vec::convert_from_float<T>(g1, g2).store(row + c);
@@ -99,11 +101,11 @@ void logits_gradient(T* logits, const acc_t* bias, int64_t v_begin, int64_t v_en
   }
 }
 
-#define INSTANTIATE(T, acc_t)                                                                                      \
-  template void column_statistics<T, acc_t>(const T*, const acc_t*, int64_t, int64_t, int64_t,                     \
-                                            ColumnStatistics<acc_t>);                                              \
-  template void logits_gradient<T, acc_t>(T*, const acc_t*, int64_t, int64_t, int64_t, const acc_t*, const acc_t*, \
-                                          acc_t, acc_t*, acc_t*);
+#define INSTANTIATE(T, acc_t)                                                                        \
+  template void column_statistics<T, acc_t>(const T*, const acc_t*, int64_t, int64_t, int64_t,       \
+                                            ColumnStatistics<acc_t>);                                \
+  template void logits_gradient<T, acc_t>(T*, const acc_t*, int64_t, int64_t, int64_t, const acc_t*, \
+                                          const acc_t*, acc_t, acc_t*, acc_t*);
 INSTANTIATE(double, double)
 INSTANTIATE(float, float)
 INSTANTIATE(c10::BFloat16, float)

@@ -11,8 +11,8 @@ namespace spanbert_ext {
 constexpr int64_t kColumnMultiple = 32;
 constexpr int64_t kTile = 32;  // vocabulary rows between two updates of the running maximum
 
-// Per column, over a range of the vocabulary. `best_tile` is the first vocabulary row of the tile that holds the
-// maximum; `sum` (of the logits, for label smoothing) may be null.
+// Per column, over a range of the vocabulary. `best_tile` is the first vocabulary row of the tile that holds
+// the maximum; `sum` (of the logits, for label smoothing) may be null.
 template <typename acc_t>
 struct ColumnStatistics {
   acc_t* maximum;

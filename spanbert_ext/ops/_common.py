@@ -35,7 +35,9 @@ def compute_dtype(op: str, x: Tensor, parameters: dict[str, Tensor | None]) -> t
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     if x.dtype not in _COMPUTE_DTYPES:
-        raise TypeError(f"{op}: input has dtype {x.dtype}, expected one of {', '.join(map(str, _COMPUTE_DTYPES))}")
+        raise TypeError(
+            f"{op}: input has dtype {x.dtype}, expected one of {', '.join(map(str, _COMPUTE_DTYPES))}"
+        )
     for name, parameter in parameters.items():
         if parameter is not None and parameter.dtype != x.dtype:
             raise TypeError(
@@ -55,7 +57,9 @@ def require_kernels(op: str, x: Tensor) -> None:
     if x.device.type in ("cpu", "meta"):
         return
     if x.device.type != "cuda":
-        raise RuntimeError(f"{op}: input is on {x.device}, expected cpu or cuda; impl='reference' runs anywhere")
+        raise RuntimeError(
+            f"{op}: input is on {x.device}, expected cpu or cuda; impl='reference' runs anywhere"
+        )
     info = build_info()
     if not info.get("cuda_kernels"):
         raise RuntimeError(

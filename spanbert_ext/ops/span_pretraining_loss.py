@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spanbert_ext.ops._common import Impl, accumulation_dtype, compute_dtype, may_read_values
@@ -97,11 +98,12 @@ def span_pretraining_loss(
         live = torch.cat([mlm_live.flatten(), sbo_live.flatten()])
         first_rows = [0, batch * slots]
         biases = _stack_biases(bias, sbo_bias, weight)
+    heads = len(first_rows)
 
     mlm_count, sbo_count = mlm_live.sum(), sbo_live.sum()
     mlm_row, sbo_row = _row_weights(mlm_count, sbo_count, num_items_in_batch, num_sbo_items, sbo_weight, acc)
-    row_weight = mlm_row if len(first_rows) == 1 else torch.stack([mlm_row, sbo_row])
-    row_weight = row_weight.reshape(-1, 1).expand(-1, batch * slots).flatten() * live  # [N]
+    head_weight = torch.stack([mlm_row, sbo_row][:heads])
+    row_weight = head_weight[:, None].expand(heads, batch * slots).flatten() * live  # [N]
     loss, nll, prediction = vocab_ce(
         h,
         weight,
@@ -113,21 +115,14 @@ def span_pretraining_loss(
         impl=impl,
     )
 
-    def per_row(of_mlm: Tensor, of_sbo: Tensor) -> list[Tensor]:
-        return [of_mlm.reshape(batch, slots).sum(1), of_sbo.reshape(batch, slots).sum(1)]
-
-    nll, correct = nll.to(acc), (prediction == targets) & live
-    if left_boundary is None:
-        nll = torch.cat([nll, torch.zeros_like(nll)])
-        correct = torch.cat([correct, torch.zeros_like(correct)])
-        prediction = torch.cat([prediction, torch.full_like(prediction, -1)])
-    mlm_nll, sbo_nll = per_row(*nll.chunk(2))
-    mlm_correct, sbo_correct = per_row(*correct.chunk(2))
-    row_statistics = torch.stack(
-        [mlm_nll, mlm_live.sum(1), mlm_correct, sbo_nll, sbo_live.sum(1), sbo_correct], dim=1
-    ).to(acc)  # [B, 6]
+    correct = (prediction == targets) & live
+    sums = torch.stack([t.to(acc).reshape(heads, batch, slots).sum(2) for t in (nll, live, correct)], dim=2)
+    predictions = prediction.reshape(heads, batch, slots)
+    if heads == 1:  # SBO has no rows
+        sums = F.pad(sums, (0, 0, 0, 0, 0, 1))
+        predictions = F.pad(predictions, (0, 0, 0, 0, 0, 1), value=-1)
+    row_statistics = sums.transpose(0, 1).reshape(batch, 6)
     total = row_statistics.sum(0)
-    mlm_prediction, sbo_prediction = prediction.reshape(2, batch, slots)
     return SpanPretrainingOutput(
         loss,
         mlm_loss=total[0] / total[1].clamp_min(1),
@@ -137,8 +132,8 @@ def span_pretraining_loss(
         mlm_accuracy=total[2] / total[1].clamp_min(1),
         sbo_accuracy=total[5] / total[4].clamp_min(1),
         row_statistics=row_statistics,
-        mlm_prediction=mlm_prediction,
-        sbo_prediction=sbo_prediction,
+        mlm_prediction=predictions[0],
+        sbo_prediction=predictions[1],
     )
 
 
@@ -146,7 +141,8 @@ def _rows_at(x: Tensor, position: Tensor) -> Tensor:
     """x[b, position[b, k]]: [B, L, H], [B, K] -> [B, K, H]."""
     batch, length, width = x.shape
     first = torch.arange(batch, device=x.device)[:, None] * length
-    return x.reshape(-1, width).index_select(0, (first + position).flatten()).reshape(batch, -1, width)
+    rows = x.reshape(-1, width).index_select(0, (first + position).flatten())
+    return rows.reshape(*position.shape, width)
 
 
 def _stack_biases(bias: Tensor | None, sbo_bias: Tensor | None, weight: Tensor) -> Tensor | None:

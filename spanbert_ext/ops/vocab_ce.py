@@ -91,11 +91,11 @@ def vocab_ce(
 
 def _check_finite(h: Tensor) -> None:
     """SPANBERT_EXT_DEBUG=1 raises where NaN would otherwise pass into the loss, for a GradScaler to see."""
-    import os
-
     if os.environ.get("SPANBERT_EXT_DEBUG") == "1" and may_read_values(h) and not bool(h.isfinite().all()):
         rows = (~h.isfinite().all(dim=1)).nonzero().flatten()
-        raise ValueError(f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}")
+        raise ValueError(
+            f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}"
+        )
 
 
 @torch.library.register_fake("spanbert_ext::vocab_ce")
@@ -131,7 +131,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.mark_non_differentiable(nll, prediction, grad_unit, dh, dw, db)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(grad_unit, dh, dw, db)
-    ctx.needed = inputs[8:11]
+    need_dh, need_dw, need_db = inputs[8:11]
+    ctx.needed = (need_dh, need_dw, need_db and inputs[2] is not None)
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -153,8 +154,17 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
-    """gradient * scale, multiplied in float32 at least: a loss scale of 65536 is beyond float16."""
-    return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+    """gradient * scale, multiplied in float32 at least: a loss scale of 65536 is beyond float16.
+
+    In place where this backward is the last one that can want the saved gradient: a second [V, D] buffer would be
+    the peak of the whole step.
+    """
+    if gradient.dtype != scale.dtype:
+        return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+    # Inside a dispatch mode somebody traces this backward, and the trace may run for a graph that is kept.
+    if torch._C._autograd._get_current_graph_task_keep_graph() or torch._C._len_torch_dispatch_stack() > 0:
+        return gradient * scale
+    return gradient.mul_(scale)
 
 
 torch.library.register_autograd("spanbert_ext::vocab_ce", _backward, setup_context=_setup_context)

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+namespace spanbert_ext {
+
+// Inside an operator neither autograd nor autocast may see its ATen calls: autocast would round float32
+// operands.
+struct PlainDispatch {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::DispatchKey::AutocastCPU};
+};
+
+}  // namespace spanbert_ext

@@ -1,0 +1,61 @@
+"""Runs CMake, which is the build; everything else about the package is in pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from installed_torch import find_torch  # noqa: E402
+
+
+def find_tool(name: str) -> str:
+    """`name` on the PATH, or beside the interpreter of an environment that is not activated."""
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is None:
+        raise SystemExit(f"building spanbert-ext needs {name}: pip install {name}")
+    return found
+
+
+class CMakeBuild(build_ext):
+    """Compiles in `build/PYTHON-torch-VERSION`, installs `_C` and `_build_config.py` into the package."""
+
+    def run(self) -> None:
+        if sys.platform == "win32":
+            raise SystemExit("spanbert-ext builds on Linux and macOS; on Windows use WSL")
+        torch = find_torch()
+        if torch is None:
+            raise SystemExit("spanbert-ext found no torch to build against: pip install torch first")
+        sanitize = os.environ.get("SPANBERT_EXT_SANITIZE", "OFF")
+        key = f"{sys.implementation.cache_tag}-torch-{torch.version}{'-sanitize' if sanitize == 'ON' else ''}"
+        build = ROOT / "build" / key
+        configure = [
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DSPANBERT_EXT_TORCH_DIR={torch.folder}",
+            f"-DSPANBERT_EXT_CUDA={os.environ.get('SPANBERT_EXT_CUDA', 'AUTO')}",
+            f"-DSPANBERT_EXT_SANITIZE={sanitize}",
+            # A kept build folder remembers the ninja of an isolated environment that is gone.
+            f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}",
+        ]
+        cmake = find_tool("cmake")
+        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+        target = ROOT if self.inplace else Path(self.build_lib).resolve()
+        for command in (
+            [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *configure],
+            [cmake, "--build", str(build), "--parallel", jobs],
+            [cmake, "--install", str(build), "--prefix", str(target)],
+        ):
+            if subprocess.call(command) != 0:
+                raise SystemExit(f"building spanbert-ext failed, see above: {' '.join(command)}")
+
+
+# The extension has no sources: it makes setuptools run `build_ext` and tag the wheel for this platform.
+setup(ext_modules=[Extension("spanbert_ext._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -1,0 +1,154 @@
+"""span_mask: word-aligned geometric span sampling, replacement, labels and SBO indices for a whole batch."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spanbert_ext.ops._common import Impl, require_kernels, use_reference
+
+
+class SpanMaskOutput(NamedTuple):
+    """K = ceil(ratio * L). Unused slots of the `[B, K]` tensors are -1; used ones come first, by position.
+
+    masked_ids: `[B, L]`, the dtype of `input_ids`, the ids after replacement.
+    labels: int64 `[B, L]`, the original id at masked positions, -100 elsewhere.
+    masked_positions: int64 `[B, K]`, the position of each masked token.
+    left_boundary, right_boundary: int64 `[B, K]`, the positions just outside the token's span; both -1 when
+        the token has no SBO target. Its position slot is `masked_positions - left_boundary - 1`.
+    """
+
+    masked_ids: Tensor
+    labels: Tensor
+    masked_positions: Tensor
+    left_boundary: Tensor
+    right_boundary: Tensor
+
+
+def span_mask(
+    input_ids: Tensor,
+    kinds: Tensor,
+    random_ids: Tensor,
+    *,
+    seed: int | Tensor,
+    epoch: int | Tensor,
+    attention_mask: Tensor | None = None,
+    sample_ids: Tensor | None = None,
+    candidates: Tensor | None = None,
+    vocab_size: int | None = None,
+    mask_token_id: int,
+    pad_token_id: int = -1,
+    ratio: float = 0.15,
+    p: float = 0.2,
+    max_words: int = 10,
+    position_slots: int = 20,
+    mask_share: float = 0.8,
+    random_share: float = 0.1,
+    replace_per_token: bool = False,
+    fill_after_candidates: bool = True,
+    impl: Impl = "fused",
+) -> SpanMaskOutput:
+    """Masks spans of whole words (SpanBERT 2.1) and finds the boundaries of each (2.2).
+
+    The masks of a row depend on its ids, its sample id, `seed` and `epoch` alone: not on the batch, the
+    device or the number of threads. Inputs are not changed.
+
+    Args:
+        input_ids: int64 or int32 `[B, L]`, L < 2^28.
+        kinds: uint8, a table `[V]` by id or explicit kinds `[B, L]`: 0 continues a word, 1 starts one, 2 is
+            special (never masked, never a boundary). A 0 at the row's start or after a special starts a word.
+        random_ids: int64 `[R]`, ids for random replacement; may be empty when `random_share` is 0.
+        seed: an int64; a tensor has no dimension. Negative numbers are their two's complement.
+        epoch: 0 to 2^32 - 1; a tensor is int64 without dimension, or `[B]`.
+        attention_mask: bool or integer `[B, L]`; positions with 0 are padding.
+        sample_ids: int64 `[B]`; by default a hash of the row's ids without padding.
+        candidates: int64 `[B, M, 2]`, half-open token spans `[start, end)` padded with -1 (entities, noun
+            phrases). While one has an unmasked, non-special start, a proposal draws one of those and masks it
+            up to its end or a special; afterwards spans are geometric.
+        vocab_size: what ids are checked against when `kinds` is explicit; a table says it by its length.
+        mask_token_id: the id of `[MASK]`.
+        pad_token_id: positions with this id are padding; -1: there is none.
+        ratio: share of the non-special tokens to mask, rounded up.
+        p, max_words: span lengths are geometric with `p`, truncated to 1..max_words (at most 64) words.
+        position_slots: tokens of a span beyond this many have no SBO target.
+        mask_share, random_share: a span becomes [MASK], random ids, or stays, with these shares and the rest.
+        replace_per_token: draw that per token, as BERT does, not per span.
+        fill_after_candidates: False leaves the budget unmet when the candidates run out.
+        impl: `fused` (compiled) or `reference` (plain Python, slow, the specification).
+
+    Raises:
+        TypeError: a dtype is wrong.
+        ValueError: a shape, a device or an option is wrong.
+        IndexError: an id or a candidate is out of range.
+        RuntimeError: this build has no kernel for the device.
+    """
+    plain = use_reference(impl)
+    device = input_ids.device
+    seed = _scalar_tensor(seed, "seed", device)
+    epoch = _scalar_tensor(epoch, "epoch", device)
+    _check_devices(
+        device,
+        kinds=kinds,
+        random_ids=random_ids,
+        seed=seed,
+        epoch=epoch,
+        attention_mask=attention_mask,
+        sample_ids=sample_ids,
+        candidates=candidates,
+    )
+    options = {
+        "attention_mask": attention_mask,
+        "sample_ids": sample_ids,
+        "candidates": candidates,
+        "vocab_size": vocab_size,
+        "mask_token_id": mask_token_id,
+        "pad_token_id": pad_token_id,
+        "ratio": ratio,
+        "p": p,
+        "max_words": max_words,
+        "position_slots": position_slots,
+        "mask_share": mask_share,
+        "random_share": random_share,
+        "replace_per_token": replace_per_token,
+        "fill_after_candidates": fill_after_candidates,
+    }
+    if plain:
+        from spanbert_ext import reference
+
+        masked = reference.span_mask(input_ids, kinds, random_ids, seed=seed, epoch=epoch, **options)
+    else:
+        require_kernels("span_mask", input_ids)
+        masked = torch.ops.spanbert_ext.span_mask(input_ids, kinds, random_ids, seed, epoch, **options)
+    return SpanMaskOutput(*masked)
+
+
+def _check_devices(device: torch.device, **others: Tensor | None) -> None:
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != device:
+            raise ValueError(
+                f"span_mask: {name} is on {tensor.device} and input_ids on {device}; expected one"
+            )
+
+
+def _scalar_tensor(value: int | Tensor, name: str, device: torch.device) -> Tensor:
+    """An int becomes an int64 tensor without dimension."""
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"span_mask: {name} is a {type(value).__name__}; expected an int or an int64 tensor")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"span_mask: {name} is {value}; expected -2^63 to 2^63 - 1")
+    return torch.full((), value, dtype=torch.int64, device=device)
+
+
+@torch.library.register_fake("spanbert_ext::span_mask")
+def _span_mask_fake(input_ids: Tensor, *args: object, ratio: float, **options: object) -> SpanMaskOutput:
+    B, L = input_ids.shape
+    K = math.ceil(ratio * L)
+    masked_ids = input_ids.new_empty((B, L))
+    labels = input_ids.new_empty((B, L), dtype=torch.int64)
+    index = [input_ids.new_empty((B, K), dtype=torch.int64) for _ in range(3)]
+    return masked_ids, labels, *index

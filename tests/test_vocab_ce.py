@@ -1,0 +1,451 @@
+"""vocab_ce against plain PyTorch in float64, at odd sizes, in every dtype, and at the edges of its contract."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spanbert_ext import ops, reference
+
+
+@dataclass
+class Sample:
+    h: Tensor  # [N, D]
+    weight: Tensor  # [V, D]
+    bias: Tensor | None  # [G, V]
+    targets: Tensor  # [N]
+    row_weight: Tensor  # [N]
+    first_rows: tuple[int, ...] = (0,)
+    label_smoothing: float = 0.0
+
+    def to(self, dtype: torch.dtype) -> Sample:
+        """Values rounded to dtype, as leaves that require gradients."""
+        acc = torch.float64 if dtype == torch.float64 else torch.float32
+
+        def leaf(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t.detach().to(dtype).requires_grad_()
+
+        return replace(
+            self,
+            h=leaf(self.h),
+            weight=leaf(self.weight),
+            bias=leaf(self.bias),
+            row_weight=self.row_weight.to(acc),
+        )
+
+    def run(self, impl: str = "fused") -> ops.VocabCEOutput:
+        return ops.vocab_ce(
+            self.h,
+            self.weight,
+            self.bias,
+            self.targets,
+            self.row_weight,
+            first_rows=self.first_rows,
+            label_smoothing=self.label_smoothing,
+            impl=impl,
+        )
+
+    def leaves(self) -> list[Tensor]:
+        return [t for t in (self.h, self.weight, self.bias) if t is not None]
+
+
+def sample(
+    rows: int = 33,
+    width: int = 16,
+    vocab: int = 127,
+    *,
+    blocks: int = 2,
+    bias: bool = True,
+    ignored: float = 0.2,
+    scale: float = 1.0,
+    label_smoothing: float = 0.0,
+    seed: int = 0,
+) -> Sample:
+    g = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, vocab, (rows,), generator=g)
+    targets[torch.rand(rows, generator=g) < ignored] = -100
+    return Sample(
+        h=torch.randn(rows, width, generator=g, dtype=torch.float64),
+        weight=scale * torch.randn(vocab, width, generator=g, dtype=torch.float64) / width**0.5,
+        bias=torch.randn(blocks, vocab, generator=g, dtype=torch.float64) if bias else None,
+        targets=targets,
+        row_weight=torch.rand(rows, generator=g, dtype=torch.float64) + 0.1,
+        first_rows=tuple(rows * b // blocks for b in range(blocks)),
+        label_smoothing=label_smoothing,
+    )
+
+
+def sample_inputs() -> dict[str, Sample]:
+    """One list for value, gradient and opcheck tests: odd sizes, one row, many chunks, several blocks."""
+    return {
+        "plain": sample(),
+        "one row": sample(1, 1, 1, blocks=1, ignored=0),
+        "odd": sample(129, 127, 769, blocks=3),
+        "several chunks": sample(450, 8, 65, blocks=2),
+        "several vocabulary blocks": sample(40, 8, 9001, blocks=2),
+        "no bias": sample(31, 7, 100, blocks=2, bias=False),
+        "label smoothing": sample(50, 9, 211, label_smoothing=0.1),
+        "empty block": replace(sample(20, 8, 33, blocks=3), first_rows=(0, 0, 12)),
+        "all ignored": sample(17, 8, 33, ignored=1.1),
+        "no rows": sample(0, 8, 33, blocks=1),
+    }
+
+
+@pytest.fixture(params=list(sample_inputs()))
+def case(request: pytest.FixtureRequest) -> Sample:
+    return sample_inputs()[request.param].to(torch.float64)
+
+
+def gradients(case: Sample, impl: str, factor: float = 1.0) -> list[Tensor]:
+    output = case.run(impl)
+    return list(torch.autograd.grad(output.loss * factor, case.leaves(), allow_unused=True))
+
+
+def test_float64_equals_reference(case: Sample) -> None:
+    fused, plain = case.run(), case.run("reference")
+    torch.testing.assert_close(fused.loss, plain.loss, rtol=0, atol=1e-10)
+    torch.testing.assert_close(fused.nll, plain.nll, rtol=0, atol=1e-10)
+    assert torch.equal(fused.prediction, plain.prediction)
+    for got, expected in zip(gradients(case, "fused"), gradients(case, "reference"), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+
+
+def test_worked_by_hand() -> None:
+    # logits [0, log 3]: p = [1/4, 3/4]; loss = 2 * -log(1/4); dlogits = 2 * [1/4 - 1, 3/4]
+    h = torch.tensor([[1.0]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([[1.0], [3.0]], dtype=torch.float64).log().requires_grad_()
+    row_weight = torch.tensor([2.0], dtype=torch.float64)
+    output = ops.vocab_ce(h, weight, None, torch.tensor([0]), row_weight)
+    output.loss.backward()
+    log3, log4 = 1.0986122886681098, 1.3862943611198906
+    assert output.loss.item() == pytest.approx(2 * log4, abs=1e-12)
+    assert output.nll.tolist() == pytest.approx([log4], abs=1e-12)
+    assert output.prediction.tolist() == [1]
+    assert weight.grad.flatten().tolist() == pytest.approx([-1.5, 1.5], abs=1e-12)
+    assert h.grad.item() == pytest.approx(1.5 * log3, abs=1e-12)
+
+
+def test_gradcheck() -> None:
+    case = sample(9, 5, 13, label_smoothing=0.1).to(torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: replace(case, h=h, weight=w, bias=b).run().loss, tuple(case.leaves())
+    )
+
+
+@pytest.mark.parametrize("need", [(True, True, True), (False, True, False), (False,) * 3])
+@pytest.mark.parametrize("name", ["plain", "no bias", "no rows"])
+def test_opcheck(name: str, need: tuple[bool, bool, bool]) -> None:
+    case = sample_inputs()[name].to(torch.float64)
+    arguments = (
+        case.h,
+        case.weight,
+        case.bias,
+        list(case.first_rows),
+        case.targets,
+        case.row_weight,
+        torch.float64,
+        case.label_smoothing,
+    )
+    detached = [a.detach() if isinstance(a, Tensor) else a for a in arguments]
+    for given in (arguments, detached):
+        torch.library.opcheck(torch.ops.spanbert_ext.vocab_ce.default, (*given, *need))
+
+
+def test_t2_upstream_gradient() -> None:
+    case = sample().to(torch.float64)
+    half = gradients(case, "fused", factor=0.5)
+    for got, whole in zip(half, gradients(case, "fused"), strict=True):
+        torch.testing.assert_close(got, 0.5 * whole)
+    # Two losses of one graph add up.
+    first, second = case.run().loss, replace(case, label_smoothing=0.3).run().loss
+    both = torch.autograd.grad(first + 3 * second, case.leaves())
+    smoothed = gradients(replace(case, label_smoothing=0.3), "fused")
+    for got, a, b in zip(both, gradients(case, "fused"), smoothed, strict=True):
+        torch.testing.assert_close(got, a + 3 * b)
+
+
+def test_t3_backward_twice_and_double_backward() -> None:
+    case = sample().to(torch.float64)
+    loss = case.run().loss
+    first = torch.autograd.grad(loss, case.leaves(), retain_graph=True)
+    kept = [g.clone() for g in first]
+    for g in first:
+        g.zero_()  # a gradient that aliased what is saved would spoil the second pass
+    for got, expected in zip(torch.autograd.grad(loss, case.leaves()), kept, strict=True):
+        assert torch.equal(got, expected)
+    with pytest.raises(RuntimeError, match="double backward"):
+        torch.autograd.grad(case.run().loss, case.h, create_graph=True)
+
+
+def test_t3_frozen_inputs_skip_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = sample().to(torch.float64)
+    full = gradients(case, "fused")
+    for index in range(3):
+        leaves = [leaf.detach().clone() for leaf in case.leaves()]
+        leaves[index].requires_grad_()
+        frozen = replace(case, h=leaves[0], weight=leaves[1], bias=leaves[2])
+        (got,) = torch.autograd.grad(frozen.run().loss, leaves[index])
+        torch.testing.assert_close(got, full[index])
+    with torch.no_grad():
+        output = case.run()
+    assert not output.loss.requires_grad
+    raw = torch.ops.spanbert_ext.vocab_ce(
+        case.h.detach(), case.weight.detach(), None, [0], case.targets, case.row_weight, torch.float64, 0.0,
+        False, False, False,
+    )  # fmt: skip
+    assert [t.numel() for t in raw[4:]] == [0, 0, 0]
+
+
+def test_t4_nothing_to_predict_gives_zero_gradients() -> None:
+    case = sample(12, 8, 33, ignored=1.1).to(torch.float64)
+    output = case.run()
+    assert output.loss.item() == 0
+    assert output.prediction.tolist() == [-1] * 12
+    for g in torch.autograd.grad(output.loss, case.leaves()):
+        assert g.abs().max().item() == 0
+
+
+def test_t5_ignored_rows_leave_no_uninitialised_value() -> None:
+    for run in (Sample.run, torch.compile(Sample.run, fullgraph=True)):
+        case = sample(40, 8, 33, ignored=0.5).to(torch.float32)
+        poison = [torch.full((40, 8), float("nan")) for _ in range(64)]
+        del poison
+        output = run(case)
+        ignored = case.targets < 0
+        grad_h, *_ = torch.autograd.grad(output.loss, case.leaves())
+        assert grad_h[ignored].abs().max().item() == 0
+        assert output.nll[ignored].abs().max().item() == 0
+        assert set(output.prediction[ignored].tolist()) == {-1}
+
+
+def eager(case: Sample) -> Tensor:
+    """What a user would write: decode, upcast, cross-entropy."""
+    return reference.vocab_ce(
+        case.h, case.weight, case.bias, case.targets, case.row_weight, first_rows=case.first_rows
+    ).loss
+
+
+def errors(got: list[Tensor], exact: list[Tensor]) -> list[tuple[float, float]]:
+    """(RMS, max) per tensor."""
+    difference = [(g.double() - e) for g, e in zip(got, exact, strict=True)]
+    return [(d.square().mean().sqrt().item(), d.abs().max().item()) for d in difference]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_t6_rounding_is_no_worse_than_eagers(dtype: torch.dtype, autocast: bool) -> None:
+    """RMS over 8 seeds and the largest error of any, for the loss and each gradient; with planted peaks."""
+    fused_errors, eager_errors = [], []
+    for seed in range(8):
+        exact_case = sample(400, 32, 515, scale=2.0, seed=seed)
+        exact_case.row_weight = torch.full((400,), 1 / 400, dtype=torch.float64)
+        peaks = exact_case.targets[::7].clamp_min(0)
+        exact_case.h[::7] += exact_case.weight[peaks] * 2
+        rounded = exact_case.to(dtype)
+        exact = replace(exact_case, h=rounded.h, weight=rounded.weight, bias=rounded.bias).to(torch.float64)
+        exact_loss = eager(exact)
+        expected = [exact_loss, *torch.autograd.grad(exact_loss, exact.leaves())]
+        given = replace(rounded).to(torch.float32) if autocast else rounded
+        for run, collected in ((lambda c: c.run().loss, fused_errors), (eager, eager_errors)):
+            with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+                loss = run(given)
+            # float16 without a loss scale loses eager's gradient: scale both, as a GradScaler does.
+            factor = 2.0**10
+            got = [g.double() / factor for g in torch.autograd.grad(loss * factor, given.leaves())]
+            collected.append(errors([loss.detach(), *got], [e.detach() for e in expected]))
+    for name, fused, plain in zip(
+        ("loss", "h", "weight", "bias"),
+        zip(*fused_errors, strict=True),
+        zip(*eager_errors, strict=True),
+        strict=True,
+    ):
+        for kind, reduce in ((0, lambda v: sum(x * x for x in v) ** 0.5), (1, max)):
+            ours, theirs = reduce([f[kind] for f in fused]), reduce([p[kind] for p in plain])
+            assert ours <= 1.1 * theirs, (name, ("RMS", "max")[kind], ours, theirs)
+
+
+def test_t6_weight_gradient_error_does_not_grow_with_chunks() -> None:
+    """The same rows repeated r times at weight 1/r have the same dW; its error must stay."""
+    worst = []
+    for repeats in (1, 16):
+        base = sample(150, 32, 257, blocks=1).to(torch.bfloat16)
+        case = replace(
+            base,
+            h=base.h.detach().repeat(repeats, 1).requires_grad_(),
+            targets=base.targets.repeat(repeats),
+            row_weight=base.row_weight.repeat(repeats) / repeats,
+        )
+        (got,) = torch.autograd.grad(case.run().loss, case.weight)
+        exact = base.to(torch.float64)
+        (expected,) = torch.autograd.grad(eager(exact), exact.weight)
+        worst.append((got.double() - expected).abs().max().item())
+    assert worst[1] <= 1.1 * worst[0]
+
+
+def test_t6_float16_keeps_its_gradient_over_40000_rows() -> None:
+    rows = 40_000
+    case = sample(rows, 8, 65, blocks=1, ignored=0)
+    case.row_weight = torch.full((rows,), 1 / rows, dtype=torch.float64)
+    half, exact = case.to(torch.float16), case.to(torch.float16).to(torch.float64)
+    scale = 65536.0  # torch.amp.GradScaler's initial scale, larger than float16's largest number
+    got = torch.autograd.grad(half.run().loss * scale, half.h)[0].double() / scale
+    (expected,) = torch.autograd.grad(eager(exact), exact.h)
+    assert (got - expected).abs().max() < 2**-10 * expected.abs().max()
+    assert ((got == 0) & (expected != 0)).double().mean() < 0.01
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 100.0])
+def test_t7_extreme_and_uniform_logits(magnitude: float) -> None:
+    case = sample(20, 8, 33, blocks=1, bias=False, ignored=0)
+    case.h = torch.ones(20, 8, dtype=torch.float64)
+    case.weight = torch.zeros(33, 8, dtype=torch.float64)
+    case.weight[0], case.weight[1] = magnitude / 8, -magnitude / 8
+    case.targets = torch.arange(20) % 3
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        typed = case.to(dtype)
+        torch.testing.assert_close(typed.run().nll, typed.run("reference").nll, rtol=0, atol=tolerance)
+        for got, expected in zip(gradients(typed, "fused"), gradients(typed, "reference"), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=tolerance)
+
+
+def test_t7_one_target_everywhere_in_deterministic_mode() -> None:
+    case = sample(300, 16, 65, ignored=0)
+    case.targets = torch.full((300,), 7)
+    case = case.to(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    try:
+        for got, expected in zip(gradients(case, "fused"), gradients(case, "reference"), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_t8_tied_weight_and_master_weight() -> None:
+    """One decoder for two calls and an embedding: gradients add up; a float32 master keeps float32 gradients."""
+    case = sample(30, 8, 33, blocks=1, bias=False).to(torch.float32)
+    ids = torch.arange(30)
+
+    def loss(impl: str) -> Tensor:
+        embedded = replace(case, h=F.embedding(ids, case.weight))
+        return embedded.run(impl).loss + case.run(impl).loss
+
+    torch.testing.assert_close(
+        torch.autograd.grad(loss("fused"), case.weight), torch.autograd.grad(loss("reference"), case.weight)
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = case.run()
+    assert output.loss.dtype == torch.float32
+    assert torch.autograd.grad(output.loss, case.weight)[0].dtype == torch.float32
+    with pytest.raises(TypeError, match="weight has dtype torch.bfloat16 and the input has torch.float32"):
+        replace(case, weight=case.weight.detach().bfloat16()).run()
+
+
+def test_t9_inputs_unchanged_and_strided() -> None:
+    case = sample(30, 8, 33).to(torch.float64)
+    wide_h = torch.stack([case.h.detach()] * 2, dim=2)[..., 0].requires_grad_()  # strides (16, 2)
+    weight = case.weight.detach().t().contiguous().t().requires_grad_()
+    strided = replace(
+        case,
+        h=wide_h,
+        weight=weight,
+        targets=torch.stack([case.targets] * 2, dim=1)[:, 0],
+        row_weight=torch.stack([case.row_weight] * 2, dim=1)[:, 0],
+    )
+    assert not strided.h.is_contiguous() and not strided.targets.is_contiguous()
+    before = [t.detach().clone() for t in (*strided.leaves(), strided.targets, strided.row_weight)]
+    for got, expected in zip(gradients(strided, "fused"), gradients(case, "reference"), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+    for t, copy in zip((*strided.leaves(), strided.targets, strided.row_weight), before, strict=True):
+        assert torch.equal(t, copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"h": torch.zeros(33)}, ValueError, r"h has shape \[33\], expected \[N, D\]"),
+        ({"weight": torch.zeros(127, 5)}, ValueError, "expected the same D"),
+        ({"bias": torch.zeros(1, 127)}, ValueError, r"bias has shape \[1, 127\], expected \[2, 127\]"),
+        ({"targets": torch.zeros(33)}, TypeError, "targets has dtype Float, expected int64"),
+        (
+            {"targets": torch.zeros(32, dtype=torch.int64)},
+            ValueError,
+            r"targets has shape \[32\], expected \[33\]",
+        ),
+        (
+            {"targets": torch.full((33,), 127)},
+            IndexError,
+            r"targets\[0\] is 127, expected an id below V = 127",
+        ),
+        ({"row_weight": torch.zeros(33, dtype=torch.float64)}, TypeError, "row_weight has dtype Double"),
+        ({"row_weight": torch.zeros(1)}, ValueError, "row_weight has shape"),
+        ({"first_rows": (0, 99)}, ValueError, "first_rows is"),
+        ({"first_rows": (1, 2)}, ValueError, "starting with 0"),
+        ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1, expected 0 <= label_smoothing < 1"),
+        ({"h": torch.zeros(33, 16, dtype=torch.int64)}, TypeError, "input has dtype torch.int64"),
+    ],
+)
+def test_t12_bad_input_is_named(change: dict[str, object], error: type[Exception], message: str) -> None:
+    case = replace(sample().to(torch.float32), **change)
+    with pytest.raises(error, match=message):
+        case.run()
+
+
+def test_t12_nan_passes_into_the_loss_or_raises_in_debug_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = sample().to(torch.float32)
+    case.h = case.h.detach().clone()
+    case.h[5, 3] = float("nan")
+    case.targets[5] = 1
+    assert case.run().loss.isnan()
+    monkeypatch.setenv("SPANBERT_EXT_DEBUG", "1")
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 33 rows, first in row 5"):
+        case.run()
+
+
+def test_unknown_impl_is_refused() -> None:
+    with pytest.raises(ValueError, match="impl is 'slow'"):
+        sample().to(torch.float32).run("slow")
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_every_cpu_capability(capability: str) -> None:
+    selected = "float64_equals_reference or t7_extreme"
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selected],
+        check=False,
+        env={**os.environ, "SPANBERT_EXT_CPU_CAPABILITY": capability},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_same_result_for_any_number_of_threads() -> None:
+    """Element-wise passes do not depend on the thread count; GEMMs are MKL's, so values are close, not equal."""
+    case = sample(450, 8, 9001).to(torch.float64)
+    threads = torch.get_num_threads()
+    outputs = []
+    try:
+        for count in (1, 8):
+            torch.set_num_threads(count)
+            outputs.append([case.run().loss, *gradients(case, "fused")])
+    finally:
+        torch.set_num_threads(threads)
+    for one, eight in zip(*outputs, strict=True):
+        torch.testing.assert_close(one, eight, rtol=1e-12, atol=1e-12)
+
+
+def test_compile_fullgraph_matches_eager() -> None:
+    case = sample().to(torch.float32)
+    compiled = torch.compile(
+        lambda h, w, b: replace(case, h=h, weight=w, bias=b).run().loss * 2, fullgraph=True
+    )
+    got = torch.autograd.grad(compiled(*case.leaves()), case.leaves())
+    for one, other in zip(got, gradients(case, "fused", factor=2.0), strict=True):
+        torch.testing.assert_close(one, other)
