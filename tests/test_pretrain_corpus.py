@@ -140,8 +140,8 @@ def test_builtin_corpus_is_english_and_always_the_same():
     [
         ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
         ("Line one\nline two. And more.", ["Line one", "line two.", "And more."]),
-        ('He said "No." She left (early.) Then it ended.', ['He said "No."', "She left (early.)", "Then it ended."]),
-        ("Dr. Who met J. R. Jones vs. Smith, e.g. Tuesday.", ["Dr. Who met J. R. Jones vs. Smith, e.g. Tuesday."]),
+        ('He said "No." She left (early.) End.', ['He said "No."', "She left (early.)", "End."]),
+        ("Dr. Who met J. R. Jones, e.g. Tuesday.", ["Dr. Who met J. R. Jones, e.g. Tuesday."]),
         ("It costs 3.5 dollars. 12 were sold.", ["It costs 3.5 dollars.", "12 were sold."]),
         ("no end. lower case goes on", ["no end. lower case goes on"]),
         ("\u4eca\u65e5\u3002\u660e\u65e5\u3002", ["\u4eca\u65e5\u3002", "\u660e\u65e5\u3002"]),

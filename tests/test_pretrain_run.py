@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import checkpoints, cli, train
+from spanbert_ext.pretrain import checkpoints, cli, report, train
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.recipes import Options
 
@@ -75,6 +75,17 @@ def test_unigram_entropy_by_hand():
     assert unigram_cross_entropy(counts, np.array([3, 0, 0, 1])) == pytest.approx(expected)
 
 
+def test_unigram_counts_leave_out_special_tokens(finished):
+    from datasets import Dataset
+
+    from spanbert_ext.pretrain.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(str(finished))
+    rows = [[2, 7, 7, 4, 3], [2, 9, 3]]  # [CLS] ... [SEP], a [MASK] that stood in the text
+    counts = report.unigram_counts(Dataset.from_dict({"input_ids": rows}), tokenizer)
+    assert counts.sum() == 3 and counts[7] == 2 and counts[9] == 1
+
+
 def test_evaluation_weighs_tokens_not_batches(finished, corpus):
     """T15: the reported loss equals one over all held-out blocks at once."""
     import torch
@@ -110,11 +121,14 @@ def test_picture_and_table(finished, corpus, tmp_path, capsys):
     assert list((finished / "tensorboard").glob("events.*"))
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
-    assert cli.main(["--output", str(copy), "--resume", "--samples", "3"]) == 0  # nothing left but to report
+    assert cli.main(["--output", str(copy), "--resume", "--samples", "5"]) == 0  # nothing left but to report
     printed = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(printed) if "masked span" in line)
-    table = [line.split(" | ") for line in printed[start + 2 : start + 5]]
-    assert all(len(row) == 5 and row[1].strip() and row[2].strip() and row[3].strip() for row in table)
+    width = report.CELL + 3  # columns are separated by " | "
+    table = list(itertools.takewhile(bool, printed[start + 2 :]))
+    assert 2 <= len(table) <= 5
+    for line in table:
+        assert all(line[column * width :][: report.CELL].strip() for column in range(1, 5)), line
     assert any(line.split()[:2] == ["unigram", "entropy"] for line in printed)
     assert read_metrics(copy)["eval_mlm_loss"] == read_metrics(finished)["eval_mlm_loss"]
 

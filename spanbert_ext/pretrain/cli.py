@@ -22,9 +22,9 @@ from spanbert_ext.pretrain.recipes import (
     load_options,
 )
 
-DESCRIPTION = """Pre-trains SpanBERT (Joshi et al., TACL 2020): masks spans of words, predicts them by a masked
-language model and by the span-boundary objective (SBO). Without any option it trains a small model on the
-English that the Python interpreter carries, in minutes on a CPU, and shows what it learned."""
+DESCRIPTION = """Pre-trains SpanBERT (Joshi et al., TACL 2020): masks spans of words, predicts them by a
+masked language model and by the span-boundary objective (SBO). Without any option it trains a small model
+on the English that the Python interpreter carries, in minutes on a CPU, and shows what it learned."""
 
 EXAMPLES = """examples:
   spanbert-pretrain                                   the demo: everything built in
@@ -33,8 +33,8 @@ EXAMPLES = """examples:
   spanbert-pretrain --corpus notes.txt --no-sbo --masking tokens     BERT on single sequences, to compare
   spanbert-pretrain --output spanbert-out --resume    go on after an interruption
 
-The output folder holds the model with its tokenizer (AutoModel and its kin load it), metrics.json, losses.png,
-run.json, and the folders checkpoints, tensorboard (tensorboard --logdir OUTPUT) and tokenizer.
+The output folder holds the model with its tokenizer (AutoModel and its kin load it), metrics.json,
+losses.png, run.json, and the folders checkpoints, tensorboard (tensorboard --logdir OUTPUT) and tokenizer.
 """
 
 

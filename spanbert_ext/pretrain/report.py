@@ -18,13 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 CELL = 26  # characters of a table's column
 
 
-def unigram_counts(blocks: Dataset, vocab_size: int) -> np.ndarray:
-    """int64 [V]: how often each id stands in `blocks`, without each block's first and last token ([CLS],
-    [SEP])."""
-    counts = np.zeros(vocab_size, dtype=np.int64)
+def unigram_counts(blocks: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """int64 [V]: how often each id stands in `blocks`, but 0 for the special ones, which are never masked."""
+    counts = np.zeros(len(tokenizer), dtype=np.int64)
     for batch in blocks.with_format("numpy").iter(1024):
-        ids = np.concatenate([row[1:-1] for row in batch["input_ids"]])
-        counts += np.bincount(ids, minlength=vocab_size)
+        counts += np.bincount(np.concatenate(list(batch["input_ids"])), minlength=len(tokenizer))
+    counts[[getattr(tokenizer, f"{kind}_token_id") for kind in ("cls", "sep", "pad", "mask")]] = 0
     return counts
 
 
@@ -108,51 +107,51 @@ def _clip(text: str, left: bool = False) -> str:
     return text.rjust(CELL) if left else text.ljust(CELL)
 
 
+def _runs(positions: list[int]) -> list[list[int]]:
+    """Slots of each maximal run of consecutive positions; `positions` ascend and are padded with -1."""
+    runs: list[list[int]] = []
+    for slot, position in enumerate(positions):
+        if position < 0:
+            break
+        if runs and positions[runs[-1][-1]] == position - 1:
+            runs[-1].append(slot)
+        else:
+            runs.append([slot])
+    return runs
+
+
 @torch.no_grad()
 def span_table(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: dict[str, Tensor], rows: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: dict[str, Tensor],
+    samples: int,
+    sbo: bool = True,
 ) -> str:
-    """A table of the first `rows` masked spans of the held-out `batch` (the collator's) that SBO predicts
-    too: the text around them, what stood there, and what each head puts there. Without SBO, its column is
-    empty."""
-    was_training = model.training
+    """One masked span a row of `batch` (from the collator), at most `samples`: the text around it, what stood
+    there, and what each head fills in. With `sbo` the first span that the SBO predicts too, else that column
+    is empty."""
     outputs = model.eval()(**{name: value.to(model.device) for name, value in batch.items()})
-    model.train(was_training)
     original = torch.where(batch["labels"] >= 0, batch["labels"], batch["input_ids"])  # [B, L]
-    lines = []
-    for row, positions in enumerate(batch["masked_positions"].tolist()):
-        ends = batch["attention_mask"][row].sum().item() - 1  # position of [SEP]
-        slots = [slot for slot, position in enumerate(positions) if position >= 0]
-        spans: list[list[int]] = []  # slots of each maximal run of masked positions
-        for slot in slots:
-            if spans and positions[spans[-1][-1]] == positions[slot] - 1:
-                spans[-1].append(slot)
-            else:
-                spans.append([slot])
-        for span in spans:
-            if "left_boundary" in batch and batch["left_boundary"][row, span[0]] < 0:
-                continue
-            first, last = positions[span[0]], positions[span[-1]]
-            mlm = tokenizer.decode(outputs["mlm_prediction"][row, span].tolist())
-            sbo = tokenizer.decode([i for i in outputs["sbo_prediction"][row, span].tolist() if i >= 0])
-            lines.append(
-                " | ".join(
-                    (
-                        _clip(tokenizer.decode(original[row, 1:first].tolist()[-CELL:]), left=True),
-                        _clip(tokenizer.decode(original[row, first : last + 1].tolist())),
-                        _clip(mlm),
-                        _clip(sbo),
-                        _clip(tokenizer.decode(original[row, last + 1 : ends].tolist()[:CELL])).rstrip(),
-                    )
-                )
-            )
-            if len(lines) == rows:
-                break
-        if len(lines) == rows:
-            break
     titles = ("text before", "masked span", "MLM head", "SBO head", "text after")
-    header = " | ".join(title.rjust(CELL) if title == titles[0] else title.ljust(CELL) for title in titles)
-    return "\n".join((header.rstrip(), "-+-".join(["-" * CELL] * 5), *lines))
+    lines = [" | ".join(map(_clip, titles)).rstrip(), "-+-".join(["-" * CELL] * 5)]
+    for row, positions in enumerate(batch["masked_positions"].tolist()):
+        runs = [run for run in _runs(positions) if not sbo or batch["left_boundary"][row, run[0]] >= 0]
+        if not runs or len(lines) == samples + 2:
+            continue
+        run = runs[0]
+        first, last = positions[run[0]], positions[run[-1]]
+        end = int(batch["attention_mask"][row].sum()) - 1  # of [SEP]
+        sbo_ids = outputs["sbo_prediction"][row, run].tolist() if sbo else []
+        cells = (
+            tokenizer.decode(original[row, 1:first].tolist()),
+            tokenizer.decode(original[row, first : last + 1].tolist()),
+            tokenizer.decode(outputs["mlm_prediction"][row, run].tolist()),
+            tokenizer.decode([i for i in sbo_ids if i >= 0]),  # none past the last position slot
+            tokenizer.decode(original[row, last + 1 : end].tolist()),
+        )
+        lines.append(" | ".join((_clip(cells[0], left=True), *map(_clip, cells[1:]))).rstrip())
+    return "\n".join(lines)
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -168,7 +167,8 @@ def summary(metrics: dict[str, Any]) -> str:
                 f"  {head.upper()} head          {loss:6.3f}   {abs(loss - entropy):.3f} {side} the entropy;"
                 f" {accuracy:.1%} of tokens right"
             )
-    lines.append(f"Trained on {metrics['tokens_per_second']:,.0f} tokens a second.")
+    if "tokens_per_second" in metrics:
+        lines.append(f"Trained on {metrics['tokens_per_second']:,.0f} tokens a second.")
     return "\n".join(lines)
 
 

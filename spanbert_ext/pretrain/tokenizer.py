@@ -19,8 +19,9 @@ class TokenizerError(ValueError):
 
 
 def train_tokenizer(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A cased WordPiece vocabulary of `vocab_size` pieces (fewer when the text has no more), BERT's five special
-    tokens first. The same text gives the same vocabulary.
+    """A cased WordPiece vocabulary of `vocab_size` pieces, fewer when the text has no more.
+
+    BERT's five special tokens come first. The same text gives the same vocabulary.
 
     texts: called twice. The trainer numbers characters in the order of a hash table, and breaks ties by these
     numbers; so a first pass finds the characters, and the second is given them in a fixed order.
@@ -32,7 +33,7 @@ def train_tokenizer(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreT
     fixed = (*SPECIAL_TOKENS, *characters)
     if vocab_size < len(fixed):
         raise TokenizerError(
-            f"--vocab-size is {vocab_size}, but special tokens and the characters of the corpus are {len(fixed)}"
+            f"--vocab-size is {vocab_size}, but special tokens and the corpus' characters are {len(fixed)}"
         )
     return BertTokenizerFast(vocab=_train(texts(), vocab_size, fixed), do_lower_case=False)
 

@@ -16,8 +16,6 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
-    AutoConfig,
-    BertConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -31,7 +29,7 @@ from transformers.integrations import TensorBoardCallback
 
 from spanbert_ext.callbacks import SpanMaskingCallback
 from spanbert_ext.collator import DataCollatorForSpanMasking
-from spanbert_ext.modeling import SpanBertForPreTraining, span_metrics
+from spanbert_ext.modeling import span_metrics
 from spanbert_ext.pretrain.blocks import build_blocks
 from spanbert_ext.pretrain.checkpoints import (
     CHECKPOINTS,
@@ -45,6 +43,7 @@ from spanbert_ext.pretrain.checkpoints import (
     prepare_output,
 )
 from spanbert_ext.pretrain.corpus import CorpusError, load_documents, split_documents
+from spanbert_ext.pretrain.models import build_model
 from spanbert_ext.pretrain.recipes import (
     MASKING_SCHEMES,
     MODELS,
@@ -162,57 +161,6 @@ class SpanTrainer(Trainer):
         return metrics
 
 
-def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray) -> PreTrainedModel:
-    """A fresh BERT of a preset's size, or the checkpoint in a folder or on the hub. Raises `OptionError`.
-
-    counts: [V] training tokens by id; a fresh model's output biases start at their log frequencies, which
-    saves the steps that would only learn these."""
-    if options.model in MODELS:
-        size = MODELS[options.model]
-        _check_positions(options, BertConfig(**size))
-        config = BertConfig(
-            **size,
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            hidden_dropout_prob=options.dropout,
-            attention_probs_dropout_prob=options.dropout,
-        )
-        model = SpanBertForPreTraining(config)
-        log_frequency = np.log((counts + 0.5) / (counts + 0.5).sum())
-        for bias in (model.get_output_embeddings().bias, model.sbo.bias):
-            bias.data.copy_(torch.from_numpy(log_frequency))
-        return model
-    path = Path(options.model).expanduser()
-    name = str(path) if path.is_dir() else options.model
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except Exception as error:  # missing files, no network, unknown type
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OptionError(
-            f"--model {options.model!r} is neither one of {', '.join(MODELS)} nor a loadable checkpoint:"
-            f" {reason}"
-        ) from error
-    _check_positions(options, config)
-    model = SpanBertForPreTraining.from_pretrained(name)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > vocabulary:
-        raise OptionError(
-            f"--tokenizer has {len(tokenizer)} tokens but --model {options.model!r} has a vocabulary of"
-            f" {vocabulary}"
-        )
-    return model
-
-
-def _check_positions(options: Options, config: Any) -> None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= config.pad_token_id + 1  # these number their positions from the padding id on
-    if positions and options.block_size > positions:
-        raise OptionError(
-            f"--block-size is {options.block_size} but --model {options.model!r} has {positions} positions"
-        )
-
-
 def training_arguments(options: Options, folder: Path) -> TrainingArguments:
     """The run's recipe in Trainer's terms: AdamW, linear warm-up and decay, decoupled weight decay,
     clipping."""
@@ -292,7 +240,7 @@ def run(options: Options) -> dict[str, Any]:
     prepare_output(folder, resume=options.resume, overwrite=options.overwrite)
     set_seed(options.seed)
     tokenizer, train, held_out, facts = load_data(options, folder)
-    counts = unigram_counts(train, len(tokenizer))
+    counts = unigram_counts(train, tokenizer)
     model = build_model(options, tokenizer, counts)
     if options.resume:
         _, begun = load_options(folder / RUN_FILE, {})
@@ -331,20 +279,23 @@ def run(options: Options) -> dict[str, Any]:
     if stop.signal_number is not None and trainer.state.global_step < options.max_steps:
         raise Interrupted(stop.signal_number)
     facts["steps"] = trainer.state.global_step
-    facts["train_seconds"] = round(seconds, 1)
-    facts["tokens_per_second"] = round(trainer.tokens_seen / seconds, 1)
+    if trainer.tokens_seen:  # nothing when a finished run is resumed
+        facts["train_seconds"] = round(seconds, 1)
+        facts["tokens_per_second"] = round(trainer.tokens_seen / seconds, 1)
 
     trainer.save_model(str(folder))
-    evaluation = trainer.evaluate()
-    held_out_counts = unigram_counts(held_out, len(tokenizer))
+    history = trainer.state.log_history
+    evaluations = [log for log in history if "eval_mlm_loss" in log and log["step"] == options.max_steps]
+    evaluation = evaluations[-1] if evaluations else trainer.evaluate()
+    held_out_counts = unigram_counts(held_out, tokenizer)
     metrics = build_metrics(evaluation, held_out_counts, counts, options, facts)
     write_metrics(metrics, folder / METRICS_FILE)
-    plot_losses(trainer.state.log_history, metrics["unigram_entropy"], folder / PLOT_FILE)
+    plot_losses(history, metrics["unigram_entropy"], folder / PLOT_FILE)
     if options.samples:
-        rows = [held_out[i] for i in range(min(len(held_out), options.samples))]
-        print(
-            "\nMasked spans of held-out text:\n"
-            + span_table(model, tokenizer, collator(rows), options.samples)
-        )
+        # from all over the held-out text; twice as many blocks, because some have no span with two neighbours
+        spread = np.linspace(0, len(held_out) - 1, min(len(held_out), 2 * options.samples)).astype(int)
+        rows = [held_out[int(i)] for i in np.random.default_rng(options.seed).permutation(spread)]
+        table = span_table(model, tokenizer, collator(rows), options.samples, options.sbo)
+        print(f"\nMasked spans of held-out text:\n{table}")
     print("\n" + summary(metrics) + f"\n\nCheckpoint, {METRICS_FILE}, {PLOT_FILE}: {folder}")
     return metrics
