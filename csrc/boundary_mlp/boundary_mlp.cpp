@@ -1,25 +1,20 @@
 #include "boundary_mlp/boundary_mlp.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "boundary_mlp/boundary_layers.h"
 #include "boundary_mlp/boundary_rows.h"
+#include "common/dtypes.h"
+#include "common/plain_dispatch.h"
 
 namespace spanbert_ext {
 namespace {
 
 using at::ScalarType;
 using at::Tensor;
-
-// Inside the operator neither autograd nor autocast may see the ATen calls.
-struct PlainDispatch {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::DispatchKey::AutocastCPU};
-};
 
 struct Precision {
   ScalarType compute;     // z1, z2 are stored in it
@@ -28,16 +23,8 @@ struct Precision {
 };
 
 Precision precision(const Tensor& x, ScalarType compute) {
-  TORCH_CHECK_TYPE(
-      compute == at::kDouble || compute == at::kFloat || compute == at::kBFloat16 || compute == at::kHalf,
-      "boundary_mlp: compute_dtype is ", compute, "; expected float64, float32, bfloat16 or float16");
-  TORCH_CHECK_TYPE((compute == at::kDouble) == (x.scalar_type() == at::kDouble), "boundary_mlp: x has dtype ",
-                   x.scalar_type(), " with compute_dtype ", compute,
-                   "; expected both or neither to be float64");
-  // float16 GEMMs run on no fast path of the CPU; float32 is faster and rounds less.
-  return {.compute = compute,
-          .gemm = compute == at::kHalf ? at::kFloat : compute,
-          .accumulate = compute == at::kDouble ? at::kDouble : at::kFloat};
+  check_compute_dtype("boundary_mlp", "x", x.scalar_type(), compute);
+  return {.compute = compute, .gemm = cpu_gemm_dtype(compute), .accumulate = accumulation_dtype(compute)};
 }
 
 // out = a @ b; out may be narrower than the product (float16).
@@ -47,6 +34,24 @@ void multiply(const Tensor& a, const Tensor& b, Tensor out) {
   } else {
     out.copy_(at::mm(a, b));
   }
+}
+
+void check_vectors(const BoundarySizes& sizes, const Tensor& bias1, const Tensor& norm1_weight,
+                   const Tensor& norm1_bias, const Tensor& bias2, const Tensor& norm2_weight,
+                   const Tensor& norm2_bias) {
+  check_tensor("bias1", bias1, {sizes.inner}, "[E]");
+  check_tensor("norm1_weight", norm1_weight, {sizes.inner}, "[E]");
+  check_tensor("norm1_bias", norm1_bias, {sizes.inner}, "[E]");
+  check_tensor("bias2", bias2, {sizes.outer}, "[D]");
+  check_tensor("norm2_weight", norm2_weight, {sizes.outer}, "[D]");
+  check_tensor("norm2_bias", norm2_bias, {sizes.outer}, "[D]");
+}
+
+void check_saved(const char* name, const Tensor& saved, at::IntArrayRef sizes, const char* dimensions,
+                 ScalarType dtype) {
+  check_tensor(name, saved, sizes, dimensions);
+  TORCH_CHECK_TYPE(saved.scalar_type() == dtype, "boundary_mlp: ", name, " has dtype ", saved.scalar_type(),
+                   ", expected ", dtype);
 }
 
 Layer make_layer(ScalarType weight_dtype, ScalarType accumulate, const Tensor& weight, const Tensor& bias,
@@ -141,12 +146,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> boundary_mlp_cpu(
   const BoundarySizes sizes =
       check_inputs(x, masked_positions, left_boundary, right_boundary, positions, weight1, weight2);
   const auto [compute, gemm, accumulate] = precision(x, compute_dtype);
-  check_tensor("bias1", bias1, {sizes.inner}, "[E]");
-  check_tensor("norm1_weight", norm1_weight, {sizes.inner}, "[E]");
-  check_tensor("norm1_bias", norm1_bias, {sizes.inner}, "[E]");
-  check_tensor("bias2", bias2, {sizes.outer}, "[D]");
-  check_tensor("norm2_weight", norm2_weight, {sizes.outer}, "[D]");
-  check_tensor("norm2_bias", norm2_bias, {sizes.outer}, "[D]");
+  check_vectors(sizes, bias1, norm1_weight, norm1_bias, bias2, norm2_weight, norm2_bias);
   const BoundaryRows rows = live_rows(masked_positions, left_boundary, right_boundary, sizes);
   const int64_t total = sizes.batch * sizes.targets, live = rows.size();
 
@@ -158,7 +158,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> boundary_mlp_cpu(
   z2.narrow(0, live, total - live).zero_();
   if (live == 0) return {y, z1, z2, statistics};
 
-  const Tensor x_rows = x.contiguous().view({-1, sizes.hidden}), y_rows = y.view({total, sizes.outer});
+  const Tensor x_rows = x.contiguous().view({sizes.batch * sizes.length, sizes.hidden}),
+               y_rows = y.view({total, sizes.outer});
   const Layer layer1 = make_layer(accumulate, accumulate, weight1, bias1, norm1_weight, norm1_bias, 0);
   const Layer layer2 = make_layer(gemm, accumulate, weight2, bias2, norm2_weight, norm2_bias, 2);
   const LinearParts parts = first_linear(x_rows, positions, rows, layer1.weight);
@@ -188,10 +189,11 @@ BoundaryGradients boundary_mlp_backward_cpu(
       check_inputs(x, masked_positions, left_boundary, right_boundary, positions, weight1, weight2);
   const auto [compute, gemm, accumulate] = precision(x, compute_dtype);
   const int64_t total = sizes.batch * sizes.targets;
-  check_tensor("grad_y", grad_y, {sizes.batch, sizes.targets, sizes.outer}, "[B, K, D]");
-  check_tensor("z1", z1, {total, sizes.inner}, "[B*K, E]");
-  check_tensor("z2", z2, {total, sizes.outer}, "[B*K, D]");
-  check_tensor("statistics", statistics, {total, 4}, "[B*K, 4]");
+  check_vectors(sizes, bias1, norm1_weight, norm1_bias, bias2, norm2_weight, norm2_bias);
+  check_saved("grad_y", grad_y, {sizes.batch, sizes.targets, sizes.outer}, "[B, K, D]", x.scalar_type());
+  check_saved("z1", z1, {total, sizes.inner}, "[B*K, E]", compute);
+  check_saved("z2", z2, {total, sizes.outer}, "[B*K, D]", compute);
+  check_saved("statistics", statistics, {total, 4}, "[B*K, 4]", accumulate);
   const BoundaryRows rows = live_rows(masked_positions, left_boundary, right_boundary, sizes);
   const int64_t live = rows.size();
 
@@ -230,10 +232,13 @@ BoundaryGradients boundary_mlp_backward_cpu(
       add(rows_of(grad_z1), rows_of(grad_parts.by_slot, rows.slot.data() + first), count, sizes.inner);
     }
     if (need_parameters) {
-      first_linear_backward_parameters(grad_parts, x.contiguous().view({-1, sizes.hidden}), positions, rows,
-                                       layer1.weight, grad_positions, grad_weight1);
+      first_linear_backward_parameters(grad_parts,
+                                       x.contiguous().view({sizes.batch * sizes.length, sizes.hidden}),
+                                       positions, rows, layer1.weight, grad_positions, grad_weight1);
     }
-    if (need_x) first_linear_backward_x(grad_parts, rows, layer1.weight, grad_x.view({-1, sizes.hidden}));
+    if (need_x)
+      first_linear_backward_x(grad_parts, rows, layer1.weight,
+                              grad_x.view({sizes.batch * sizes.length, sizes.hidden}));
   }
   const auto gradient = [&](const Tensor& sum, const Tensor& parameter) {
     return need_parameters ? sum.to(parameter.scalar_type()) : at::empty({0}, parameter.options());

@@ -2,19 +2,14 @@
 
 #include <c10/util/Exception.h>
 
+#include "common/dtypes.h"
+
 namespace spanbert_ext {
 namespace {
 
 void check_dim(const char* name, const at::Tensor& tensor, int64_t dim, const char* dimensions) {
   TORCH_CHECK_VALUE(tensor.dim() == dim, "boundary_mlp: ", name, " has shape ", tensor.sizes(), "; expected ",
                     dimensions);
-}
-
-void check_float(const char* name, const at::Tensor& tensor) {
-  const auto type = tensor.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kDouble || type == at::kFloat || type == at::kBFloat16 || type == at::kHalf,
-                   "boundary_mlp: ", name, " has dtype ", type,
-                   "; expected float64, float32, bfloat16 or float16");
 }
 
 at::Tensor index_tensor(const char* name, const at::Tensor& tensor, const BoundarySizes& sizes) {
@@ -31,7 +26,7 @@ at::Tensor index_tensor(const char* name, const at::Tensor& tensor, const Bounda
 
 void check_tensor(const char* name, const at::Tensor& tensor, at::IntArrayRef expected,
                   const char* dimensions) {
-  check_float(name, tensor);
+  check_float("boundary_mlp", name, tensor.scalar_type());
   TORCH_CHECK_VALUE(tensor.sizes() == expected, "boundary_mlp: ", name, " has shape ", tensor.sizes(),
                     "; expected ", dimensions, " = ", expected);
 }
@@ -53,8 +48,8 @@ BoundarySizes check_inputs(const at::Tensor& x, const at::Tensor& masked_positio
                             .position_columns = positions.size(1),
                             .inner = weight1.size(0),
                             .outer = weight2.size(0)};
-  check_float("x", x);
-  check_float("positions", positions);
+  check_float("boundary_mlp", "x", x.scalar_type());
+  check_float("boundary_mlp", "positions", positions.scalar_type());
   check_tensor("weight1", weight1, {sizes.inner, 2 * sizes.hidden + sizes.position_columns}, "[E, 2H+P]");
   check_tensor("weight2", weight2, {sizes.outer, sizes.inner}, "[D, E]");
   index_tensor("masked_positions", masked_positions, sizes);

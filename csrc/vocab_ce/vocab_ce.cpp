@@ -9,10 +9,12 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "common/cpu_capability.h"
+#include "common/dtypes.h"
 #include "common/plain_dispatch.h"
 #include "vocab_ce/vocab_ce_kernel.h"
 
@@ -120,7 +122,8 @@ class VocabCe {
       }
     });
 
-    log_sum_exp_.assign(columns, 0);
+    // Padding columns: exp(logit - infinity) is 0 for any bias.
+    log_sum_exp_.assign(columns, std::numeric_limits<acc_t>::infinity());
     coefficient_.assign(columns, 0);
     target_.assign(columns, 0);
     target_logit_.assign(columns, 0);
@@ -218,9 +221,9 @@ std::vector<std::vector<int64_t>> live_rows(const at::Tensor& targets, at::IntAr
 // float16 gradients are kept in units of the largest row weight: divided by the number of rows, most of them
 // would round to zero. A power of two, so that multiplying by it is exact. The other dtypes have float32's
 // exponents.
-double gradient_unit(const at::Tensor& row_weight, at::ScalarType compute_dtype) {
+double gradient_unit(const at::Tensor& row_weight, const at::Tensor& targets, at::ScalarType compute_dtype) {
   if (compute_dtype != at::kHalf || row_weight.numel() == 0) return 1;
-  const double largest = row_weight.abs().max().item<double>();
+  const double largest = row_weight.masked_fill(targets < 0, 0).abs().max().item<double>();
   return largest > 0 && std::isfinite(largest) ? std::exp2(std::ceil(std::log2(largest))) : 1;
 }
 
@@ -250,19 +253,18 @@ VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
   const PlainDispatch plain;
   check_vocab_ce(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing);
   need_db = need_db && bias.has_value();
-  const double grad_unit = gradient_unit(row_weight, compute_dtype);
-  const auto call = [&]<typename T, typename acc_t>(const at::Tensor& rows, const at::Tensor& matrix) {
-    return run<T, acc_t>(rows, matrix, bias, first_rows, targets, row_weight, label_smoothing, grad_unit,
+  const double grad_unit = gradient_unit(row_weight, targets, compute_dtype);
+  const auto call = [&]<typename T, typename acc_t>() {
+    return run<T, acc_t>(h, weight, bias, first_rows, targets, row_weight, label_smoothing, grad_unit,
                          need_dh, need_dw, need_db);
   };
-  switch (compute_dtype) {
+  switch (cpu_gemm_dtype(compute_dtype)) {
     case at::kDouble:
-      return call.template operator()<double, double>(h, weight);
+      return call.template operator()<double, double>();
     case at::kBFloat16:
-      return call.template operator()<c10::BFloat16, float>(h, weight);
-    // float16 too: its GEMMs are slower on CPUs than float32's.
+      return call.template operator()<c10::BFloat16, float>();
     default:
-      return call.template operator()<float, float>(h, weight);
+      return call.template operator()<float, float>();
   }
 }
 

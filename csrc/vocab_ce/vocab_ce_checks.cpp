@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "common/dtypes.h"
 #include "vocab_ce/vocab_ce.h"
 
 namespace spanbert_ext {
@@ -12,14 +13,8 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                     ", expected [V, D] with V > 0");
   TORCH_CHECK_VALUE(weight.size(1) == h.size(1), "vocab_ce: weight has shape ", weight.sizes(),
                     " and h has shape ", h.sizes(), ", expected the same D (last dimension) in both");
-  for (const at::Tensor* t : {&h, &weight}) {
-    TORCH_CHECK_TYPE(at::isFloatingType(t->scalar_type()), "vocab_ce: h and weight have dtypes ",
-                     h.scalar_type(), " and ", weight.scalar_type(), ", expected floating point");
-  }
-  TORCH_CHECK_TYPE(compute_dtype == at::kFloat || compute_dtype == at::kDouble ||
-                       compute_dtype == at::kBFloat16 || compute_dtype == at::kHalf,
-                   "vocab_ce: compute_dtype is ", compute_dtype,
-                   ", expected float64, float32, bfloat16 or float16");
+  check_compute_dtype("vocab_ce", "h", h.scalar_type(), compute_dtype);
+  check_float("vocab_ce", "weight", weight.scalar_type());
   TORCH_CHECK_VALUE(!first_rows.empty() && first_rows[0] == 0, "vocab_ce: first_rows is ", first_rows,
                     ", expected the first row of each block, starting with 0");
   for (size_t g = 0; g < first_rows.size(); ++g) {
@@ -32,8 +27,7 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                           bias->size(1) == weight.size(0),
                       "vocab_ce: bias has shape ", bias->sizes(), ", expected [", first_rows.size(), ", ",
                       weight.size(0), "]: one row of V per entry of first_rows");
-    TORCH_CHECK_TYPE(at::isFloatingType(bias->scalar_type()), "vocab_ce: bias has dtype ",
-                     bias->scalar_type(), ", expected floating point");
+    check_float("vocab_ce", "bias", bias->scalar_type());
   }
   TORCH_CHECK_VALUE(targets.dim() == 1 && targets.size(0) == h.size(0), "vocab_ce: targets has shape ",
                     targets.sizes(), ", expected [", h.size(0), "], one id per row of h");
@@ -42,10 +36,9 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
   TORCH_CHECK_VALUE(row_weight.dim() == 1 && row_weight.size(0) == h.size(0),
                     "vocab_ce: row_weight has shape ", row_weight.sizes(), ", expected [", h.size(0),
                     "], one weight per row of h");
-  TORCH_CHECK_TYPE(row_weight.scalar_type() == (compute_dtype == at::kDouble ? at::kDouble : at::kFloat),
-                   "vocab_ce: row_weight has dtype ", row_weight.scalar_type(), ", expected ",
-                   compute_dtype == at::kDouble ? at::kDouble : at::kFloat, " when computing in ",
-                   compute_dtype);
+  const at::ScalarType accumulate = accumulation_dtype(compute_dtype);
+  TORCH_CHECK_TYPE(row_weight.scalar_type() == accumulate, "vocab_ce: row_weight has dtype ",
+                   row_weight.scalar_type(), ", expected ", accumulate, " when computing in ", compute_dtype);
   TORCH_CHECK_VALUE(label_smoothing >= 0.0 && label_smoothing < 1.0, "vocab_ce: label_smoothing is ",
                     label_smoothing, ", expected 0 <= label_smoothing < 1");
   for (const at::Tensor* t : {&weight, &targets, &row_weight}) {

@@ -36,7 +36,7 @@ void column_statistics(const T* logits, const acc_t* bias, int64_t v_begin, int6
   using Vec = Vectorized<acc_t>;
   static_assert(kColumnMultiple % (2 * Vec::size()) == 0);
   for (int64_t c = 0; c < columns; ++c) {
-    out.maximum[c] = -std::numeric_limits<acc_t>::infinity();
+    out.maximum[c] = std::numeric_limits<acc_t>::lowest();
     out.sum_exp[c] = 0;
     out.best_tile[c] = v_begin;
     if (out.sum != nullptr) out.sum[c] = 0;
@@ -52,8 +52,8 @@ void column_statistics(const T* logits, const acc_t* bias, int64_t v_begin, int6
         maximum = at::vec::maximum(maximum, x);
         total = total + x;
       }
-      // The first tile meets before = -inf, where exp(before - maximum) is 0; in a column of -inf it is NaN,
-      // as in torch's softmax.
+      // Both finite, also where every logit so far is -inf: a column of nothing else ends in log(0) - (-inf)
+      // = NaN.
       Vec sum_exp = load(out.sum_exp + c) * (before - maximum).exp();
       for (int64_t v = v0; v < v1; ++v) {
         sum_exp = sum_exp + (load(logits + v * columns + c) + Vec(bias_at(bias, v)) - maximum).exp();

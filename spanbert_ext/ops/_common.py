@@ -31,13 +31,14 @@ def compute_dtype(op: str, x: Tensor, parameters: dict[str, Tensor | None]) -> t
     Raises:
         TypeError: x is not a supported floating dtype, or a parameter has another dtype and autocast is off.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
     if x.dtype not in _COMPUTE_DTYPES:
         raise TypeError(
             f"{op}: input has dtype {x.dtype}, expected one of {', '.join(map(str, _COMPUTE_DTYPES))}"
         )
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
     for name, parameter in parameters.items():
         if parameter is not None and parameter.dtype != x.dtype:
             raise TypeError(
@@ -50,6 +51,13 @@ def compute_dtype(op: str, x: Tensor, parameters: dict[str, Tensor | None]) -> t
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, float32 for everything else: the dtype of sums, losses and row weights."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_devices(op: str, input_name: str, x: Tensor, **others: Tensor | None) -> None:
+    """Raises ValueError when a tensor lies on another device than x."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != x.device:
+            raise ValueError(f"{op}: {name} is on {tensor.device}, expected {x.device} as {input_name}")
 
 
 def require_kernels(op: str, x: Tensor) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import Impl, accumulation_dtype, compute_dtype, require_kernels, use_reference
+from spanbert_ext.ops._common import (
+    Impl,
+    accumulation_dtype,
+    check_devices,
+    compute_dtype,
+    require_kernels,
+    use_reference,
+)
 
 
 def boundary_mlp(
@@ -72,9 +79,7 @@ def boundary_mlp(
         "right_boundary": right_boundary,
     }
     dtype = compute_dtype("boundary_mlp", x, parameters)
-    for name, tensor in (indices | parameters).items():
-        if tensor.device != x.device:
-            raise ValueError(f"boundary_mlp: {name} is on {tensor.device}, expected {x.device} as x")
+    check_devices("boundary_mlp", "x", x, **indices, **parameters)
     if use_reference(impl):
         from spanbert_ext import reference
 

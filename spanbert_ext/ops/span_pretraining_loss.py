@@ -74,6 +74,11 @@ def span_pretraining_loss(
         ValueError, IndexError, TypeError: naming the argument, what it was and what was expected.
     """
     _check(x, labels, masked_positions, left_boundary, right_boundary, boundary_rows)
+    for name, head_bias in (("bias", bias), ("sbo_bias", sbo_bias)):
+        if head_bias is not None and head_bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{name} has shape {list(head_bias.shape)}, expected [V] = {list(weight.shape[:1])}"
+            )
     batch, slots = masked_positions.shape
     acc = accumulation_dtype(compute_dtype("span_pretraining_loss", x, {}))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from spanbert_ext.ops._common import (
     Impl,
     accumulation_dtype,
+    check_devices,
     compute_dtype,
     may_read_values,
     require_kernels,
@@ -49,7 +50,7 @@ def vocab_ce(
         weight: [V, D] decoder matrix; another dtype than h's is allowed under autocast.
         bias: [G, V], one row per block, or None.
         targets: [N] int64 ids below V; a negative one means no loss, no gradient.
-        row_weight: [N] float32 (float64 for float64 h), e.g. 1/n for a mean.
+        row_weight: [N] float32 (float64 for float64 h), e.g. 1/n for a mean; it may require a gradient.
         first_rows: ascending first rows of the G blocks, beginning with 0.
         label_smoothing: share of the target's probability spread over the vocabulary, as in
             `torch.nn.functional.cross_entropy`; in [0, 1).
@@ -61,10 +62,11 @@ def vocab_ce(
     Raises:
         ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. On CUDA a target
             beyond V makes its loss NaN instead, unless SPANBERT_EXT_DEBUG=1.
-        RuntimeError: on double backward, which this operator does not have.
+        RuntimeError: on double backward, which this operator does not have (nor forward-mode differentiation).
     """
     dtype = compute_dtype("vocab_ce", h, {"weight": weight, "bias": bias})
-    _check_finite(h)
+    check_devices("vocab_ce", "h", h, weight=weight, bias=bias, targets=targets, row_weight=row_weight)
+    _check_finite(h, targets)
     if use_reference(impl):
         from spanbert_ext import reference
 
@@ -89,12 +91,14 @@ def vocab_ce(
     return VocabCEOutput(loss, nll, prediction)
 
 
-def _check_finite(h: Tensor) -> None:
+def _check_finite(h: Tensor, targets: Tensor) -> None:
     """SPANBERT_EXT_DEBUG=1 raises where NaN would otherwise pass into the loss, for a GradScaler to see."""
-    if os.environ.get("SPANBERT_EXT_DEBUG") == "1" and may_read_values(h) and not bool(h.isfinite().all()):
-        rows = (~h.isfinite().all(dim=1)).nonzero().flatten()
+    if os.environ.get("SPANBERT_EXT_DEBUG") != "1" or not may_read_values(h) or h.dim() != 2:
+        return
+    bad = (~h.isfinite().all(dim=1) & (targets >= 0)).nonzero().flatten()
+    if len(bad):
         raise ValueError(
-            f"vocab_ce: h has NaN or infinity in {len(rows)} of {len(h)} rows, first in row {rows[0]}"
+            f"vocab_ce: h has NaN or infinity in {len(bad)} of {len(h)} rows, first in row {bad[0]}"
         )
 
 
@@ -130,9 +134,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     _, nll, prediction, grad_unit, dh, dw, db = output
     ctx.mark_non_differentiable(nll, prediction, grad_unit, dh, dw, db)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(grad_unit, dh, dw, db)
-    need_dh, need_dw, need_db = inputs[8:11]
-    ctx.needed = (need_dh, need_dw, need_db and inputs[2] is not None)
+    ctx.save_for_backward(nll, grad_unit, dh, dw, db)
+    ctx.made = inputs[8:11]
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -141,16 +144,20 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
         raise RuntimeError(
             "vocab_ce has no double backward (create_graph=True); use impl='reference' for second derivatives"
         )
-    gradients: list[Tensor | None] = [None, None, None]
-    if grad_loss is not None:
-        grad_unit, *made = ctx.saved_tensors
-        scale = grad_loss * grad_unit
-        gradients = [
-            _scaled(gradient, scale) if needed else None
-            for gradient, needed in zip(made, ctx.needed, strict=True)
-        ]
-    grad_h, grad_weight, grad_bias = gradients
-    return grad_h, grad_weight, grad_bias, *[None] * 8
+    if grad_loss is None:
+        return (None,) * 11
+    nll, grad_unit, *gradients = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:3]
+    if any(want and not made for want, made in zip(wanted, ctx.made, strict=True)):
+        raise RuntimeError(
+            "vocab_ce: a gradient is wanted that forward was told not to make (need_dh, need_dw, need_db)"
+        )
+    scale = grad_loss * grad_unit
+    grad_h, grad_weight, grad_bias = (
+        _scaled(gradient, scale) if want else None for gradient, want in zip(gradients, wanted, strict=True)
+    )
+    grad_row_weight = grad_loss * nll if ctx.needs_input_grad[5] else None
+    return grad_h, grad_weight, grad_bias, None, None, grad_row_weight, *[None] * 5
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
@@ -161,10 +168,13 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     """
     if gradient.dtype != scale.dtype:
         return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+    kept = torch._C._autograd._get_current_graph_task_keep_graph()
     # Inside a dispatch mode somebody traces this backward, and the trace may run for a graph that is kept.
-    if torch._C._autograd._get_current_graph_task_keep_graph() or torch._C._len_torch_dispatch_stack() > 0:
-        return gradient * scale
-    return gradient.mul_(scale)
+    traced = torch._C._len_torch_dispatch_stack() > 0
+    batched = torch._C._functorch.is_legacy_batchedtensor(scale) or torch._C._functorch.is_batchedtensor(
+        scale
+    )
+    return gradient * scale if kept or traced or batched else gradient.mul_(scale)
 
 
 torch.library.register_autograd("spanbert_ext::vocab_ce", _backward, setup_context=_setup_context)

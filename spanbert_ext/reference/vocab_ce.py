@@ -41,4 +41,4 @@ def vocab_ce(
         label_smoothing=label_smoothing,
     )
     prediction = logits.argmax(dim=1).where(live, -1)
-    return VocabCEOutput((row_weight * nll).sum(), nll.detach(), prediction)
+    return VocabCEOutput((row_weight.where(live, 0) * nll).sum(), nll.detach(), prediction)
