@@ -48,9 +48,13 @@ class CMakeBuild(build_ext):
         cmake = find_tool("cmake")
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         target = ROOT if self.inplace else Path(self.build_lib).resolve()
-        subprocess.check_call([cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *configure])
-        subprocess.check_call([cmake, "--build", str(build), "--parallel", jobs])
-        subprocess.check_call([cmake, "--install", str(build), "--prefix", str(target)])
+        for command in (
+            [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *configure],
+            [cmake, "--build", str(build), "--parallel", jobs],
+            [cmake, "--install", str(build), "--prefix", str(target)],
+        ):
+            if subprocess.call(command) != 0:
+                raise SystemExit(f"building spanbert-ext failed, see above: {' '.join(command)}")
 
 
 # The extension has no sources: it makes setuptools run `build_ext` and tag the wheel for this platform.

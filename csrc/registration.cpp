@@ -2,29 +2,29 @@
 // spanbert_ext/ops/ holds, per operator, the public function, the fake kernel and the autograd formula.
 #include <torch/library.h>
 
+#include "boundary_mlp/boundary_mlp.h"
 #include "span_mask/span_mask.h"
 #include "vocab_ce/vocab_ce.h"
 
+// clang-format off: a schema is read as a line of arguments, not as wrapped string literals
 TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "span_mask(Tensor input_ids, Tensor kinds, Tensor random_ids, Tensor seed, Tensor epoch, *,"
-      " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int? vocab_size, int mask_token_id,"
-      " int pad_token_id, float ratio, float p, int max_words, int position_slots, float mask_share,"
-      " float random_share, bool replace_per_token, bool fill_after_candidates)"
-      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary,"
-      " Tensor right_boundary)");
+      " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int? vocab_size, int mask_token_id, int pad_token_id,"
+      " float ratio, float p, int max_words, int position_slots, float mask_share, float random_share,"
+      " bool replace_per_token, bool fill_after_candidates)"
+      " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary)");
   m.def(
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, float eps,"
-      " ScalarType compute_dtype) -> (Tensor y, Tensor z1, Tensor z2, Tensor statistics)");
+      " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, float eps, ScalarType compute_dtype)"
+      " -> (Tensor y, Tensor z1, Tensor z2, Tensor statistics)");
   m.def(
       "boundary_mlp_backward(Tensor grad_y, Tensor x, Tensor masked_positions, Tensor left_boundary,"
-      " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor norm2_weight, Tensor z1, Tensor z2, Tensor statistics, ScalarType "
-      "compute_dtype)"
-      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor "
-      "grad_norm1_weight,"
+      " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
+      " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, Tensor z1, Tensor z2, Tensor statistics,"
+      " ScalarType compute_dtype, bool need_x, bool need_parameters)"
+      " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor grad_norm1_weight,"
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
   m.def(
@@ -32,8 +32,11 @@ TORCH_LIBRARY(spanbert_ext, m) {
       " ScalarType compute_dtype, float label_smoothing, bool need_dh, bool need_dw, bool need_db)"
       " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh, Tensor dw, Tensor db)");
 }
+// clang-format on
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("span_mask", &spanbert_ext::span_mask_cpu);
+  m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cpu);
+  m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cpu);
   m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
 }

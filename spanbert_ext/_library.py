@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -43,20 +44,19 @@ def _check_versions(built: ModuleType, python: str, torch_version: str, torch_cu
 def _load() -> tuple[ModuleType, ModuleType]:
     """The build's facts and the library, which puts the operators into `torch.ops.spanbert_ext`."""
     try:
-        from spanbert_ext import _build_config
-    except ImportError as error:
+        config = import_module("spanbert_ext._build_config")
+    except ModuleNotFoundError as error:
         raise ImportError(
-            f"spanbert_ext's operators are not compiled in {Path(__file__).parent}."
+            f"spanbert_ext in {Path(__file__).parent} has no compiled operators."
             " Build them, in the source folder of spanbert-ext: pip install -e ."
-            " (Python started in the source folder takes the package from there, not the installed one.)"
+            " (Python started in that folder takes the package from there, not the installed one.)"
         ) from error
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    _check_versions(_build_config, python, torch.__version__, torch.version.cuda)
+    _check_versions(config, python, torch.__version__, torch.version.cuda)
     try:
-        from spanbert_ext import _C
+        return config, import_module("spanbert_ext._C")
     except ImportError as error:
         raise ImportError(f"spanbert_ext's operators do not load: {error}. {_REBUILD}") from error
-    return _build_config, _C
 
 
 _build_config, _C = _load()

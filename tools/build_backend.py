@@ -9,12 +9,16 @@ from __future__ import annotations
 from installed_torch import MINIMUM_TORCH, find_torch
 
 try:
-    from setuptools import build_meta
+    from setuptools import __version__, build_meta
     from setuptools.build_meta import *  # noqa: F403 (the hooks that stay as they are)
-except ModuleNotFoundError as error:
+except ModuleNotFoundError:
+    __version__ = "0"
+if (
+    int(__version__.partition(".")[0]) < 77
+):  # older ones do not read this pyproject.toml; isolation has a newer one
     raise SystemExit(
-        "a build without isolation needs the build tools: pip install setuptools cmake ninja pybind11"
-    ) from error
+        "A build without isolation needs the build tools: pip install 'setuptools>=77' cmake ninja pybind11"
+    )
 
 
 def _torch_requirement() -> list[str]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from spanbert_ext.ops._common import Impl, require_kernels, use_reference
-from spanbert_ext.reference.span_mask import span_mask as reference_span_mask
 
 
 class SpanMaskOutput(NamedTuple):
@@ -86,7 +85,7 @@ def span_mask(
         IndexError: an id or a candidate is out of range.
         RuntimeError: this build has no kernel for the device.
     """
-    reference = use_reference(impl)
+    plain = use_reference(impl)
     device = input_ids.device
     seed = _scalar_tensor(seed, "seed", device)
     epoch = _scalar_tensor(epoch, "epoch", device)
@@ -116,8 +115,10 @@ def span_mask(
         "replace_per_token": replace_per_token,
         "fill_after_candidates": fill_after_candidates,
     }
-    if reference:
-        masked = reference_span_mask(input_ids, kinds, random_ids, seed=seed, epoch=epoch, **options)
+    if plain:
+        from spanbert_ext import reference
+
+        masked = reference.span_mask(input_ids, kinds, random_ids, seed=seed, epoch=epoch, **options)
     else:
         require_kernels("span_mask", input_ids)
         masked = torch.ops.spanbert_ext.span_mask(input_ids, kinds, random_ids, seed, epoch, **options)

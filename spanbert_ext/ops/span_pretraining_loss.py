@@ -141,7 +141,8 @@ def _rows_at(x: Tensor, position: Tensor) -> Tensor:
     """x[b, position[b, k]]: [B, L, H], [B, K] -> [B, K, H]."""
     batch, length, width = x.shape
     first = torch.arange(batch, device=x.device)[:, None] * length
-    return x.reshape(-1, width).index_select(0, (first + position).flatten()).reshape(batch, -1, width)
+    rows = x.reshape(-1, width).index_select(0, (first + position).flatten())
+    return rows.reshape(*position.shape, width)
 
 
 def _stack_biases(bias: Tensor | None, sbo_bias: Tensor | None, weight: Tensor) -> Tensor | None:

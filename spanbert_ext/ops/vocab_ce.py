@@ -154,8 +154,17 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
-    """gradient * scale, multiplied in float32 at least: a loss scale of 65536 is beyond float16."""
-    return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+    """gradient * scale, multiplied in float32 at least: a loss scale of 65536 is beyond float16.
+
+    In place where this backward is the last one that can want the saved gradient: a second [V, D] buffer would be
+    the peak of the whole step.
+    """
+    if gradient.dtype != scale.dtype:
+        return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+    # Inside a dispatch mode somebody traces this backward, and the trace may run for a graph that is kept.
+    if torch._C._autograd._get_current_graph_task_keep_graph() or torch._C._len_torch_dispatch_stack() > 0:
+        return gradient * scale
+    return gradient.mul_(scale)
 
 
 torch.library.register_autograd("spanbert_ext::vocab_ce", _backward, setup_context=_setup_context)

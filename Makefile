@@ -1,0 +1,51 @@
+# Ordinary tools under short names. PYTHON is the interpreter that .venv is made with.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
+FORMATTED := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+
+.PHONY: demo test lint format sanitize cuda-check clean
+
+demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
+	$(BIN)/spanbert-pretrain --output demo-output
+
+test: $(INSTALLED) ## the test suite
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## what the continuous integration checks besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
+
+format: $(INSTALLED) ## rewrite the sources the way `lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(FORMATTED)
+
+# torch first, by its pin: then nothing can bring another one, and the extension is compiled against it.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch setuptools cmake ninja pybind11
+	touch $@
+
+$(INSTALLED): $(VENV)/.torch pyproject.toml $(NATIVE)
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint,bench]'
+	touch $@
+
+# The sanitizers' runtimes must be the first libraries of the process; Python itself is not built with them.
+SANITIZED := build/sanitized
+RUNTIME = $(shell for name in asan ubsan stdc++; do $(CXX) -print-file-name=lib$$name.so; done)
+TESTS ?= $(wildcard tests/test_span_*.py tests/test_boundary_mlp*.py tests/test_vocab_ce*.py)
+sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and UndefinedBehaviorSanitizer
+	SPANBERT_EXT_SANITIZE=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED) .
+	PYTHONPATH=$(abspath $(SANITIZED)) LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/pytest -s $(TESTS)
+
+cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
+	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK
+	$(BIN)/cmake --build build/cuda-check --target cuda_check
+
+clean: ## all that was built
+	rm -rf build dist demo-output $(VENV) spanbert_ext/*.so spanbert_ext/_build_config.py

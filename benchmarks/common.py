@@ -1,0 +1,307 @@
+"""What every benchmark here shares: the machine's description, interleaved timing, JSON and plots.
+
+Method. All contestants run in one process, in rounds that visit each of them once, and the visiting order
+rotates from round to round; a speed-up is the median of the ratios taken inside the rounds, so that a machine
+that slows down for a while slows everyone. Times are the 20th, 50th and 80th percentiles over the rounds, in
+milliseconds.
+
+CPU threads. torch's intra-op pool is what `--threads` or OMP_NUM_THREADS sets, else the number of cores; it
+is in the JSON with the load of the machine. More threads than free cores, or another busy process, makes
+OpenMP barriers wait and every figure worse, unevenly: look at `load_average` before you believe a run.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Unavailable(Exception):
+    """A contestant that cannot run here; the message is the reason that the report shows."""
+
+
+class Progress:
+    """Lines on stderr with the seconds since the start; `throttle`d lines come at most twice a second."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.begin = time.perf_counter()
+        self.last_line = 0.0
+        self.quiet = quiet
+
+    def __call__(self, text: str, throttle: bool = False) -> None:
+        now = time.perf_counter()
+        if self.quiet or (throttle and now - self.last_line < 0.5):
+            return
+        self.last_line = now
+        print(f"[{now - self.begin:7.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+# ---- description of the run ----
+
+
+def first_match(path: str, pattern: str) -> str | None:
+    try:
+        found = re.search(pattern, Path(path).read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return found.group(1).strip() if found else None
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were taken on."""
+    described: dict[str, Any] = {
+        "cpu": first_match("/proc/cpuinfo", r"^model name\s*:\s*(.*)$") or platform.processor(),
+        "architecture": platform.machine(),
+        "cores": cores(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "memory_gb": round(int(first_match("/proc/meminfo", r"^MemTotal:\s*(\d+)") or 0) * 1024 / 1e9, 1),
+        "load_average": list(os.getloadavg()),
+        "system": platform.platform(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        described["gpu"] = properties.name
+        described["gpu_memory_gb"] = round(properties.total_memory / 1e9, 1)
+        described["cuda"] = torch.version.cuda
+    return described
+
+
+def versions(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of Python, torch, spanbert_ext and `packages` (those that are installed)."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("spanbert_ext", *packages):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The checked-out commit, with `-dirty` when tracked files differ from it; None outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that a step could still take on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(first_match("/proc/meminfo", r"^MemAvailable:\s*(\d+)") or 2**33) * 1024
+
+
+# ---- time ----
+
+
+class Stopwatch:
+    """Milliseconds from `start` to each `mark`: CUDA events on a GPU, the performance counter on a CPU.
+
+    On CUDA `start` first overwrites a buffer larger than the L2 cache, so that nobody finds inputs there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.cuda = device.type == "cuda"
+        self.flush = torch.empty(2**28, dtype=torch.uint8, device=device) if self.cuda else None
+        self.marks: dict[str, Any] = {}
+
+    def _now(self) -> Any:
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def start(self) -> None:
+        if self.flush is not None:
+            self.flush.zero_()
+            torch.cuda.synchronize(self.device)
+        self.marks = {"": self._now()}
+
+    def mark(self, name: str) -> None:
+        self.marks[name] = self._now()
+
+    def read(self) -> dict[str, float]:
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+        marks = dict(self.marks)
+        begin = marks.pop("")
+        return {
+            name: begin.elapsed_time(end) if self.cuda else (end - begin) * 1e3 for name, end in marks.items()
+        }
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Collects garbage now and none inside. What survives is frozen, so that the next call is quick."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+Task = Callable[[int, Stopwatch], None]
+"""Takes the round's number, makes its inputs, then calls `start`, does the work and `mark`s the stopwatch."""
+
+
+def interleave(
+    tasks: Mapping[str, Task], device: torch.device, repeats: int, seconds: float, progress: Progress
+) -> dict[str, list[dict[str, float]]]:
+    """Runs every task once a round, for `repeats` rounds or until `seconds` are over, but 3 rounds at least.
+
+    Returns, per task and round, milliseconds by mark; round r of one task belongs to round r of another.
+    """
+    watch = Stopwatch(device)
+    names = list(tasks)
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    begin = time.perf_counter()
+    for round_ in range(repeats):
+        if round_ >= 3 and time.perf_counter() - begin > seconds:
+            progress(f"stopped after {round_} of {repeats} rounds: the {seconds:g} s are over")
+            break
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            with no_collection():  # a collection inside a step would be charged to whoever is running
+                tasks[name](round_, watch)
+                sample = watch.read()
+            samples[name].append(sample)
+            shown = ", ".join(f"{mark} {value:.2f} ms" for mark, value in sample.items())
+            progress(f"round {round_ + 1}/{repeats}  {name}: {shown}", throttle=True)
+    return samples
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """20th, 50th and 80th percentile, linearly interpolated."""
+    found = torch.tensor(values, dtype=torch.float64).quantile(
+        torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    )
+    return dict(zip(("p20", "p50", "p80"), found.tolist(), strict=True))
+
+
+def device_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Copy bandwidth in GB/s (read plus written) and GEMM rate in TFLOP/s, measured now, best of five."""
+    size, elements = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
+    source = torch.randn(elements, device=device)
+    target = torch.empty_like(source)
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty_like(left)
+    watch = Stopwatch(device)
+
+    def best_ms(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(6):  # the first is the warm-up
+            watch.start()
+            work()
+            watch.mark("end")
+            times.append(watch.read()["end"])
+        return min(times[1:])
+
+    return {
+        "copy_gb_s": 2 * source.nbytes / best_ms(lambda: target.copy_(source)) / 1e6,
+        "gemm_tflop_s": 2 * size**3 / best_ms(lambda: torch.mm(left, right, out=product)) / 1e9,
+    }
+
+
+# ---- reports ----
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Makes the folders of the files that a run will write. OSError now, not after minutes of measuring."""
+    for path in paths:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            existed = path.exists()
+            path.open("a").close()
+            if not existed:
+                path.unlink()  # a run that fails leaves no empty report
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One panel: bars of length p50, a line from p20 to p80, the first part dark, a level marked."""
+
+    label: str
+    values: Mapping[str, Mapping[str, float]]
+    first_part: Mapping[str, float] | None = None
+    level: tuple[str, float] | None = None
+
+
+def plot_bars(path: Path, title: str, panels: Sequence[Bars]) -> None:
+    """A PNG with one panel of horizontal bars beside the other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = max(len(panel.values) for panel in panels)
+    figure = Figure(figsize=(6.5 * len(panels), 1.6 + 0.45 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names = list(panel.values)
+        axes.barh(names, [panel.values[name]["p50"] for name in names], color="#8fb8de")
+        if panel.first_part:
+            axes.barh(names, [panel.first_part[name] for name in names], color="#3b6ea5")
+        for place, name in enumerate(names):
+            spread = panel.values[name]
+            end = spread.get("p80", spread["p50"])
+            axes.hlines(place, spread.get("p20", end), end, color="black", linewidth=1.5)
+            axes.annotate(
+                f"{spread['p50']:.4g}", (end, place), (4, 0), textcoords="offset points", va="center"
+            )
+        if panel.level:
+            axes.axvline(panel.level[1], color="#c0392b", linestyle="--", label=panel.level[0])
+            axes.legend(fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlabel(panel.label)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,182 @@
+"""Runs the providers of bench_sbo.py: steps, the equality check, the bare products and peak memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from common import Progress, Stopwatch, Task, Unavailable
+from memory import peak_mb, watch_resident_memory
+from sbo_problem import Heads, Shape, gradients, make_batch, oracle
+from sbo_providers import BUILDERS, Provider, Setting
+from torch import Tensor
+
+# Largest relative error (norm of the difference over the norm of the float64 gradient) of any one tensor.
+# float32: rounding leaves about 1e-6, a wrong term at least 1e-2. bfloat16: eager itself is near 1e-2 in the
+# deepest tensors, whose gradients pass four rounded products.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2}
+
+
+class WrongResult(Exception):
+    """A provider that does not compute the loss or a gradient."""
+
+
+class Bench:
+    """Runs steps of providers on fresh batches of one shape."""
+
+    def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
+        self.shape, self.device, self.dtype = shape, device, dtype
+        self.heads = Heads(shape).to(device)
+        self.batch = functools.lru_cache(maxsize=1)(lambda round_: make_batch(shape, 1000 + round_, device))
+        self.pure = functools.lru_cache(
+            lambda: Heads(shape).to(device, torch.bfloat16)
+        )  # only if one asks for it
+
+    def setting(self, progress: Progress, tuned: dict[str, dict[str, Any]] | None = None) -> Setting:
+        batch = self.batch(0)
+
+        def full_ms(provider: Provider) -> float:
+            watch = Stopwatch(self.device)
+            times = []
+            for round_ in range(3):  # the first is the warm-up
+                self.prepare(provider, round_)(watch)
+                times.append(watch.read()["full"])
+            progress(f"tried {provider.name} {provider.notes or ''}: full {min(times[1:]):.2f} ms")
+            return min(times[1:])
+
+        rows = len(batch.mlm_rows), len(batch.sbo_targets)
+        return Setting(self.shape, self.device, self.dtype, rows, full_ms, tuned or {})
+
+    def prepare(self, provider: Provider, round_: int) -> Callable[..., tuple[Tensor, Tensor, Heads]]:
+        """A step on the round's batch, all untimed work done; returns loss, hidden states, heads."""
+        batch = self.batch(round_)
+        heads = self.pure() if provider.precision == "bfloat16" else self.heads
+        heads.zero_grad(set_to_none=True)
+        hidden = batch.hidden.to(heads.decoder_weight.dtype).detach().requires_grad_()
+
+        def step(watch: Stopwatch | None = None) -> tuple[Tensor, Tensor, Heads]:
+            if watch:
+                watch.start()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=provider.precision == "autocast"):
+                loss = provider.loss(heads, hidden, batch)
+            if watch:
+                watch.mark("forward")
+            loss.backward()
+            if watch:
+                watch.mark("full")
+            return loss.detach(), hidden, heads
+
+        return step
+
+    def errors(self, provider: Provider, expected: tuple[float, dict[str, Tensor]]) -> dict[str, float]:
+        """Relative error of the loss and of every gradient, on batch 0."""
+        loss, hidden, heads = self.prepare(provider, 0)()
+        found = gradients(heads, hidden)
+        errors = {"loss": abs(loss.item() - expected[0]) / abs(expected[0])}
+        for name, reference in expected[1].items():
+            difference = torch.linalg.vector_norm(found[name].double() - reference)
+            errors[name] = (difference / torch.linalg.vector_norm(reference)).item()
+        return errors
+
+    def check(self, providers: Sequence[Provider], progress: Progress) -> dict[str, dict[str, Any]]:
+        """Largest relative error of each provider; WrongResult above the tolerance, or when it is NaN."""
+        progress("float64 oracle")
+        expected = oracle(Heads(self.shape).to(self.device, torch.float64), self.batch(0))
+        worst = {}
+        for provider in providers:
+            errors = self.errors(provider, expected)
+            name = max(errors, key=lambda key: errors[key] if errors[key] == errors[key] else float("inf"))
+            worst[provider.name] = {"relative_error": errors[name], "tensor": name}
+            tolerance = TOLERANCE[torch.float32 if provider.precision == "float32" else torch.bfloat16]
+            progress(f"equality  {provider.name}: largest relative error {errors[name]:.1e} ({name})")
+            if not errors[name] <= tolerance:
+                raise WrongResult(
+                    f"{provider.name} is wrong: relative error {errors[name]:.3g} in {name} "
+                    f"(tolerance {tolerance:g}); nothing was timed"
+                )
+        return worst
+
+    def task(self, provider: Provider) -> Task:
+        def timed(round_: int, watch: Stopwatch) -> None:
+            self.prepare(provider, round_ + 1)(watch)
+
+        return timed
+
+    def peaks(
+        self, providers: Sequence[Provider], peak: Callable[..., int], progress: Progress
+    ) -> dict[str, float]:
+        """Peak memory in MB of each provider's step."""
+        found = {}
+        for provider in providers:
+            found[provider.name] = peak_mb(peak, functools.partial(self.prepare, provider))
+            progress(f"memory  {provider.name}: {found[provider.name]:.1f} MB")
+        return found
+
+
+def build(names: Sequence[str], setting: Setting) -> tuple[list[Provider], dict[str, str]]:
+    """The providers that can run here, and why the others cannot."""
+    providers, unavailable = [], {}
+    for name in names:
+        try:
+            providers.append(BUILDERS[name](setting))
+        except Unavailable as reason:
+            unavailable[name] = str(reason)
+    return providers, unavailable
+
+
+def gemm_floor(setting: Setting) -> tuple[Task, dict[str, str]]:
+    """A task that runs the three decoder products of both heads in their best layouts, and what these are."""
+    rows, (vocab, width) = sum(setting.rows), (setting.shape.vocab, setting.shape.hidden)
+    tensor = functools.partial(torch.randn, device=setting.device, dtype=setting.dtype)
+    h, weight, gradient = tensor(rows, width), tensor(vocab, width), tensor(rows * vocab)
+    logits = gradient.view(rows, vocab)  # [N, V]
+    transposed = gradient.view(vocab, rows)  # [V, N]; the same memory, its values do not matter here
+    out_logits, out_h, out_weight = (torch.empty_like(like) for like in (gradient, h, weight))
+    layouts: dict[str, dict[str, Callable[[], object]]] = {
+        "logits": {
+            "h @ W.T": lambda: torch.mm(h, weight.T, out=out_logits.view(rows, vocab)),
+            "W @ h.T": lambda: torch.mm(weight, h.T, out=out_logits.view(vocab, rows)),
+        },
+        "grad_h": {
+            "g @ W": lambda: torch.mm(logits, weight, out=out_h),
+            "gT.T @ W": lambda: torch.mm(transposed.T, weight, out=out_h),
+            "W.T @ gT": lambda: torch.mm(weight.T, transposed, out=out_h.view(width, rows)),
+        },
+        "grad_W": {
+            "g.T @ h": lambda: torch.mm(logits.T, h, out=out_weight),
+            "gT @ h": lambda: torch.mm(transposed, h, out=out_weight),
+            "h.T @ g": lambda: torch.mm(h.T, logits, out=out_weight.view(width, vocab)),
+        },
+    }
+    watch = Stopwatch(setting.device)
+
+    def fastest(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(3):
+            watch.start()
+            work()
+            watch.mark("end")
+            times.append(watch.read()["end"])
+        return min(times)
+
+    chosen = {name: min(forms, key=lambda form: fastest(forms[form])) for name, forms in layouts.items()}
+
+    def task(_: int, watch: Stopwatch) -> None:
+        watch.start()
+        for name, form in chosen.items():
+            layouts[name][form]()
+            watch.mark("forward" if name == "logits" else "full")
+
+    return task, chosen
+
+
+def child_peaks(
+    shape: Shape, dtype: torch.dtype, tuned: dict[str, dict[str, Any]], threads: int, progress: Progress
+) -> dict[str, float]:
+    """Peak memory on the CPU of each provider in `tuned`; runs in a process of its own, see memory.py."""
+    torch.set_num_threads(threads)  # each thread may have buffers of its own
+    bench = Bench(shape, torch.device("cpu"), dtype)
+    providers, _ = build(list(tuned), bench.setting(Progress(quiet=True), tuned))
+    return bench.peaks(providers, watch_resident_memory(), progress)

@@ -1,0 +1,31 @@
+"""What configures the SBO of a model; kept in `config.span_pretraining`, which native classes carry along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DEFAULT_OPTIONS = {"position_dim": 200, "position_slots": 20, "sbo_weight": 1.0, "label_smoothing": 0.0}
+
+
+def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The defaults, replaced by what the configuration says and then by what the caller gave (None: nothing).
+
+    Raises:
+        ValueError: an unknown option, or one out of range.
+    """
+    options = DEFAULT_OPTIONS | (saved or {}) | {name: x for name, x in given.items() if x is not None}
+    unknown = options.keys() - DEFAULT_OPTIONS.keys()
+    if unknown:
+        raise ValueError(
+            f"config.span_pretraining has unknown options {sorted(unknown)}; known: {sorted(DEFAULT_OPTIONS)}"
+        )
+    for name in ("position_dim", "position_slots"):
+        if not isinstance(options[name], int) or options[name] < 1:
+            raise ValueError(f"{name} is {options[name]!r}, expected an integer of at least 1")
+    if not options["sbo_weight"] >= 0:
+        raise ValueError(f"sbo_weight is {options['sbo_weight']!r}, expected 0 or more")
+    if not 0 <= options["label_smoothing"] < 1:
+        raise ValueError(
+            f"label_smoothing is {options['label_smoothing']!r}, expected 0 <= label_smoothing < 1"
+        )
+    return options

@@ -1,0 +1,60 @@
+"""What all tests share: no network, fixed random states, the CUDA marker, one table of tolerances."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from spanbert_ext import build_info
+
+# Set before any test module imports a Hugging Face library. Tests neither need nor may use the network.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+# How far the fused and the plain implementation may lie apart where both compute in the dtype of the key.
+# Tests that judge against float64 measure the error of both and need no number from here.
+TOLERANCES = {
+    # The project's promise, in losses and gradients of order 1; sums of 1e3 terms leave about 1e-13.
+    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
+    # 2^-24 = 6e-8 per operation; the order of sums of 1e2 to 1e3 terms differs, and exp and erf by 2 ulp.
+    torch.float32: {"rtol": 1e-4, "atol": 1e-5},
+    # Both round their results to 11 bits once, and intermediates at different places: a few times 2^-11 = 5e-4.
+    torch.float16: {"rtol": 4e-3, "atol": 2e-3},
+    # The same with 8 bits: a few times 2^-8 = 4e-3.
+    torch.bfloat16: {"rtol": 3e-2, "atol": 2e-2},
+}
+
+
+def missing_cuda() -> str | None:
+    """Why CUDA kernels cannot run here, or None when they can."""
+    if build_info()["cuda_kernels"]:
+        return None if torch.cuda.is_available() else "torch.cuda.is_available() is False"
+    return f"this build has no CUDA kernels: {build_info()['cuda_reason']}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.needs_cuda` skips with the reason; SPANBERT_EXT_REQUIRE_CUDA=1 makes that a failure."""
+    if item.get_closest_marker("needs_cuda") is None:
+        return
+    reason = missing_cuda()
+    if reason is not None:
+        if os.environ.get("SPANBERT_EXT_REQUIRE_CUDA") == "1":
+            pytest.fail(f"SPANBERT_EXT_REQUIRE_CUDA=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def tolerance() -> dict[torch.dtype, dict[str, float]]:
+    """`torch.testing.assert_close(fused, plain, **tolerance[dtype])`."""
+    return TOLERANCES
+
+
+@pytest.fixture(autouse=True)
+def _fixed_random_states() -> None:
+    """No test depends on the ones before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from boundary_samples import PARAMETERS, Sample, grad_like, make_sample, random_spans, sample_inputs, small
+from torch import Tensor
+
+SAMPLES = sample_inputs()
+LIVE = ("odd", "wide", "chunks", "strided")
+every_sample = pytest.mark.parametrize("name", SAMPLES)
+OP = torch.ops.spanbert_ext
+
+
+def by_hand(s: Sample, row: int, k: int) -> Tensor:
+    """One row of the head from the paper's formula, apart from both implementations."""
+    start = s.left_boundary[row, k] + 1
+    h = torch.cat(
+        [
+            s.x[row, start - 1],
+            s.x[row, s.right_boundary[row, k]],
+            s.positions[s.masked_positions[row, k] - start],
+        ]
+    )
+    layers = (
+        (s.weight1, s.bias1, s.norm1_weight, s.norm1_bias),
+        (s.weight2, s.bias2, s.norm2_weight, s.norm2_bias),
+    )
+    for weight, bias, gain, shift in layers:
+        z = weight @ h + bias
+        g = z * 0.5 * torch.erfc(-z / 2**0.5)
+        h = (g - g.mean()) / (g.var(correction=0) + 1e-12).sqrt() * gain + shift
+    return h
+
+
+@every_sample
+def test_values_and_gradients_equal_the_reference_in_float64(name: str) -> None:
+    sample = SAMPLES[name]
+    grad_y = grad_like(sample)
+    fused, expected = (sample.value_and_gradients(impl, grad_y) for impl in ("fused", "reference"))
+    for key, value in expected.items():
+        torch.testing.assert_close(
+            fused[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", ["odd", "narrow", "chunks"])
+def test_both_implementations_equal_the_formula_row_by_row(name: str) -> None:
+    sample = SAMPLES[name]
+    y = {impl: sample.run(impl) for impl in ("fused", "reference")}
+    for row, k in (sample.left_boundary >= 0).nonzero().tolist()[::7]:
+        for impl, value in y.items():
+            torch.testing.assert_close(
+                value[row, k], by_hand(sample, row, k), msg=lambda m, impl=impl: f"{impl}: {m}"
+            )
+
+
+@every_sample
+def test_float32_is_as_near_as_its_rounding(name: str) -> None:
+    sample = SAMPLES[name].to(torch.float32)
+    grad_y = grad_like(sample)
+    exact = sample.to(torch.float64).value_and_gradients("reference", grad_y)
+    for key, value in sample.value_and_gradients("fused", grad_y).items():
+        assert value.dtype == torch.float32
+        # sums of up to 500 rows of order 1: 1e-4 is 100 times their rounding, 1/1000 of one missing row
+        torch.testing.assert_close(value.double(), exact[key], rtol=1e-4, atol=1e-4)
+
+
+def test_gradcheck() -> None:
+    sample = small().requires_grad()
+    names = list(sample.float_tensors())
+
+    def run(*tensors: Tensor) -> Tensor:
+        values = dict(zip(names, tensors, strict=True))
+        return Sample(**{**vars(sample), **values}).run(eps=1e-5)
+
+    assert torch.autograd.gradcheck(run, tuple(sample.float_tensors().values()))
+
+
+@pytest.mark.parametrize("name", ["odd", "strided", "int32", "no_target", "no_batch"])
+def test_t9_opcheck(name: str) -> None:
+    sample = SAMPLES[name].to(torch.float32)
+    forward = (*sample.requires_grad().tensors(), 1e-12, torch.float32)
+    torch.library.opcheck(OP.boundary_mlp.default, forward)
+    _, z1, z2, statistics = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float32)
+    saved = (*sample.tensors(), z1, z2, statistics, torch.float32)
+    for need_x, need_parameters in ((True, True), (True, False), (False, True)):
+        arguments = (grad_like(sample).float(), *saved, need_x, need_parameters)
+        torch.library.opcheck(OP.boundary_mlp_backward.default, arguments)
+
+
+@every_sample
+def test_t9_tensors_of_the_caller_do_not_change(name: str) -> None:
+    sample = SAMPLES[name].requires_grad()
+    before = [t.detach().clone() for t in sample.tensors()]
+    grad_y = grad_like(sample)
+    kept = grad_y.clone()
+    sample.run().backward(grad_y)
+    assert torch.equal(grad_y, kept)
+    for tensor, old in zip(sample.tensors(), before, strict=True):
+        assert torch.equal(tensor, old)
+
+
+def test_t2_upstream_gradient() -> None:
+    sample = small()
+    grad_y = grad_like(sample)
+    once = sample.value_and_gradients("fused", grad_y)
+    scaled = sample.value_and_gradients("fused", grad_y * 0.5)
+    for key in ("x", *PARAMETERS):
+        torch.testing.assert_close(scaled[key], once[key] * 0.5)
+
+    leaves = sample.requires_grad()
+    y = leaves.run()
+    ((y * grad_y).sum() + 2 * (y * grad_y).sum() + y[0].sum() * torch.tensor(0.0)).backward()
+    torch.testing.assert_close(leaves.x.grad, once["x"] * 3)
+
+    # the gradient of a sum is an expanded scalar, without strides
+    ones = sample.value_and_gradients("fused", torch.ones_like(grad_y))
+    expanded = sample.value_and_gradients("fused", torch.ones((), dtype=torch.float64).expand_as(grad_y))
+    torch.testing.assert_close(expanded, ones)
+
+
+def test_t3_backward_twice_with_retain_graph() -> None:
+    sample = small().requires_grad()
+    loss = sample.run().square().sum()
+    loss.backward(retain_graph=True)
+    first = {name: t.grad.clone() for name, t in sample.float_tensors().items()}
+    loss.backward()
+    for name, tensor in sample.float_tensors().items():
+        torch.testing.assert_close(tensor.grad, 2 * first[name])
+
+
+def test_t3_gradient_penalty_raises() -> None:
+    sample = small().requires_grad()
+    with pytest.raises(RuntimeError, match=r"boundary_mlp has no double backward.*impl='reference'"):
+        (grad,) = torch.autograd.grad(sample.run().square().sum(), sample.x, create_graph=True)
+        grad.square().sum().backward()
+    (grad,) = torch.autograd.grad(sample.run("reference").square().sum(), sample.x, create_graph=True)
+    grad.square().sum().backward()  # the remedy that the message names
+
+
+@pytest.mark.parametrize("frozen", ["x", "parameters", *PARAMETERS])
+def test_t3_frozen_inputs_get_no_gradient_and_the_others_keep_theirs(frozen: str) -> None:
+    sample = small()
+    expected = sample.value_and_gradients("fused", grad_like(sample))
+    leaves = sample.requires_grad()
+    for name in PARAMETERS if frozen == "parameters" else (frozen,):
+        getattr(leaves, name).requires_grad_(False)
+    leaves.run().backward(grad_like(sample))
+    for name, tensor in leaves.float_tensors().items():
+        if tensor.requires_grad:
+            assert torch.equal(tensor.grad, expected[name]), name
+        else:
+            assert tensor.grad is None
+
+
+def test_t3_needless_gradients_are_empty() -> None:
+    sample = small()
+    saved = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float64)[1:]
+    arguments = (grad_like(sample), *sample.tensors(), *saved, torch.float64)
+    grad_x, *of_parameters = OP.boundary_mlp_backward(*arguments, False, True)
+    assert grad_x.shape == (0,) and all(grad.shape != (0,) for grad in of_parameters)
+    grad_x, *of_parameters = OP.boundary_mlp_backward(*arguments, True, False)
+    assert grad_x.shape == sample.x.shape and all(grad.shape == (0,) for grad in of_parameters)
+
+
+def test_t3_without_gradients() -> None:
+    sample = small().requires_grad()
+    with torch.no_grad():
+        assert not sample.run().requires_grad
+    assert not small().run().requires_grad
+
+
+@pytest.mark.parametrize("name", ["no_target", "no_masked_token", "no_batch", "no_length"])
+def test_t4_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: str) -> None:
+    sample = SAMPLES[name].requires_grad()
+    y = sample.run()
+    assert not y.any()
+    y.sum().backward()
+    for key, tensor in sample.float_tensors().items():
+        assert tensor.grad is not None and not tensor.grad.any(), key
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_t5_dead_rows_are_zero_in_every_output(name: str) -> None:
+    sample = SAMPLES[name]
+    torch.full((1 << 20,), float("nan"))  # a freed block that the allocator may hand out again
+    y, z1, z2, statistics = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float64)
+    live = sample.left_boundary >= 0
+    assert not y[~live].any() and y[live].any(dim=-1).all()
+    for saved in (z1, z2, statistics):
+        assert not saved[int(live.sum()) :].any()
+
+
+def test_the_concatenation_is_never_allocated() -> None:
+    sample = make_sample(random_spans(32, 160, 2), 160, 64, 8, 8, width=160).to(torch.float32)
+    grad_y = grad_like(sample)
+    concatenation = int((sample.left_boundary >= 0).sum()) * sample.weight1.shape[1] * 4  # bytes
+    allocated = {}
+    for impl in ("fused", "reference"):
+        with torch.profiler.profile(profile_memory=True) as profile:
+            sample.value_and_gradients(impl, grad_y)
+        allocated[impl] = max(event.self_cpu_memory_usage for event in profile.events())
+    assert allocated["fused"] < concatenation <= allocated["reference"]
+
+
+LOW_PRECISION = [(dtype, autocast) for dtype in (torch.bfloat16, torch.float16) for autocast in (False, True)]
+
+
+@pytest.mark.parametrize(("dtype", "autocast"), LOW_PRECISION)
+def test_t6_error_at_most_that_of_eager(dtype: torch.dtype, autocast: bool) -> None:
+    squares: dict[tuple[str, str], float] = {}
+    largest: dict[tuple[str, str], float] = {}
+    for seed in range(8):
+        spans = random_spans(4, 160, seed)  # about 400 targets: two chunks
+        sample = make_sample(
+            spans, 160, 64, 96, 48, slots=6, position_dim=24, width=160, seed=seed, peaks=8 * (seed % 2)
+        )
+        sample = sample.to(torch.float32 if autocast else dtype)
+        grad_y = grad_like(sample, seed).to(dtype)
+        exact = sample.to(torch.float64).value_and_gradients("reference", grad_y)
+        for impl in ("fused", "reference"):
+            values = sample.value_and_gradients(impl, grad_y, autocast=dtype if autocast else None)
+            for key, value in values.items():
+                error = value.double() - exact[key]
+                squares[impl, key] = squares.get((impl, key), 0.0) + error.square().sum().item()
+                largest[impl, key] = max(largest.get((impl, key), 0.0), error.abs().max().item())
+    for key in exact:
+        assert (squares["fused", key] / squares["reference", key]) ** 0.5 <= 1.1, f"RMS of {key}"
+        assert largest["fused", key] / largest["reference", key] <= 1.1, f"maximum of {key}"
+
+
+def test_t6_parameter_gradients_add_up_over_chunks_in_float32() -> None:
+    # 256 targets are one chunk: eight copies of them give eight equal chunks and eight times the gradient, to
+    # the rounding of float32. A sum rounded to bfloat16 anywhere on the way is off by 1e-3.
+    spans = [[(start, start + 4) for start in range(1, 81, 5)]] * 4
+    one = make_sample(spans, 82, 16, 24, 40).to(torch.float32)
+    assert int((one.left_boundary >= 0).sum()) == 256
+    eight = Sample(*one.tensors())
+    for name in ("x", "masked_positions", "left_boundary", "right_boundary"):
+        setattr(eight, name, torch.cat([getattr(one, name)] * 8))
+    grad_y = grad_like(one)
+    of_one = one.value_and_gradients("fused", grad_y, torch.bfloat16)
+    of_eight = eight.value_and_gradients("fused", torch.cat([grad_y] * 8), torch.bfloat16)
+    for name in PARAMETERS:
+        assert (of_eight[name] - 8 * of_one[name]).norm() < 1e-5 * of_eight[name].norm(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_t8_autocast_keeps_the_dtype_of_every_tensor(dtype: torch.dtype) -> None:
+    sample = SAMPLES["odd"].to(torch.float32)
+    for x_dtype in (torch.float32, dtype):
+        sample.x = sample.x.to(x_dtype)
+        values = sample.value_and_gradients("fused", grad_like(sample), autocast=dtype)
+        assert values["y"].dtype == values["x"].dtype == x_dtype
+        assert all(values[name].dtype == torch.float32 for name in PARAMETERS)
+        plain = sample.to(torch.float32).value_and_gradients("fused", grad_like(sample))
+        assert not torch.equal(values["y"].float(), plain["y"])  # the second layer did run in `dtype`
+        for key, value in values.items():
+            assert (value.float() - plain[key]).norm() < 0.05 * plain[key].norm(), key
+    assert (
+        sample.to(torch.float64).value_and_gradients("fused", grad_like(sample), dtype)["y"].dtype
+        == torch.float64
+    )
+
+
+def test_t7_deterministic_mode_and_repeated_runs_agree_bit_for_bit() -> None:
+    sample = SAMPLES["chunks"].to(torch.float32)
+    first = sample.value_and_gradients("fused", grad_like(sample))
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(3):
+            again = sample.value_and_gradients("fused", grad_like(sample))
+            assert all(torch.equal(first[key], again[key]) for key in first)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_t10_a_token_that_bounds_two_spans_gets_the_sum_of_both_gradients() -> None:
+    both = make_sample([[(1, 3), (4, 6)]], 8, 3, 5, 4)
+    grad_y = grad_like(both)
+    together = both.value_and_gradients("fused", grad_y)["x"]
+    alone = []
+    for rows in (slice(0, 2), slice(2, 4)):  # the two tokens of each span
+        part = Sample(*both.tensors())
+        for name in ("masked_positions", "left_boundary", "right_boundary"):
+            setattr(part, name, getattr(both, name)[:, rows])
+        alone.append(part.value_and_gradients("fused", grad_y[:, rows])["x"])
+    assert all(gradient[0, 3].any() for gradient in alone)  # token 3: right of the first, left of the second
+    torch.testing.assert_close(together, alone[0] + alone[1])
+    assert together.any(dim=-1).nonzero().tolist() == [[0, 0], [0, 3], [0, 6]]
+
+
+def test_t10_spans_at_the_ends_and_past_the_slots_have_no_target() -> None:
+    sample = make_sample([[(0, 2), (3, 9), (10, 12)]], 12, 3, 5, 4, slots=4)
+    live = sample.run().any(dim=-1)
+    assert live.tolist() == [[False] * 2 + [True] * 4 + [False] * 4]
+
+
+def test_t12_nan_stays_in_the_rows_that_read_it() -> None:
+    sample = small()
+    sample.x[0, 0] = float("nan")  # left of row 0's first span
+    sample.x[1, 5] = float("nan")  # read by nobody
+    for impl in ("fused", "reference"):
+        values = sample.value_and_gradients(impl, grad_like(sample))
+        assert values["y"].isnan().any(dim=-1).tolist() == [[True] * 2 + [False] * 3, [False] * 5]
+        assert not values["x"][1].isnan().any()

@@ -1,0 +1,101 @@
+"""A small WordPiece tokenizer, texts it can read and a BERT of 2 x 32, all made here without a network."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+from transformers import BertConfig, PreTrainedTokenizerFast
+
+from spanbert_ext.collator import DataCollatorForSpanMasking
+from spanbert_ext.modeling import SpanBertForPreTraining
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+NOUNS = ["cat", "dog", "bird", "fish", "tree", "house", "river", "stone", "cloud", "child"]
+VERBS = ["see", "hear", "follow", "find", "like", "watch"]
+WORDS = [*["the", "a", "small", "big", "old", "green", "and", "then", "but", ".", ","], *NOUNS, *VERBS]
+PIECES = ["##s", "##ed", "##ing", "##er", "un", "##un"]
+VOCABULARY = {token: index for index, token in enumerate([*SPECIALS, *WORDS, *PIECES])}
+
+
+def tiny_tokenizer(**options) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", VOCABULARY["[CLS]"]), ("[SEP]", VOCABULARY["[SEP]"])],
+    )
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **(names | options),
+    )
+
+
+def tiny_texts(count: int, seed: int = 0, words: tuple[int, int] = (6, 24)) -> list[str]:
+    """Sentences with some order in them, so that a model can learn something within a few steps."""
+    draw = random.Random(seed)
+    texts = []
+    for _ in range(count):
+        clauses, length = [], draw.randint(*words)
+        while length > 0:
+            noun, verb, other = draw.choice(NOUNS), draw.choice(VERBS), draw.choice(NOUNS)
+            clauses += ["the", draw.choice(["small", "old"]), noun + "s", verb + "ed", "a", "big", other, "."]
+            length -= 8
+        texts.append(" ".join(clauses))
+    return texts
+
+
+def tiny_config(**options) -> BertConfig:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, **(sizes | dropout | options))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Models this small only wait for a second thread. Import it where tests should use it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+INDICES = ("masked_positions", "left_boundary", "right_boundary")
+
+
+def make_model(seed: int = 0, **options) -> SpanBertForPreTraining:
+    torch.manual_seed(seed)
+    return SpanBertForPreTraining(tiny_config(), position_dim=24, **options)
+
+
+def make_batch(rows: int = 8, seed: int = 0, **options) -> dict[str, torch.Tensor]:
+    tokenizer = tiny_tokenizer()
+    collator = DataCollatorForSpanMasking(tokenizer, epoch=seed, **options)
+    return collator([dict(tokenizer(text)) for text in tiny_texts(rows, seed)])
+
+
+def encoder_inputs(batch: dict) -> dict:
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(
+            a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
