@@ -2,6 +2,7 @@
 // faster.
 #include "span_mask/span_rows.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace spanbert_ext {
@@ -62,7 +63,7 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
   for (int64_t word = 0; word < batch.words; ++word) {
     const int64_t first = word * kBlock, left = batch.length - first, size = left < kBlock ? left : kBlock;
     const Id* ids = batch.ids + begin + first;
-    std::memcpy(out.masked_ids + first, ids, size * sizeof(Id));
+    std::copy_n(ids, size, out.masked_ids + first);
     for (int64_t j = 0; j < size; ++j) out.labels[first + j] = kNoLabel;
     for (int64_t j = 0; j < size; ++j) {
       const bool in_range = static_cast<uint64_t>(ids[j]) < vocab_size;
