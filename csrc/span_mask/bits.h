@@ -1,5 +1,5 @@
-// Search and select on the 64-bit words of a row's bit sets. Torch-free, host and device; the host versions
-// need no instruction beyond the baseline of x86-64.
+// Products, and search and select on the 64-bit words of a row's bit sets. Torch-free, host and device; the
+// host versions need no instruction beyond the baseline of x86-64.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,16 @@
 
 namespace spanbert_ext {
 
-SPANBERT_EXT_HOST_DEVICE inline int count_ones(uint64_t bits) {
+// floor(a * b / 2^64). With uniform bits for `a`, a uniform integer in [0, b) without floating point.
+SPANBERT_EXT_HOST_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) {
+#ifdef __CUDA_ARCH__
+  return __umul64hi(a, b);
+#else
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(a) * b) >> 64);
+#endif
+}
+
+SPANBERT_EXT_HOST_DEVICE int count_ones(uint64_t bits) {
 #ifdef __CUDA_ARCH__
   return __popcll(bits);
 #else
@@ -16,7 +25,7 @@ SPANBERT_EXT_HOST_DEVICE inline int count_ones(uint64_t bits) {
 #endif
 }
 
-SPANBERT_EXT_HOST_DEVICE inline int lowest_one(uint64_t bits) {  // bits != 0
+SPANBERT_EXT_HOST_DEVICE int lowest_one(uint64_t bits) {  // bits != 0
 #ifdef __CUDA_ARCH__
   return __ffsll(static_cast<long long>(bits)) - 1;
 #else
@@ -24,7 +33,7 @@ SPANBERT_EXT_HOST_DEVICE inline int lowest_one(uint64_t bits) {  // bits != 0
 #endif
 }
 
-SPANBERT_EXT_HOST_DEVICE inline int highest_one(uint64_t bits) {  // bits != 0
+SPANBERT_EXT_HOST_DEVICE int highest_one(uint64_t bits) {  // bits != 0
 #ifdef __CUDA_ARCH__
   return 63 - __clzll(static_cast<long long>(bits));
 #else
@@ -32,39 +41,42 @@ SPANBERT_EXT_HOST_DEVICE inline int highest_one(uint64_t bits) {  // bits != 0
 #endif
 }
 
-SPANBERT_EXT_HOST_DEVICE inline bool has_bit(const uint64_t* set, int64_t position) {
+SPANBERT_EXT_HOST_DEVICE bool has_bit(const uint64_t* set, int64_t position) {
   return (set[position >> 6] >> (position & 63)) & 1;
 }
 
-// Place of the one with `rank` ones below it; 0 <= rank < count_ones(bits).
-SPANBERT_EXT_HOST_DEVICE inline int select_one(uint64_t bits, uint32_t rank) {
+// Byte i of `below_or_in` is the number of ones in places 0..i, at most 127: how many places have at most
+// `rank`.
+SPANBERT_EXT_HOST_DEVICE int count_places_before(uint64_t below_or_in, uint32_t rank) {
   constexpr uint64_t kBytes = 0x0101010101010101u;
-  // Byte i of `below_or_in` holds the number of ones in bytes 0..i; the bytes with at most `rank` come before
-  // ours.
-  uint64_t sums = bits - ((bits >> 1) & (kBytes * 0x55));
-  sums = (sums & (kBytes * 0x33)) + ((sums >> 2) & (kBytes * 0x33));
-  sums = (sums + (sums >> 4)) & (kBytes * 0x0F);
-  const uint64_t below_or_in = sums * kBytes;
   const uint64_t before = (((rank * kBytes) | (kBytes * 0x80)) - below_or_in) & (kBytes * 0x80);
-  const int shift = static_cast<int>((((before >> 7) * kBytes) >> 56) * 8);
-  uint32_t left = rank - static_cast<uint32_t>(((below_or_in << 8) >> shift) & 0xFF);
-  uint32_t byte = static_cast<uint32_t>(bits >> shift) & 0xFF;
-  for (; left > 0; --left) byte &= byte - 1;
-  return shift + lowest_one(byte);
+  return static_cast<int>(((before >> 7) * kBytes) >> 56);
 }
 
-// First position >= `from` that is in the set (or, for next_in_either, in one of the two). It must exist.
-SPANBERT_EXT_HOST_DEVICE inline int64_t next_in_either(const uint64_t* a, const uint64_t* b, int64_t from) {
+// Place of the one with `rank` ones below it; 0 <= rank < count_ones(bits). No branch: a random rank would
+// mispredict it.
+SPANBERT_EXT_HOST_DEVICE int select_one(uint64_t bits, uint32_t rank) {
+  constexpr uint64_t kBytes = 0x0101010101010101u;
+  uint64_t sums = bits - ((bits >> 1) & (kBytes * 0x55));
+  sums = (sums & (kBytes * 0x33)) + ((sums >> 2) & (kBytes * 0x33));
+  sums = ((sums + (sums >> 4)) & (kBytes * 0x0F)) * kBytes;  // ones in bytes 0..i
+  const int shift = 8 * count_places_before(sums, rank);
+  rank -= static_cast<uint32_t>(((sums << 8) >> shift) & 0xFF);
+  const uint64_t spread =
+      (((bits >> shift) & 0xFF) * kBytes) & 0x8040201008040201u;  // bit i of our byte in byte i
+  const uint64_t ones = ((spread + kBytes * 0x7F) >> 7) & kBytes;
+  return shift + count_places_before(ones * kBytes, rank);
+}
+
+// First position >= `from` that is in the set. It must exist.
+SPANBERT_EXT_HOST_DEVICE int64_t next_in(const uint64_t* set, int64_t from) {
   int64_t word = from >> 6;
-  uint64_t bits = (a[word] | b[word]) & (~uint64_t{0} << (from & 63));
-  while (bits == 0) {
-    ++word;
-    bits = a[word] | b[word];
-  }
+  uint64_t bits = set[word] & (~uint64_t{0} << (from & 63));
+  while (bits == 0) bits = set[++word];
   return word * 64 + lowest_one(bits);
 }
 
-SPANBERT_EXT_HOST_DEVICE inline int64_t next_outside(const uint64_t* set, int64_t from) {
+SPANBERT_EXT_HOST_DEVICE int64_t next_outside(const uint64_t* set, int64_t from) {
   int64_t word = from >> 6;
   uint64_t bits = ~set[word] & (~uint64_t{0} << (from & 63));
   while (bits == 0) bits = ~set[++word];
@@ -72,7 +84,7 @@ SPANBERT_EXT_HOST_DEVICE inline int64_t next_outside(const uint64_t* set, int64_
 }
 
 // Last position <= `from` that is in the set. It must exist.
-SPANBERT_EXT_HOST_DEVICE inline int64_t previous_in(const uint64_t* set, int64_t from) {
+SPANBERT_EXT_HOST_DEVICE int64_t previous_in(const uint64_t* set, int64_t from) {
   int64_t word = from >> 6;
   uint64_t bits = set[word] & (~uint64_t{0} >> (63 - (from & 63)));
   while (bits == 0) bits = set[--word];

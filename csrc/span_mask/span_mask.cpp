@@ -6,161 +6,34 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
-#include "span_mask/span_rules.h"
+#include "span_mask/span_rows.h"
 
 namespace spanbert_ext {
 namespace {
 
 constexpr double kTwoTo32 = 4294967296.0;
-constexpr int64_t kBlock = 64;  // positions per word of a bit set
-
-// An integer is zero exactly when its bytes are, so only the element's size matters. Data null: all attended.
-struct AttentionMask {
-  const void* data;
-  int64_t element_size;
-
-  void add_padding(int64_t first, int64_t size, uint8_t* padding) const {
-    switch (element_size) {
-      case 1:
-        return add_zeros(static_cast<const uint8_t*>(data) + first, size, padding);
-      case 2:
-        return add_zeros(static_cast<const uint16_t*>(data) + first, size, padding);
-      case 4:
-        return add_zeros(static_cast<const uint32_t*>(data) + first, size, padding);
-      default:
-        return add_zeros(static_cast<const uint64_t*>(data) + first, size, padding);
-    }
-  }
-
-  template <typename Element>
-  static void add_zeros(const Element* elements, int64_t size, uint8_t* padding) {
-    for (int64_t j = 0; j < size; ++j) padding[j] |= elements[j] == 0;
-  }
-};
-
-// The batch as the rows see it; every tensor is contiguous.
-template <typename Id>
-struct Batch {
-  const Id* ids;              // [B, L]
-  const uint8_t* table;       // [V] kinds by id, or null
-  const uint8_t* kinds;       // [B, L] explicit kinds, or null
-  AttentionMask attention;    // [B, L]
-  const int64_t* sample_ids;  // [B], or null: hash the row
-  const int64_t* epochs;      // [B], or [1] when epoch_stride is 0
-  int64_t epoch_stride;
-  Candidates candidates;  // of all rows: bounds [B, M, 2], count M
-  int64_t rows, length, slots, words;
-  int64_t vocab_size, pad_token_id;
-  uint64_t seed;
-};
-
-struct RowFacts {
-  int64_t normal_count = 0;  // neither special nor padding
-  uint64_t hash = 0;
-  bool bad = false;  // an id out of range, or an explicit kind above 2
-};
-
-// Eight bytes of 0 or 1 to eight bits, the first byte lowest.
-uint64_t pack_bytes(const uint8_t* bytes) {
-  uint64_t value;
-  std::memcpy(&value, bytes, sizeof(value));
-  return (value * 0x0102040810204080u) >> 56;
-}
-
-// Reads the kinds of a row into its bit sets and, when nobody gave a sample id, hashes its ids.
-template <typename Id>
-RowFacts read_row(const Batch<Id>& batch, int64_t b, const RowBits& row) {
-  const Id* ids = batch.ids + b * batch.length;
-  RowFacts facts;
-  uint64_t hash_sum = 0, token_count = 0;
-  bool before_special = true;
-  alignas(8) uint8_t starts[kBlock], special[kBlock], padding[kBlock];
-  for (int64_t word = 0; word < batch.words; ++word) {
-    const int64_t first = word * kBlock, size = std::clamp<int64_t>(batch.length - first, 0, kBlock);
-    const Id* block_ids = ids + first;
-    for (int64_t j = 0; j < size; ++j) {
-      const bool in_range = static_cast<uint64_t>(block_ids[j]) < static_cast<uint64_t>(batch.vocab_size);
-      facts.bad |= !in_range;
-      padding[j] = block_ids[j] == batch.pad_token_id;
-      if (batch.table != nullptr) special[j] = batch.table[in_range ? block_ids[j] : 0];
-    }
-    if (batch.kinds != nullptr) std::memcpy(special, batch.kinds + b * batch.length + first, size);
-    if (batch.attention.data != nullptr) batch.attention.add_padding(b * batch.length + first, size, padding);
-    std::memset(special + size, kSpecial, kBlock - size);
-    std::memset(padding + size, 1, kBlock - size);
-    for (int64_t j = 0; j < kBlock; ++j) {
-      facts.bad |= special[j] > kSpecial;
-      starts[j] = special[j] & 1;
-      special[j] = (special[j] >> 1) | padding[j];
-    }
-    uint64_t special_bits = 0, start_bits = 0;
-    for (int64_t j = 0; j < kBlock; j += 8) {
-      special_bits |= pack_bytes(special + j) << j;
-      start_bits |= pack_bytes(starts + j) << j;
-    }
-    row.special[word] = special_bits;
-    row.starts[word] = word_starts(special_bits, start_bits, &before_special);
-    row.available[word] = ~special_bits;
-    row.counts[word] = static_cast<uint8_t>(count_ones(~special_bits));
-    facts.normal_count += row.counts[word];
-    if (batch.sample_ids == nullptr) {
-      for (int64_t j = 0; j < size; ++j) {
-        const uint64_t keep = uint64_t{padding[j]} - 1;  // all ones unless padding
-        hash_sum += hash_token(block_ids[j], token_count) & keep;
-        token_count -= keep;
-      }
-    }
-  }
-  facts.hash = mix64(hash_sum + token_count * kGolden);
-  return facts;
-}
-
-template <typename Id>
-bool mask_row(const Batch<Id>& batch, const SpanRules& rules, int64_t b, const RowBits& row,
-              const RowOutput<Id>& out) {
-  const RowFacts facts = read_row(batch, b, row);
-  if (facts.bad) return false;
-  const RowRandom random{batch.seed,
-                         batch.sample_ids ? static_cast<uint64_t>(batch.sample_ids[b]) : facts.hash,
-                         static_cast<uint32_t>(batch.epochs[b * batch.epoch_stride])};
-  Candidates candidates = batch.candidates;
-  candidates.bounds += b * candidates.count * 2;
-  std::copy_n(batch.ids + b * batch.length, batch.length, out.masked_ids);
-  std::fill_n(out.labels, batch.length, kNoLabel);
-  const int64_t masked_count = sample_spans(rules, random, row, facts.normal_count, candidates);
-  write_row(rules, random, row, batch.words, masked_count, batch.slots, row.starts, out);
-  return true;
-}
+constexpr int64_t kTokensPerTask = 16384;
 
 // Returns the first row that could not be read, or B.
 template <typename Id>
-int64_t mask_batch(const Batch<Id>& batch, const SpanRules& rules, const RowOutput<Id>& out) {
+int64_t mask_batch(const SpanBatch<Id>& batch, const SpanRules& rules) {
   std::atomic<int64_t> first_bad{batch.rows};
-  const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, batch.length));
+  const int64_t grain = std::max<int64_t>(1, kTokensPerTask / std::max<int64_t>(1, batch.length));
   at::parallel_for(0, batch.rows, grain, [&](int64_t begin, int64_t end) {
-    std::vector<uint64_t> bits(3 * batch.words);
-    std::vector<uint8_t> counts(batch.words);
-    const RowBits row{bits.data(), bits.data() + batch.words, bits.data() + 2 * batch.words, counts.data()};
-    for (int64_t b = begin; b < end; ++b) {
-      const RowOutput<Id> out_row{out.masked_ids + b * batch.length, out.labels + b * batch.length,
-                                  out.masked_positions + b * batch.slots, out.left_boundary + b * batch.slots,
-                                  out.right_boundary + b * batch.slots};
-      if (mask_row(batch, rules, b, row, out_row)) continue;
-      int64_t known = first_bad.load();
-      while (b < known && !first_bad.compare_exchange_weak(known, b)) {
-      }
+    std::vector<uint64_t> workspace(workspace_words(batch.words));
+    const int64_t stopped_at = mask_rows(batch, rules, begin, end, workspace.data());
+    int64_t known = first_bad.load();
+    while (stopped_at < end && stopped_at < known && !first_bad.compare_exchange_weak(known, stopped_at)) {
     }
   });
   return first_bad.load();
 }
 
 template <typename Id>
-void raise_bad_row(const Batch<Id>& batch, int64_t b) {
+void raise_bad_row(const SpanBatch<Id>& batch, int64_t b) {
   for (int64_t position = 0; position < batch.length; ++position) {
     const int64_t id = batch.ids[b * batch.length + position];
     TORCH_CHECK_INDEX(id >= 0 && id < batch.vocab_size, "span_mask: input_ids[", b, ", ", position, "] is ",
@@ -176,8 +49,7 @@ void raise_bad_row(const Batch<Id>& batch, int64_t b) {
   }
 }
 
-// --- Checks and rules
-// ---------------------------------------------------------------------------------------------
+// --- Checks and rules ---
 
 void check_type(const at::Tensor& tensor, const char* name, at::ScalarType expected) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == expected, "span_mask: ", name, " is ", tensor.scalar_type(),
@@ -351,26 +223,28 @@ SpanMaskTensors span_mask_cpu(const at::Tensor& input_ids, const at::Tensor& kin
   at::Tensor right_boundary = at::empty({rows, slots}, index_options);
 
   AT_DISPATCH_INDEX_TYPES(input_ids.scalar_type(), "span_mask", [&] {
-    Batch<index_t> batch{};
+    SpanBatch<index_t> batch{};
+    batch.rows = rows;
+    batch.length = length;
+    batch.slots = slots;
+    batch.words = length / 64 + 1;
     batch.ids = ids->const_data_ptr<index_t>();
     (has_table ? batch.table : batch.kinds) = kinds_rows->const_data_ptr<uint8_t>();
-    if (attended.defined()) batch.attention = {attended.const_data_ptr(), attended.element_size()};
+    if (attended.defined()) {
+      batch.attention = attended.const_data_ptr();
+      batch.attention_bytes = attended.element_size();
+    }
     batch.sample_ids = samples.defined() ? samples.const_data_ptr<int64_t>() : nullptr;
     batch.epochs = epochs->const_data_ptr<int64_t>();
     batch.epoch_stride = epoch.dim();
     if (spans.defined()) batch.candidates = {true, spans.const_data_ptr<int64_t>(), spans.size(1)};
-    batch.rows = rows;
-    batch.length = length;
-    batch.slots = slots;
-    batch.words = length / kBlock + 1;
     batch.vocab_size = vocabulary;
     batch.pad_token_id = pad_token_id;
     batch.seed = static_cast<uint64_t>(*seed.const_data_ptr<int64_t>());
-    const int64_t bad_row = mask_batch<index_t>(
-        batch, rules,
-        {masked_ids.mutable_data_ptr<index_t>(), labels.mutable_data_ptr<int64_t>(),
-         masked_positions.mutable_data_ptr<int64_t>(), left_boundary.mutable_data_ptr<int64_t>(),
-         right_boundary.mutable_data_ptr<int64_t>()});
+    batch.out = {masked_ids.mutable_data_ptr<index_t>(), labels.mutable_data_ptr<int64_t>(),
+                 masked_positions.mutable_data_ptr<int64_t>(), left_boundary.mutable_data_ptr<int64_t>(),
+                 right_boundary.mutable_data_ptr<int64_t>()};
+    const int64_t bad_row = mask_batch(batch, rules);
     if (bad_row < rows) raise_bad_row(batch, bad_row);
   });
   return {masked_ids, labels, masked_positions, left_boundary, right_boundary};

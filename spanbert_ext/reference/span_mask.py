@@ -66,7 +66,8 @@ def default_sample_id(ids: list[int]) -> int:
     golden = 0x9E3779B97F4A7C15
     total = len(ids) * golden
     for rank, token in enumerate(ids):
-        total += _mix64((token + rank * 2**32 + golden) & _M64)
+        product = (token + golden & _M64) * ((2 * rank + 1) * golden & _M64)
+        total += (product & _M64) ^ (product >> 64)
     return _mix64(total & _M64)
 
 
