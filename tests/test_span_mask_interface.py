@@ -185,7 +185,7 @@ def test_t12_bad_input_is_named(name):
 
 
 def test_t12_tensors_on_several_devices_are_refused():
-    with pytest.raises(ValueError, match="random_ids is on meta and input_ids on cpu"):
+    with pytest.raises(ValueError, match="random_ids is on meta, expected cpu as input_ids"):
         span_mask(**bad(random_ids=POOL.to("meta")))
 
 

@@ -250,6 +250,18 @@ def test_t12_bad_input_is_named(
         run(change(batch), heads)
 
 
+def test_t12_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
+    heads.bias = nn.Parameter(torch.zeros(VOCAB - 1, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"bias has shape \[36\], expected \[V\] = \[37\]"):
+        run(batch, heads)
+
+
+def test_a_learnable_sbo_weight_gets_its_gradient(batch: Batch, heads: Heads) -> None:
+    sbo_weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    output = run(batch, heads, sbo_weight=sbo_weight)
+    torch.testing.assert_close(torch.autograd.grad(output.loss, sbo_weight)[0], output.sbo_loss)
+
+
 def test_boundaries_need_a_head(batch: Batch, heads: Heads) -> None:
     with pytest.raises(ValueError, match="boundary_rows is None, expected a SpanBoundaryHead"):
         ops.span_pretraining_loss(

@@ -143,19 +143,21 @@ def test_gradcheck() -> None:
 @pytest.mark.parametrize("name", ["plain", "no bias", "no rows"])
 def test_opcheck(name: str, need: tuple[bool, bool, bool]) -> None:
     case = sample_inputs()[name].to(torch.float64)
-    arguments = (
-        case.h,
-        case.weight,
-        case.bias,
-        list(case.first_rows),
-        case.targets,
-        case.row_weight,
-        torch.float64,
-        case.label_smoothing,
+    leaves = [
+        leaf if leaf is None or needed else leaf.detach()
+        for leaf, needed in zip((case.h, case.weight, case.bias), need, strict=True)
+    ]
+    rest = (list(case.first_rows), case.targets, case.row_weight, torch.float64, case.label_smoothing)
+    torch.library.opcheck(torch.ops.spanbert_ext.vocab_ce.default, (*leaves, *rest, *need))
+
+
+def test_a_gradient_that_was_not_made_raises() -> None:
+    case = sample(bias=False, blocks=1).to(torch.float64)
+    loss, *_ = torch.ops.spanbert_ext.vocab_ce(
+        case.h, case.weight, None, [0], case.targets, case.row_weight, torch.float64, 0.0, True, False, False
     )
-    detached = [a.detach() if isinstance(a, Tensor) else a for a in arguments]
-    for given in (arguments, detached):
-        torch.library.opcheck(torch.ops.spanbert_ext.vocab_ce.default, (*given, *need))
+    with pytest.raises(RuntimeError, match="was not made in forward"):
+        loss.backward()
 
 
 def test_t2_upstream_gradient() -> None:
@@ -201,6 +203,22 @@ def test_t3_frozen_inputs_skip_their_gradients(monkeypatch: pytest.MonkeyPatch) 
         False, False, False,
     )  # fmt: skip
     assert [t.numel() for t in raw[4:]] == [0, 0, 0]
+
+
+def test_t3_row_weights_have_a_gradient() -> None:
+    case = sample(label_smoothing=0.1).to(torch.float64)
+    case.row_weight.requires_grad_()
+    fused, plain = (
+        torch.autograd.grad(case.run(impl).loss, case.row_weight)[0] for impl in ("fused", "reference")
+    )
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-10)
+
+
+def test_t3_batched_gradients_and_a_second_graph_leave_the_saved_ones_alone() -> None:
+    case = sample().to(torch.float64)
+    upstream = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    batched = torch.autograd.grad(case.run().loss, case.h, upstream, is_grads_batched=True)[0]
+    torch.testing.assert_close(batched, upstream[:, None, None] * gradients(case, "fused")[0])
 
 
 def test_t4_nothing_to_predict_gives_zero_gradients() -> None:
@@ -315,6 +333,38 @@ def test_t7_extreme_and_uniform_logits(magnitude: float) -> None:
             torch.testing.assert_close(got, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [800.0, -float("inf")])
+def test_t7_extreme_biases_at_any_number_of_rows(dtype: torch.dtype, value: float) -> None:
+    """Rows off the kernel's multiple of 32, and whole tiles and blocks of the vocabulary without probability."""
+    for rows, vocab, extreme in ((31, 65, slice(3, 4)), (32, 65, slice(0, 32)), (7, 1060, slice(1024, 1060))):
+        case = sample(rows, 8, vocab, blocks=1)
+        case.bias[:, extreme] = value
+        case.targets[case.targets >= 0] = 40 if value < 0 else 3
+        case = case.to(dtype)
+        exact = case.to(torch.float64)
+        tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 2e-2}[dtype]
+        options = {"rtol": tolerance, "atol": tolerance, "check_dtype": False}
+        torch.testing.assert_close(case.run().nll, exact.run("reference").nll, **options)
+        for got, expected in zip(gradients(case, "fused"), gradients(exact, "reference"), strict=True):
+            torch.testing.assert_close(got, expected, **options)
+
+
+def test_t6_float16_unit_ignores_rows_without_a_target() -> None:
+    case = sample(64, 8, 65, blocks=1, ignored=0)
+    case.row_weight = torch.full((64,), 1 / 40_000, dtype=torch.float64)
+    case.targets[0] = -100
+    results = []
+    for weight_of_ignored in (0.0, 1e30, float("inf")):
+        half = case.to(torch.float16)
+        half.row_weight[0] = weight_of_ignored
+        loss = half.run().loss * 2**16
+        results.append([loss.detach(), *torch.autograd.grad(loss, half.leaves())])
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert torch.equal(one, two)
+
+
 def test_t7_one_target_everywhere_in_deterministic_mode() -> None:
     case = sample(300, 16, 65, ignored=0)
     case.targets = torch.full((300,), 7)
@@ -388,6 +438,7 @@ def test_t9_inputs_unchanged_and_strided() -> None:
         ({"first_rows": (0, 99)}, ValueError, "first_rows is"),
         ({"first_rows": (1, 2)}, ValueError, "starting with 0"),
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1, expected 0 <= label_smoothing < 1"),
+        ({"weight": torch.zeros(127, 16, device="meta")}, ValueError, "weight is on meta, expected cpu as h"),
         ({"h": torch.zeros(33, 16, dtype=torch.int64)}, TypeError, "input has dtype torch.int64"),
     ],
 )
@@ -400,8 +451,8 @@ def test_t12_bad_input_is_named(change: dict[str, object], error: type[Exception
 def test_t12_nan_passes_into_the_loss_or_raises_in_debug_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     case = sample().to(torch.float32)
     case.h = case.h.detach().clone()
-    case.h[5, 3] = float("nan")
-    case.targets[5] = 1
+    case.h[5, 3] = case.h[6, 0] = float("nan")
+    case.targets[5], case.targets[6] = 1, -100  # the NaN of an ignored row reaches nothing
     assert case.run().loss.isnan()
     monkeypatch.setenv("SPANBERT_EXT_DEBUG", "1")
     with pytest.raises(ValueError, match="NaN or infinity in 1 of 33 rows, first in row 5"):

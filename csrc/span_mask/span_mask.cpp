@@ -176,8 +176,10 @@ SpanMaskTensors span_mask_cpu(const at::Tensor& input_ids, const at::Tensor& kin
   TORCH_CHECK_VALUE(!has_table || !vocab_size || *vocab_size == kinds.size(0), "span_mask: vocab_size is ",
                     vocab_size.value_or(0), " but kinds has shape ", kinds.sizes(),
                     "; expected [vocab_size]");
-  const int64_t vocabulary =
-      has_table ? kinds.size(0) : vocab_size.value_or(std::numeric_limits<int64_t>::max());
+  // Without a table any id that fits the ids' own type is one.
+  const int64_t all_ids =
+      input_ids.scalar_type() == at::kInt ? int64_t{1} << 31 : std::numeric_limits<int64_t>::max();
+  const int64_t vocabulary = has_table ? kinds.size(0) : std::min(vocab_size.value_or(all_ids), all_ids);
 
   SpanRules rules{};
   rules.ratio = ratio;

@@ -1,6 +1,6 @@
 // The rules of span masking (SpanBERT 2.1, 2.2) for one row: proposals, merging, replacement, SBO neighbours.
 // Host and device run this very code, so masks are equal bit for bit. Torch-free; no allocation, no
-// exceptions: the caller passes a workspace. A row is four bit sets of `words` 64-bit words; the positions
+// exceptions: the caller passes a workspace. A row is three bit sets of `words` 64-bit words; the positions
 // from L on count as special, so the row's end needs no rule of its own (`words` = L / 64 + 1, at least one
 // such position exists).
 #pragma once

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import Impl, require_kernels, use_reference
+from spanbert_ext.ops._common import Impl, check_devices, require_kernels, use_reference
 
 
 class SpanMaskOutput(NamedTuple):
@@ -89,8 +90,10 @@ def span_mask(
     device = input_ids.device
     seed = _scalar_tensor(seed, "seed", device)
     epoch = _scalar_tensor(epoch, "epoch", device)
-    _check_devices(
-        device,
+    check_devices(
+        "span_mask",
+        "input_ids",
+        input_ids,
         kinds=kinds,
         random_ids=random_ids,
         seed=seed,
@@ -125,20 +128,17 @@ def span_mask(
     return SpanMaskOutput(*masked)
 
 
-def _check_devices(device: torch.device, **others: Tensor | None) -> None:
-    for name, tensor in others.items():
-        if tensor is not None and tensor.device != device:
-            raise ValueError(
-                f"span_mask: {name} is on {tensor.device} and input_ids on {device}; expected one"
-            )
-
-
 def _scalar_tensor(value: int | Tensor, name: str, device: torch.device) -> Tensor:
     """An int becomes an int64 tensor without dimension."""
     if isinstance(value, Tensor):
         return value
-    if not isinstance(value, (int, torch.SymInt)):
-        raise TypeError(f"span_mask: {name} is a {type(value).__name__}; expected an int or an int64 tensor")
+    if not isinstance(value, torch.SymInt):
+        try:
+            value = operator.index(value)  # NumPy's integers too
+        except TypeError:
+            raise TypeError(
+                f"span_mask: {name} is a {type(value).__name__}; expected an int or an int64 tensor"
+            ) from None
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"span_mask: {name} is {value}; expected -2^63 to 2^63 - 1")
     return torch.full((), value, dtype=torch.int64, device=device)

@@ -149,9 +149,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
     nll, grad_unit, *gradients = ctx.saved_tensors
     wanted = ctx.needs_input_grad[:3]
     if any(want and not made for want, made in zip(wanted, ctx.made, strict=True)):
-        raise RuntimeError(
-            "vocab_ce: a gradient is wanted that forward was told not to make (need_dh, need_dw, need_db)"
-        )
+        raise RuntimeError("vocab_ce: a wanted gradient was not made in forward (need_dh, need_dw, need_db)")
     scale = grad_loss * grad_unit
     grad_h, grad_weight, grad_bias = (
         _scaled(gradient, scale) if want else None for gradient, want in zip(gradients, wanted, strict=True)
