@@ -130,3 +130,9 @@ def test_resume_takes_the_runs_options_and_refuses_others(tmp_path):
     path.write_text(json.dumps({"options": {}})[:-3])
     with pytest.raises(OptionError, match=r"cannot read .*run\.json"):
         load_options(path, {})
+
+
+def test_t12_gpu_that_is_not_there(capsys, corpus, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    line = error_of(capsys, "--corpus", corpus, "--device", "cuda", "--vocab-size", "120")
+    assert "--device is cuda" in line

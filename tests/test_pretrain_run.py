@@ -198,7 +198,7 @@ def test_no_sbo_trains_the_masked_language_model_alone(corpus, tmp_path):
 
 def test_model_folder_is_trained_further_with_its_tokenizer(finished, corpus, tmp_path):
     output = tmp_path / "out"
-    more = ["--model", str(finished), "--max-steps", "2", "--gradient-accumulation", "2"]
+    more = ["--model", str(finished), "--max-steps", "2", "--gradient-accumulation", "2", "--bf16"]
     assert cli.main(arguments(corpus, output, *more)) == 0
     assert read_metrics(output)["options"]["model"] == str(finished)
     expected = (finished / "tokenizer" / "tokenizer.json").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
@@ -26,6 +26,7 @@ from transformers import (
     set_seed,
 )
 from transformers.integrations import TensorBoardCallback
+from transformers.utils.logging import disable_progress_bar
 
 from spanbert_ext.callbacks import SpanMaskingCallback
 from spanbert_ext.collator import DataCollatorForSpanMasking
@@ -162,8 +163,16 @@ class SpanTrainer(Trainer):
 
 
 def training_arguments(options: Options, folder: Path) -> TrainingArguments:
-    """The run's recipe in Trainer's terms: AdamW, linear warm-up and decay, decoupled weight decay,
-    clipping."""
+    """The run's recipe in Trainer's terms: AdamW, linear warm-up and decay, decoupled weight decay, clipping.
+
+    Raises `OptionError` for a device that is not there.
+    """
+    cuda = torch.cuda.is_available()
+    if options.device == "cuda" and not cuda:
+        raise OptionError("--device is cuda but torch finds no usable GPU")
+    use_cpu = options.device == "cpu" or not cuda
+    if options.bf16 and not use_cpu and not torch.cuda.is_bf16_supported():
+        raise OptionError(f"--bf16: {torch.cuda.get_device_name()} has no bfloat16")
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=options.max_steps,
@@ -178,10 +187,10 @@ def training_arguments(options: Options, folder: Path) -> TrainingArguments:
         adam_epsilon=options.adam_epsilon,
         max_grad_norm=options.max_grad_norm,
         bf16=options.bf16,
-        use_cpu=options.device == "cpu",
+        use_cpu=use_cpu,
         seed=options.seed,
         dataloader_num_workers=options.workers,
-        dataloader_pin_memory=options.device != "cpu" and torch.cuda.is_available(),
+        dataloader_pin_memory=not use_cpu,
         eval_strategy="steps",
         eval_steps=options.eval_steps,
         save_strategy="steps",
@@ -238,6 +247,9 @@ def run(options: Options) -> dict[str, Any]:
     early, after a checkpoint."""
     folder = Path(options.output).expanduser()
     prepare_output(folder, resume=options.resume, overwrite=options.overwrite)
+    if not options.progress:
+        disable_progress_bars()
+        disable_progress_bar()
     set_seed(options.seed)
     tokenizer, train, held_out, facts = load_data(options, folder)
     counts = unigram_counts(train, tokenizer)
