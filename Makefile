@@ -1,19 +1,24 @@
 # Ordinary tools under short names. PYTHON is the interpreter that .venv is made with.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+EDITABLE ?= -e
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
 FORMATTED := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: demo test lint format sanitize cuda-check clean
+.PHONY: demo test test-lowest lint format sanitize cuda-check clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output
 
 test: $(INSTALLED) ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
+
+test-lowest: ## the test suite with the lowest versions that are allowed
+	$(MAKE) test PYTHON=python3.10 VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EDITABLE=
 
 lint: $(INSTALLED) ## what the continuous integration checks besides the tests
 	$(BIN)/ruff check .
@@ -26,13 +31,13 @@ format: $(INSTALLED) ## rewrite the sources the way `lint` wants them
 	$(BIN)/clang-format -i $(FORMATTED)
 
 # torch first, by its pin: then nothing can bring another one, and the extension is compiled against it.
-$(VENV)/.torch: constraints.txt
+$(VENV)/.torch: $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch setuptools cmake ninja pybind11
+	$(PIP) install -c $(CONSTRAINTS) torch setuptools cmake ninja pybind11
 	touch $@
 
 $(INSTALLED): $(VENV)/.torch pyproject.toml $(NATIVE)
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint,bench]'
+	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation $(EDITABLE) '.[test,lint,bench]'
 	touch $@
 
 # The sanitizers' runtimes must be the first libraries of the process; Python itself is not built with them.
@@ -48,4 +53,4 @@ cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and
 	$(BIN)/cmake --build build/cuda-check --target cuda_check
 
 clean: ## all that was built
-	rm -rf build dist demo-output $(VENV) spanbert_ext/*.so spanbert_ext/_build_config.py
+	rm -rf build dist demo-output .venv .venv-lowest spanbert_ext/*.so spanbert_ext/_build_config.py

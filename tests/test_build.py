@@ -26,7 +26,7 @@ def run_python(code: str, folder: Path | None = None, **environ: str) -> subproc
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": path, **environ},
-        cwd=folder or ROOT,
+        cwd=folder or Path(__file__).parent,  # not the source folder: the package may be installed elsewhere
         capture_output=True,
         text=True,
         timeout=120,
