@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
-EDITABLE ?= -e
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
@@ -17,8 +16,11 @@ demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings a
 test: $(INSTALLED) ## the test suite
 	$(BIN)/pytest
 
-test-lowest: ## the test suite with the lowest versions that are allowed
-	$(MAKE) test PYTHON=python3.10 VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EDITABLE=
+# In a clone of what is committed: an editable install belongs to one Python and one torch.
+test-lowest: ## the test suite with the lowest versions that pyproject.toml allows
+	rm -rf build/lowest
+	git clone --quiet . build/lowest
+	$(MAKE) -C build/lowest test PYTHON=python3.10 VENV=$(CURDIR)/.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 lint: $(INSTALLED) ## what the continuous integration checks besides the tests
 	$(BIN)/ruff check .
@@ -37,7 +39,7 @@ $(VENV)/.torch: $(CONSTRAINTS)
 	touch $@
 
 $(INSTALLED): $(VENV)/.torch pyproject.toml $(NATIVE)
-	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation $(EDITABLE) '.[test,lint,bench]'
+	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,bench]'
 	touch $@
 
 # The sanitizers' runtimes must be the first libraries of the process; Python itself is not built with them.

@@ -55,11 +55,11 @@ def replace_in_config(package: Path, name: str, value: str) -> None:
 
 
 def test_t13_built_for_another_torch_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
-    replace_in_config(package_copy, "TORCH_VERSION", "2.11.0+cpu")
+    replace_in_config(package_copy, "TORCH_VERSION", "2.0.1+cpu")
     result = run_python("import spanbert_ext", package_copy.parent)
     message = result.stderr.strip().splitlines()[-1]
     assert message.startswith("ImportError")
-    assert "compiled for torch 2.11.0+cpu" in message
+    assert "compiled for torch 2.0.1+cpu" in message
     assert f"this is torch {torch.__version__}" in message
     assert "pip install --force-reinstall --no-deps ." in message
 

@@ -72,7 +72,11 @@ def batch() -> Batch:
 
 def run(batch: Batch, heads: Heads, **options: Any) -> ops.SpanPretrainingOutput:
     return ops.span_pretraining_loss(
-        **vars(batch),
+        batch.x,
+        batch.labels,
+        batch.masked_positions,
+        batch.left_boundary,
+        batch.right_boundary,
         transform=heads.transform,
         weight=heads.weight,
         bias=heads.bias,
