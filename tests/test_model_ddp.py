@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def train(rank: int, folder: str) -> None:
         (loss * WORLD).backward()  # DDP averages the ranks' gradients, Trainer multiplies the loss for it
         if rank == 0:
             torch.save(gradients(model), Path(folder) / f"{case}.pt")
-    distributed.destroy_process_group()
+    distributed.barrier()
+    # Destroying a DistributedDataParallel joins gloo's threads while holding the GIL, which one of them may be
+    # waiting for (torch 2.13): the results are on disk, so leave without tearing down.
+    os._exit(0)
 
 
 @pytest.fixture(scope="module")
