@@ -11,7 +11,7 @@ FORMATTED := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 .PHONY: demo test test-lowest lint format sanitize cuda-check clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
-	$(BIN)/spanbert-pretrain --output demo-output
+	$(BIN)/spanbert-pretrain --output demo-output --overwrite
 
 test: $(INSTALLED) ## the test suite
 	$(BIN)/pytest
