@@ -51,7 +51,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def pip_isolation(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pip's build environment: its own folders on the path, the target's interpreter and site folders."""
-    monkeypatch.setattr(sys, "path", [*sys.path, "/tmp/pip-build-env-abc/overlay/lib/site-packages"])
+    monkeypatch.setattr(
+        sys, "path", [*sys.path, str(bare.parent / "pip-build-env-abc/overlay/lib/site-packages")]
+    )
     return bare
 
 

@@ -5,107 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from vocab_ce_samples import Sample, gradients, sample, sample_inputs
 
-from spanbert_ext import ops, reference
-
-
-@dataclass
-class Sample:
-    h: Tensor  # [N, D]
-    weight: Tensor  # [V, D]
-    bias: Tensor | None  # [G, V]
-    targets: Tensor  # [N]
-    row_weight: Tensor  # [N]
-    first_rows: tuple[int, ...] = (0,)
-    label_smoothing: float = 0.0
-
-    def to(self, dtype: torch.dtype) -> Sample:
-        """Values rounded to dtype, as leaves that require gradients."""
-        acc = torch.float64 if dtype == torch.float64 else torch.float32
-
-        def leaf(t: Tensor | None) -> Tensor | None:
-            return None if t is None else t.detach().to(dtype).requires_grad_()
-
-        return replace(
-            self,
-            h=leaf(self.h),
-            weight=leaf(self.weight),
-            bias=leaf(self.bias),
-            row_weight=self.row_weight.to(acc),
-        )
-
-    def run(self, impl: str = "fused") -> ops.VocabCEOutput:
-        return ops.vocab_ce(
-            self.h,
-            self.weight,
-            self.bias,
-            self.targets,
-            self.row_weight,
-            first_rows=self.first_rows,
-            label_smoothing=self.label_smoothing,
-            impl=impl,
-        )
-
-    def leaves(self) -> list[Tensor]:
-        return [t for t in (self.h, self.weight, self.bias) if t is not None]
-
-
-def sample(
-    rows: int = 33,
-    width: int = 16,
-    vocab: int = 127,
-    *,
-    blocks: int = 2,
-    bias: bool = True,
-    ignored: float = 0.2,
-    scale: float = 1.0,
-    label_smoothing: float = 0.0,
-    seed: int = 0,
-) -> Sample:
-    g = torch.Generator().manual_seed(seed)
-    targets = torch.randint(0, vocab, (rows,), generator=g)
-    targets[torch.rand(rows, generator=g) < ignored] = -100
-    return Sample(
-        h=torch.randn(rows, width, generator=g, dtype=torch.float64),
-        weight=scale * torch.randn(vocab, width, generator=g, dtype=torch.float64) / width**0.5,
-        bias=torch.randn(blocks, vocab, generator=g, dtype=torch.float64) if bias else None,
-        targets=targets,
-        row_weight=torch.rand(rows, generator=g, dtype=torch.float64) + 0.1,
-        first_rows=tuple(rows * b // blocks for b in range(blocks)),
-        label_smoothing=label_smoothing,
-    )
-
-
-def sample_inputs() -> dict[str, Sample]:
-    """One list for value, gradient and opcheck tests: odd sizes, one row, many chunks, several blocks."""
-    return {
-        "plain": sample(),
-        "one row": sample(1, 1, 1, blocks=1, ignored=0),
-        "odd": sample(129, 127, 769, blocks=3),
-        "several chunks": sample(450, 8, 65, blocks=2),
-        "several vocabulary blocks": sample(40, 8, 9001, blocks=2),
-        "no bias": sample(31, 7, 100, blocks=2, bias=False),
-        "label smoothing": sample(50, 9, 211, label_smoothing=0.1),
-        "empty block": replace(sample(20, 8, 33, blocks=3), first_rows=(0, 0, 12)),
-        "all ignored": sample(17, 8, 33, ignored=1.1),
-        "no rows": sample(0, 8, 33, blocks=1),
-    }
+from spanbert_ext import ops
 
 
 @pytest.fixture(params=list(sample_inputs()))
 def case(request: pytest.FixtureRequest) -> Sample:
     return sample_inputs()[request.param].to(torch.float64)
-
-
-def gradients(case: Sample, impl: str, factor: float = 1.0) -> list[Tensor]:
-    output = case.run(impl)
-    return list(torch.autograd.grad(output.loss * factor, case.leaves(), allow_unused=True))
 
 
 def test_float64_equals_reference(case: Sample) -> None:
@@ -243,82 +156,6 @@ def test_t5_ignored_rows_leave_no_uninitialised_value() -> None:
         assert set(output.prediction[ignored].tolist()) == {-1}
 
 
-def eager(case: Sample) -> Tensor:
-    """What a user would write: decode, upcast, cross-entropy."""
-    return reference.vocab_ce(
-        case.h, case.weight, case.bias, case.targets, case.row_weight, first_rows=case.first_rows
-    ).loss
-
-
-def errors(got: list[Tensor], exact: list[Tensor]) -> list[tuple[float, float]]:
-    """(RMS, max) per tensor."""
-    difference = [(g.double() - e) for g, e in zip(got, exact, strict=True)]
-    return [(d.square().mean().sqrt().item(), d.abs().max().item()) for d in difference]
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_t6_rounding_is_no_worse_than_eagers(dtype: torch.dtype, autocast: bool) -> None:
-    """RMS over 8 seeds and the largest error of any, for the loss and each gradient; with planted peaks."""
-    fused_errors, eager_errors = [], []
-    for seed in range(8):
-        exact_case = sample(400, 32, 515, scale=2.0, seed=seed)
-        exact_case.row_weight = torch.full((400,), 1 / 400, dtype=torch.float64)
-        peaks = exact_case.targets[::7].clamp_min(0)
-        exact_case.h[::7] += exact_case.weight[peaks] * 2
-        rounded = exact_case.to(dtype)
-        exact = replace(exact_case, h=rounded.h, weight=rounded.weight, bias=rounded.bias).to(torch.float64)
-        exact_loss = eager(exact)
-        expected = [exact_loss, *torch.autograd.grad(exact_loss, exact.leaves())]
-        given = replace(rounded).to(torch.float32) if autocast else rounded
-        for run, collected in ((lambda c: c.run().loss, fused_errors), (eager, eager_errors)):
-            with torch.autocast("cpu", dtype=dtype, enabled=autocast):
-                loss = run(given)
-            # float16 without a loss scale loses eager's gradient: scale both, as a GradScaler does.
-            factor = 2.0**10
-            got = [g.double() / factor for g in torch.autograd.grad(loss * factor, given.leaves())]
-            collected.append(errors([loss.detach(), *got], [e.detach() for e in expected]))
-    for name, fused, plain in zip(
-        ("loss", "h", "weight", "bias"),
-        zip(*fused_errors, strict=True),
-        zip(*eager_errors, strict=True),
-        strict=True,
-    ):
-        for kind, reduce in ((0, lambda v: sum(x * x for x in v) ** 0.5), (1, max)):
-            ours, theirs = reduce([f[kind] for f in fused]), reduce([p[kind] for p in plain])
-            assert ours <= 1.1 * theirs, (name, ("RMS", "max")[kind], ours, theirs)
-
-
-def test_t6_weight_gradient_error_does_not_grow_with_chunks() -> None:
-    """The same rows repeated r times at weight 1/r have the same dW; its error must stay."""
-    worst = []
-    for repeats in (1, 16):
-        base = sample(150, 32, 257, blocks=1).to(torch.bfloat16)
-        case = replace(
-            base,
-            h=base.h.detach().repeat(repeats, 1).requires_grad_(),
-            targets=base.targets.repeat(repeats),
-            row_weight=base.row_weight.repeat(repeats) / repeats,
-        )
-        (got,) = torch.autograd.grad(case.run().loss, case.weight)
-        exact = base.to(torch.float64)
-        (expected,) = torch.autograd.grad(eager(exact), exact.weight)
-        worst.append((got.double() - expected).abs().max().item())
-    assert worst[1] <= 1.1 * worst[0]
-
-
-def test_t6_float16_keeps_its_gradient_over_40000_rows() -> None:
-    rows = 40_000
-    case = sample(rows, 8, 65, blocks=1, ignored=0)
-    case.row_weight = torch.full((rows,), 1 / rows, dtype=torch.float64)
-    half, exact = case.to(torch.float16), case.to(torch.float16).to(torch.float64)
-    scale = 65536.0  # torch.amp.GradScaler's initial scale, larger than float16's largest number
-    got = torch.autograd.grad(half.run().loss * scale, half.h)[0].double() / scale
-    (expected,) = torch.autograd.grad(eager(exact), exact.h)
-    assert (got - expected).abs().max() < 2**-10 * expected.abs().max()
-    assert ((got == 0) & (expected != 0)).double().mean() < 0.01
-
-
 @pytest.mark.parametrize("magnitude", [0.0, 100.0])
 def test_t7_extreme_and_uniform_logits(magnitude: float) -> None:
     case = sample(20, 8, 33, blocks=1, bias=False, ignored=0)
@@ -348,21 +185,6 @@ def test_t7_extreme_biases_at_any_number_of_rows(dtype: torch.dtype, value: floa
         torch.testing.assert_close(case.run().nll, exact.run("reference").nll, **options)
         for got, expected in zip(gradients(case, "fused"), gradients(exact, "reference"), strict=True):
             torch.testing.assert_close(got, expected, **options)
-
-
-def test_t6_float16_unit_ignores_rows_without_a_target() -> None:
-    case = sample(64, 8, 65, blocks=1, ignored=0)
-    case.row_weight = torch.full((64,), 1 / 40_000, dtype=torch.float64)
-    case.targets[0] = -100
-    results = []
-    for weight_of_ignored in (0.0, 1e30, float("inf")):
-        half = case.to(torch.float16)
-        half.row_weight[0] = weight_of_ignored
-        loss = half.run().loss * 2**16
-        results.append([loss.detach(), *torch.autograd.grad(loss, half.leaves())])
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one, two)
 
 
 def test_t7_one_target_everywhere_in_deterministic_mode() -> None:
