@@ -11,8 +11,7 @@
 namespace spanbert_ext {
 namespace {
 
-constexpr int64_t kChunkRows = 256;  // 0.8 MB of float32 at 768 columns: a chunk stays in the L2 cache
-constexpr int64_t kRowGrain = 16;    // rows a thread takes at least; also the rows summed in one partial sum
+constexpr int64_t kRowGrain = 16;  // rows a thread takes at least; also the rows summed in one partial sum
 constexpr int64_t kColumnGrain = 64;
 
 // Calls body(begin, end, scratch) over ranges of rows; scratch holds `values` float64-sized values.
@@ -47,11 +46,6 @@ void add(const RowView& from, const RowView& to, int64_t rows, int64_t columns) 
   at::parallel_for(0, columns, kColumnGrain, [&](int64_t begin, int64_t end) {
     SPANBERT_EXT_CPU_DISPATCH(add_rows)(from, to, rows, begin, end);
   });
-}
-
-int64_t chunk_rows(int64_t rows) {
-  const int64_t chunks = std::max<int64_t>(1, (rows + kChunkRows - 1) / kChunkRows);
-  return (rows + chunks - 1) / chunks;
 }
 
 void apply_layer(const Layer& layer, const at::Tensor& z, const at::Tensor& statistics, double eps,

@@ -16,9 +16,6 @@ void sum(const RowView& a, const RowView& b, const RowView& to, int64_t rows, in
 // added in one order, whatever the number of threads.
 void add(const RowView& from, const RowView& to, int64_t rows, int64_t columns);
 
-// Rows of one chunk: at most 256, and all chunks of about the same size, so that the last GEMM is no sliver.
-int64_t chunk_rows(int64_t rows);
-
 // The parameters of one (Linear, GELU, LayerNorm) layer in the dtypes of the computation.
 struct Layer {
   at::Tensor weight;

@@ -32,7 +32,6 @@ void check_tensor(const char* name, const at::Tensor& tensor, at::IntArrayRef ex
 }
 
 BoundarySizes check_inputs(const at::Tensor& x, const at::Tensor& masked_positions,
-                           const at::Tensor& left_boundary, const at::Tensor& right_boundary,
                            const at::Tensor& positions, const at::Tensor& weight1,
                            const at::Tensor& weight2) {
   check_dim("x", x, 3, "[B, L, H]");
@@ -52,9 +51,6 @@ BoundarySizes check_inputs(const at::Tensor& x, const at::Tensor& masked_positio
   check_float("boundary_mlp", "positions", positions.scalar_type());
   check_tensor("weight1", weight1, {sizes.inner, 2 * sizes.hidden + sizes.position_columns}, "[E, 2H+P]");
   check_tensor("weight2", weight2, {sizes.outer, sizes.inner}, "[D, E]");
-  index_tensor("masked_positions", masked_positions, sizes);
-  index_tensor("left_boundary", left_boundary, sizes);
-  index_tensor("right_boundary", right_boundary, sizes);
   return sizes;
 }
 

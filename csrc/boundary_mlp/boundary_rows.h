@@ -30,7 +30,6 @@ struct BoundaryRows {
 void check_tensor(const char* name, const at::Tensor& tensor, at::IntArrayRef expected,
                   const char* dimensions);
 BoundarySizes check_inputs(const at::Tensor& x, const at::Tensor& masked_positions,
-                           const at::Tensor& left_boundary, const at::Tensor& right_boundary,
                            const at::Tensor& positions, const at::Tensor& weight1, const at::Tensor& weight2);
 BoundaryRows live_rows(const at::Tensor& masked_positions, const at::Tensor& left_boundary,
                        const at::Tensor& right_boundary, const BoundarySizes& sizes);

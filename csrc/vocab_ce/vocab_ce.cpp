@@ -8,11 +8,13 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
+#include "common/chunks.h"
 #include "common/cpu_capability.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
@@ -63,10 +65,9 @@ class VocabCe {
 
   void add_rows(int64_t group, const std::vector<int64_t>& rows) {
     const int64_t count = static_cast<int64_t>(rows.size());
-    const int64_t chunks = (count + kChunkRows - 1) / kChunkRows;
-    for (int64_t i = 0; i < chunks; ++i) {  // chunks of equal size: no small last GEMM
-      const int64_t begin = count * i / chunks, end = count * (i + 1) / chunks;
-      add_chunk(group, rows.data() + begin, end - begin);
+    const int64_t chunk = chunk_rows(count, kChunkRows);
+    for (int64_t first = 0; first < count; first += chunk) {
+      add_chunk(group, rows.data() + first, std::min(chunk, count - first));
     }
   }
 

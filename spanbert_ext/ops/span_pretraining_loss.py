@@ -73,12 +73,7 @@ def span_pretraining_loss(
     Raises:
         ValueError, IndexError, TypeError: naming the argument, what it was and what was expected.
     """
-    _check(x, labels, masked_positions, left_boundary, right_boundary, boundary_rows)
-    for name, head_bias in (("bias", bias), ("sbo_bias", sbo_bias)):
-        if head_bias is not None and head_bias.shape != weight.shape[:1]:
-            raise ValueError(
-                f"{name} has shape {list(head_bias.shape)}, expected [V] = {list(weight.shape[:1])}"
-            )
+    _check(x, labels, masked_positions, left_boundary, right_boundary, boundary_rows, weight, bias, sbo_bias)
     batch, slots = masked_positions.shape
     acc = accumulation_dtype(compute_dtype("span_pretraining_loss", x, {}))
 
@@ -188,6 +183,9 @@ def _check(
     left_boundary: Tensor | None,
     right_boundary: Tensor | None,
     boundary_rows: Callable[..., Tensor] | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    sbo_bias: Tensor | None,
 ) -> None:
     if x.dim() != 3:
         raise ValueError(f"x has shape {list(x.shape)}, expected [B, L, H]")
@@ -202,6 +200,11 @@ def _check(
         raise ValueError("left_boundary and right_boundary go together: one is None, the other is not")
     if left_boundary is not None and boundary_rows is None:
         raise ValueError("boundary_rows is None, expected a SpanBoundaryHead when boundaries are given")
+    for name, head_bias in (("bias", bias), ("sbo_bias", sbo_bias)):
+        if head_bias is not None and head_bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{name} has shape {list(head_bias.shape)}, expected [V] = {list(weight.shape[:1])}"
+            )
     indices = {
         "labels": labels,
         "masked_positions": masked_positions,
