@@ -45,8 +45,13 @@ inline void check_launch(const char* op, cudaError_t error) {
 // SPANBERT_EXT_DEBUG=1: elements are checked on the host before kernels read them, at the price of a
 // synchronisation.
 inline bool debug_checks() {
+#ifdef SPANBERT_EXT_EMULATE_CUDA
+  constexpr const char* kDefault = "1";  // elements are at hand, as for the CPU operators
+#else
+  constexpr const char* kDefault = "0";
+#endif
   const char* value = std::getenv("SPANBERT_EXT_DEBUG");
-  return value != nullptr && std::string_view(value) == "1";
+  return std::string_view(value == nullptr ? kDefault : value) == "1";
 }
 
 inline FloatType float_type(at::ScalarType type) {
