@@ -76,8 +76,6 @@ endif()
 
 set(CMAKE_CUDA_ARCHITECTURES "${cuda_architectures}") # unset, CMake would cache a guess of its own
 set(CMAKE_CUDA_COMPILER "${SPANBERT_EXT_NVCC}")
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
@@ -85,7 +83,8 @@ enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
 add_library(cuda_kernels OBJECT ${cuda_sources})
-target_compile_options(cuda_kernels PRIVATE "SHELL:-Werror all-warnings" -Xcompiler=-Wall,-Wextra,-Werror)
+# -std by hand: with CMAKE_CUDA_STANDARD 20, CMake 3.25 stops, as it knows no C++20 in nvcc.
+target_compile_options(cuda_kernels PRIVATE -std=c++20 "SHELL:-Werror all-warnings" -Xcompiler=-Wall,-Wextra,-Werror)
 target_include_directories(cuda_kernels PRIVATE csrc)
 
 # For the C++ files that include c10/cuda: a CUDA toolkit of nvcc alone lacks cuBLAS' headers, pip's packages have them.
