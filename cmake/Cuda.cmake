@@ -92,11 +92,15 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 enable_language(CUDA)
+if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake 3.25 does not know that nvcc 13 speaks C++20
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 find_package(CUDAToolkit REQUIRED)
 
 add_library(cuda_kernels OBJECT ${cuda_sources})
-# -std by hand: with CMAKE_CUDA_STANDARD 20, CMake 3.25 stops, as it knows no C++20 in nvcc.
-target_compile_options(cuda_kernels PRIVATE -std=c++20 "SHELL:-Werror all-warnings" -Xcompiler=-Wall,-Wextra,-Werror)
+target_compile_options(cuda_kernels PRIVATE "SHELL:-Werror all-warnings" -Xcompiler=-Wall,-Wextra,-Werror)
 target_include_directories(cuda_kernels PRIVATE csrc)
 
 # For the C++ files that include c10/cuda: a CUDA toolkit of nvcc alone lacks cuBLAS' headers, pip's packages have them.
