@@ -50,7 +50,6 @@ sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and 
 	SPANBERT_EXT_SANITIZE=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED) .
 	PYTHONPATH=$(abspath $(SANITIZED)) LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/pytest -s $(TESTS)
 
-# The tests import the installed package: the source folder may hold an editable build for the CPU.
 CUDA_VENV := .venv-cuda
 CUDA_CONSTRAINTS := build/constraints-cuda.txt
 $(CUDA_CONSTRAINTS): constraints.txt
@@ -58,6 +57,7 @@ $(CUDA_CONSTRAINTS): constraints.txt
 	sed -e '/^torch==/d' -e 's/^#cuda //' $< > $@
 
 NVCC = $(shell PATH="$(CUDA_HOME)/bin:$$PATH:/usr/local/cuda/bin" command -v nvcc)
+# From tests/, where Python finds the installed package: the source folder may hold an editable build for the CPU.
 cuda-build: BIN := $(CUDA_VENV)/bin
 cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against a CUDA torch; needs nvcc, but no GPU
 	$(if $(NVCC),,$(error cuda-build needs nvcc, of CUDA 13, in CUDA_HOME, PATH or /usr/local/cuda))
@@ -66,7 +66,7 @@ cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against 
 	SPANBERT_EXT_CUDA=ON $(PIP) install -c $< --no-build-isolation '.[test]'
 	cd tests && $(abspath $(BIN))/python -m spanbert_ext
 	$(BIN)/python tools/kernel_resources.py
-	$(BIN)/pytest
+	cd tests && $(abspath $(BIN))/pytest
 
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
 	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK
