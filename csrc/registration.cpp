@@ -34,9 +34,19 @@ TORCH_LIBRARY(spanbert_ext, m) {
 }
 // clang-format on
 
+#ifdef SPANBERT_EXT_EMULATE_CUDA
+#define SPANBERT_EXT_CPU_OR_EMULATED(name) &spanbert_ext::name##_cuda
+#else
+#define SPANBERT_EXT_CPU_OR_EMULATED(name) &spanbert_ext::name##_cpu
+#endif
+
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
-  m.impl("span_mask", &spanbert_ext::span_mask_cpu);
+  m.impl("span_mask", SPANBERT_EXT_CPU_OR_EMULATED(span_mask));
   m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cpu);
   m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cpu);
   m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
 }
+
+#ifdef SPANBERT_EXT_WITH_CUDA
+TORCH_LIBRARY_IMPL(spanbert_ext, CUDA, m) { m.impl("span_mask", &spanbert_ext::span_mask_cuda); }
+#endif
