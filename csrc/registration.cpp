@@ -42,14 +42,17 @@ TORCH_LIBRARY(spanbert_ext, m) {
 #endif
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
-  m.impl("span_mask", &spanbert_ext::span_mask_cpu);
-  m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cpu);
-  m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cpu);
+  m.impl("span_mask", SPANBERT_EXT_CPU_OR_EMULATED(span_mask));
+  m.impl("boundary_mlp", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp));
+  m.impl("boundary_mlp_backward", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp_backward));
   m.impl("vocab_ce", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce));
 }
 
 #ifdef SPANBERT_EXT_WITH_CUDA
 TORCH_LIBRARY_IMPL(spanbert_ext, CUDA, m) {
+  m.impl("span_mask", &spanbert_ext::span_mask_cuda);
+  m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cuda);
+  m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cuda);
   m.impl("vocab_ce", &spanbert_ext::vocab_ce_cuda);
 }
 #endif

@@ -9,20 +9,21 @@
 
 namespace spanbert_ext {
 
-constexpr int kPhiloxLanes = 4;  // draws made side by side: they hide each other's latency, or fill a vector
-
+// Draws made side by side: on a CPU they hide each other's latency, or fill a vector.
+template <int kLanes>
 struct PhiloxLanes {
-  uint32_t word[4][kPhiloxLanes];  // [word of the counter or of the result, lane]
+  uint32_t word[4][kLanes];  // [word of the counter or of the result, lane]
 };
 
-SPANBERT_EXT_HOST_DEVICE PhiloxLanes philox4x32(uint64_t key, PhiloxLanes counter) {
+template <int kLanes>
+SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> philox4x32(uint64_t key, PhiloxLanes<kLanes> counter) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
   constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   constexpr int kRounds = 10;
   uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < kRounds; ++round) {
     SPANBERT_EXT_SIMD
-    for (int lane = 0; lane < kPhiloxLanes; ++lane) {
+    for (int lane = 0; lane < kLanes; ++lane) {
       const uint64_t product0 = kMultiplier0 * counter.word[0][lane];
       const uint64_t product1 = kMultiplier1 * counter.word[2][lane];
       counter.word[0][lane] = static_cast<uint32_t>(product1 >> 32) ^ counter.word[1][lane] ^ key0;

@@ -8,8 +8,9 @@
 namespace spanbert_ext {
 namespace {
 
-constexpr int64_t kBlock = 64;              // positions per word of a bit set
-constexpr uint8_t kPadding = 4 | kSpecial;  // set beside a token's kind
+constexpr int64_t kBlock = 64;  // positions per word of a bit set
+constexpr int kLanes = 4;       // draws made side by side
+using Draws = PhiloxLanes<kLanes>;
 
 // Bit `plane` of 64 bytes as one word, the first byte lowest.
 uint64_t pack_plane(const uint8_t* bytes, int plane) {
@@ -106,29 +107,101 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
   return facts;
 }
 
+// The row's proposals, drawn a few at a time.
+class Proposals {
+ public:
+  Proposals(const SpanRules& rules, const RowRandom& random) : rules_(rules), random_(random) {}
+
+  Proposal operator()(int64_t d) {
+    const int lane = static_cast<int>(d % kLanes);
+    if (lane == 0) draws_ = draw_from<kLanes>(random_, Stream::kProposal, d);
+    return make_proposal(rules_, draws_, lane);
+  }
+
+ private:
+  const SpanRules& rules_;
+  const RowRandom& random_;
+  Draws draws_;
+};
+
+// Draws random ids (and, per token, whether to) for the tokens of a span.
+template <typename Id>
+void randomise_span(const SpanRules& rules, const RowRandom& random, int64_t begin, int64_t end,
+                    const RowOutput<Id>& out) {
+  Draws choices, ids;
+  for (int64_t i = begin; i < end; ++i) {
+    const int lane = static_cast<int>((i - begin) % kLanes);
+    if (lane == 0) {
+      ids = draw_from<kLanes>(random, Stream::kRandomId, i);
+      if (rules.replace_per_token) choices = draw_from<kLanes>(random, Stream::kReplacement, i);
+    }
+    const Replacement choice =
+        rules.replace_per_token ? choose_replacement(rules, choices.word[0][lane]) : Replacement::kRandom;
+    if (choice == Replacement::kMask) out.masked_ids[i] = static_cast<Id>(rules.mask_token_id);
+    if (choice == Replacement::kRandom) out.masked_ids[i] = static_cast<Id>(random_id(rules, ids, lane));
+  }
+}
+
+// Writes the masked span [begin, end), a maximal run, as the row's masked tokens number `slot` and up. On
+// entry masked_ids holds the row's ids.
+template <typename Id>
+void write_span(const SpanRules& rules, const RowRandom& random, const uint64_t* special, int64_t begin,
+                int64_t end, int64_t slot, Replacement replacement, const RowOutput<Id>& out) {
+  const int64_t targets = count_targets(rules, special, begin, end);
+  const bool to_mask = replacement == Replacement::kMask && !rules.replace_per_token;
+  const Id mask_id = static_cast<Id>(rules.mask_token_id);
+  for (int64_t i = begin; i < end; ++i, ++slot) {
+    const Id id = out.masked_ids[i];
+    write_slot(i, begin, end, targets, slot, out);
+    out.labels[i] = id;
+    out.masked_ids[i] = to_mask ? mask_id : id;
+  }
+  if (replacement == Replacement::kRandom || rules.replace_per_token) {
+    randomise_span(rules, random, begin, end, out);
+  }
+}
+
+// Writes all spans of a sampled row, whose barriers are overwritten. On entry labels are kNoLabel throughout.
+template <typename Id>
+void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& row, int64_t words,
+               int64_t masked_count, int64_t slot_count, const RowOutput<Id>& out) {
+  uint64_t* masked = row.barriers;
+  for (int64_t word = 0; word < words; ++word) masked[word] = ~(row.special[word] | row.available[word]);
+  int64_t slot = 0, end = 0;
+  while (slot < masked_count) {
+    int64_t begins[kLanes] = {}, ends[kLanes];
+    int count = 0;
+    for (int64_t found = slot; count < kLanes && found < masked_count; ++count) {
+      begins[count] = next_in(masked, end);
+      ends[count] = end = next_outside(masked, begins[count]);
+      found += end - begins[count];
+    }
+    const Draws draws = draw(random, Stream::kReplacement, begins);
+    for (int span = 0; span < count; ++span) {
+      const Replacement replacement = choose_replacement(rules, draws.word[0][span]);
+      write_span(rules, random, row.special, begins[span], ends[span], slot, replacement, out);
+      slot += ends[span] - begins[span];
+    }
+  }
+  for (; slot < slot_count; ++slot) clear_slot(slot, out);
+}
+
 }  // namespace
 
 template <typename Id>
 int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t begin, int64_t end,
                   uint64_t* workspace) {
-  const RowBits row{workspace, workspace + batch.words, workspace + 2 * batch.words,
-                    reinterpret_cast<uint8_t*>(workspace + 3 * batch.words)};
+  const RowBits row = row_bits(workspace, batch.words);
   std::memset(row.counts, 0, (batch.words + 7) / 8 * 8);
   for (int64_t b = begin; b < end; ++b) {
-    const int64_t token = b * batch.length, slot = b * batch.slots;
-    const RowOutput<Id> out{batch.out.masked_ids + token, batch.out.labels + token,
-                            batch.out.masked_positions + slot, batch.out.left_boundary + slot,
-                            batch.out.right_boundary + slot};
+    const RowOutput<Id> out = row_output(batch, b);
     const RowFacts facts = read_row(batch, b, row, out);
     if (facts.bad) return b;
-    const uint64_t sample_id =
-        batch.sample_ids != nullptr ? static_cast<uint64_t>(batch.sample_ids[b]) : facts.hash;
-    const RowRandom random{batch.seed, sample_id,
-                           static_cast<uint32_t>(batch.epochs[b * batch.epoch_stride])};
-    Candidates candidates = batch.candidates;
-    candidates.bounds += b * candidates.count * 2;
-    const int64_t masked_count = sample_spans(rules, random, row, facts.normal_count, candidates);
-    write_row(rules, random, row, batch.words, masked_count, batch.slots, row.barriers, out);
+    const RowRandom random = row_random(batch, b, facts.hash);
+    Proposals proposals(rules, random);
+    const int64_t masked_count =
+        sample_spans(rules, proposals, row, facts.normal_count, row_candidates(batch, b));
+    write_row(rules, random, row, batch.words, masked_count, batch.slots, out);
   }
   return end;
 }

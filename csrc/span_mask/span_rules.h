@@ -1,6 +1,7 @@
 // The rules of span masking (SpanBERT 2.1, 2.2) for one row: proposals, merging, replacement, SBO neighbours.
-// Host and device run this very code, so masks are equal bit for bit. Torch-free; no allocation, no
-// exceptions: the caller passes a workspace. A row is three bit sets of `words` 64-bit words; the positions
+// Host and device run this very code, so masks are equal bit for bit; only who makes which draw, and when, is
+// theirs. Torch-free; no allocation, no exceptions, and no local array with an index of run time, which a GPU
+// would keep in memory. A row is three bit sets of `words` 64-bit words; the positions
 // from L on count as special, so the row's end needs no rule of its own (`words` = L / 64 + 1, at least one
 // such position exists).
 #pragma once
@@ -15,7 +16,8 @@ namespace spanbert_ext {
 
 constexpr int kMaxWordsLimit = 64;
 constexpr int64_t kRowLimit = int64_t{1} << 28;  // a block number keeps its high 4 bits for the stream
-constexpr uint8_t kContinues = 0, kStarts = 1, kSpecial = 2;
+constexpr uint8_t kStarts = 1, kSpecial = 2;     // bits of a kind; without them a token continues a word
+constexpr uint8_t kPadding = 4 | kSpecial;
 constexpr int64_t kNoLabel = -100, kNoPosition = -1;
 
 enum class Stream : uint32_t { kProposal = 0, kReplacement = 1, kRandomId = 2 };
@@ -38,10 +40,11 @@ struct RowRandom {
   uint32_t epoch;
 };
 
-SPANBERT_EXT_HOST_DEVICE PhiloxLanes draw(const RowRandom& random, Stream stream,
-                                          const int64_t (&blocks)[kPhiloxLanes]) {
-  PhiloxLanes counter;
-  for (int lane = 0; lane < kPhiloxLanes; ++lane) {
+template <int kLanes>
+SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> draw(const RowRandom& random, Stream stream,
+                                                  const int64_t (&blocks)[kLanes]) {
+  PhiloxLanes<kLanes> counter;
+  for (int lane = 0; lane < kLanes; ++lane) {
     counter.word[0][lane] = static_cast<uint32_t>(random.sample_id);
     counter.word[1][lane] = static_cast<uint32_t>(random.sample_id >> 32);
     counter.word[2][lane] = random.epoch;
@@ -51,10 +54,28 @@ SPANBERT_EXT_HOST_DEVICE PhiloxLanes draw(const RowRandom& random, Stream stream
 }
 
 // Blocks first, first + 1, ...
-SPANBERT_EXT_HOST_DEVICE PhiloxLanes draw_from(const RowRandom& random, Stream stream, int64_t first) {
-  int64_t blocks[kPhiloxLanes];
-  for (int lane = 0; lane < kPhiloxLanes; ++lane) blocks[lane] = first + lane;
+template <int kLanes>
+SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> draw_from(const RowRandom& random, Stream stream,
+                                                       int64_t first) {
+  int64_t blocks[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) blocks[lane] = first + lane;
   return draw(random, stream, blocks);
+}
+
+// A draw of the proposal stream: a length in words, and bits that choose an anchor or a candidate.
+struct Proposal {
+  uint64_t bits;
+  int words;
+};
+
+template <int kLanes>
+SPANBERT_EXT_HOST_DEVICE Proposal make_proposal(const SpanRules& rules, const PhiloxLanes<kLanes>& draws,
+                                                int lane) {
+  int words = 1;
+  for (int k = 0; k < rules.max_words - 1; ++k) {
+    words += rules.length_thresholds[k] <= draws.word[0][lane] ? 1 : 0;
+  }
+  return {(static_cast<uint64_t>(draws.word[2][lane]) << 32) | draws.word[1][lane], words};
 }
 
 struct RowBits {
@@ -66,8 +87,8 @@ struct RowBits {
 
 struct Candidates {
   bool given;             // if not, every span is geometric; an empty list is another thing
-  const int64_t* bounds;  // [count, 2] half-open token spans, padded with -1
-  int64_t count;
+  const int64_t* bounds;  // [count, 2] half-open token spans, padded with -1 (or anything else that is none)
+  int64_t count, length;  // length: L, where a span must end
 };
 
 // ceil(ratio * n) as one IEEE multiply; n <= 2^28, so the conversion back is exact.
@@ -141,8 +162,8 @@ SPANBERT_EXT_HOST_DEVICE int64_t select_available(const RowBits& row, uint64_t r
 SPANBERT_EXT_HOST_DEVICE bool propose_candidate(const RowBits& row, const Candidates& candidates,
                                                 uint64_t bits, int64_t* begin, int64_t* end) {
   auto is_open = [&](int64_t c) {
-    const int64_t start = candidates.bounds[2 * c];
-    return start >= 0 && has_bit(row.available, start);
+    const int64_t start = candidates.bounds[2 * c], stop = candidates.bounds[2 * c + 1];
+    return 0 <= start && start < stop && stop <= candidates.length && has_bit(row.available, start);
   };
   uint64_t open = 0;
   for (int64_t c = 0; c < candidates.count; ++c) open += is_open(c) ? 1 : 0;
@@ -160,38 +181,33 @@ SPANBERT_EXT_HOST_DEVICE bool propose_candidate(const RowBits& row, const Candid
 }
 
 // A geometric number of whole words from the word of a uniform available anchor on.
-SPANBERT_EXT_HOST_DEVICE void propose_words(const SpanRules& rules, const RowBits& row, uint32_t length_word,
-                                            uint64_t anchor_rank, int64_t* begin, int64_t* end) {
-  int length = 1;
-  for (int k = 0; k < rules.max_words - 1; ++k) length += rules.length_thresholds[k] <= length_word ? 1 : 0;
+SPANBERT_EXT_HOST_DEVICE void propose_words(const RowBits& row, int words, uint64_t anchor_rank,
+                                            int64_t* begin, int64_t* end) {
   *begin = previous_in(row.barriers, select_available(row, anchor_rank));
   *end = *begin;
   do {
     *end = next_in(row.barriers, *end + 1);
-  } while (--length > 0 && !has_bit(row.special, *end));
+  } while (--words > 0 && !has_bit(row.special, *end));
 }
 
-// Masks tokens until the budget is met. `normal_count`: the row's non-special positions. Returns the number
-// masked.
-SPANBERT_EXT_HOST_DEVICE int64_t sample_spans(const SpanRules& rules, const RowRandom& random,
-                                              const RowBits& row, int64_t normal_count,
-                                              const Candidates& candidates) {
+// Masks tokens until the budget is met. `normal_count`: the row's non-special positions. `proposal(d)` is the
+// Proposal of block d; they are asked for in order. Returns the number masked.
+template <typename Proposals>
+SPANBERT_EXT_HOST_DEVICE int64_t sample_spans(const SpanRules& rules, Proposals& proposal, const RowBits& row,
+                                              int64_t normal_count, const Candidates& candidates) {
   const int64_t budget = token_budget(rules.ratio, normal_count);
   bool use_candidates = candidates.given;
   int64_t masked = 0;
-  PhiloxLanes draws;
-  for (int64_t proposal = 0; masked < budget; ++proposal) {
-    const int lane = static_cast<int>(proposal % kPhiloxLanes);
-    if (lane == 0) draws = draw_from(random, Stream::kProposal, proposal);
-    const uint64_t bits = (static_cast<uint64_t>(draws.word[2][lane]) << 32) | draws.word[1][lane];
+  for (int64_t d = 0; masked < budget; ++d) {
+    const Proposal drawn = proposal(d);
     int64_t begin = 0, end = 0;
-    if (use_candidates && !propose_candidate(row, candidates, bits, &begin, &end)) {
+    if (use_candidates && !propose_candidate(row, candidates, drawn.bits, &begin, &end)) {
       if (!rules.fill_after_candidates) break;
       use_candidates = false;  // masking never reopens a candidate
     }
     if (!use_candidates) {
-      const uint64_t rank = multiply_high(bits, static_cast<uint64_t>(normal_count - masked));
-      propose_words(rules, row, draws.word[0][lane], rank, &begin, &end);
+      const uint64_t rank = multiply_high(drawn.bits, static_cast<uint64_t>(normal_count - masked));
+      propose_words(row, drawn.words, rank, &begin, &end);
     }
     masked += mask_range(row, begin, end, budget - masked);
   }
@@ -205,7 +221,21 @@ SPANBERT_EXT_HOST_DEVICE Replacement choose_replacement(const SpanRules& rules, 
   return word < rules.random_threshold ? Replacement::kRandom : Replacement::kKeep;
 }
 
-// One row of every output. On entry masked_ids holds the row's ids and labels kNoLabel throughout.
+template <int kLanes>
+SPANBERT_EXT_HOST_DEVICE int64_t random_id(const SpanRules& rules, const PhiloxLanes<kLanes>& draws,
+                                           int lane) {
+  const uint64_t bits = (static_cast<uint64_t>(draws.word[1][lane]) << 32) | draws.word[0][lane];
+  return rules.random_ids[multiply_high(bits, static_cast<uint64_t>(rules.random_count))];
+}
+
+// How many tokens of the masked span [begin, end), a maximal run, have an SBO target: its first ones.
+SPANBERT_EXT_HOST_DEVICE int64_t count_targets(const SpanRules& rules, const uint64_t* special, int64_t begin,
+                                               int64_t end) {
+  const bool has_neighbours = begin > 0 && !has_bit(special, begin - 1) && !has_bit(special, end);
+  return has_neighbours ? rules.position_slots : 0;
+}
+
+// One row of every output.
 template <typename Id>
 struct RowOutput {
   Id* masked_ids;             // [L]
@@ -215,75 +245,18 @@ struct RowOutput {
   int64_t* right_boundary;    // [K]
 };
 
-// Draws random ids (and, per token, whether to) for the tokens of a span.
+// Token i of the masked span [begin, end) is number `slot` of the row's masked tokens.
 template <typename Id>
-SPANBERT_EXT_HOST_DEVICE void randomise_span(const SpanRules& rules, const RowRandom& random, int64_t begin,
-                                             int64_t end, const RowOutput<Id>& out) {
-  PhiloxLanes choices, ids;
-  for (int64_t i = begin; i < end; ++i) {
-    const int lane = static_cast<int>((i - begin) % kPhiloxLanes);
-    if (lane == 0) {
-      ids = draw_from(random, Stream::kRandomId, i);
-      if (rules.replace_per_token) choices = draw_from(random, Stream::kReplacement, i);
-    }
-    const Replacement choice =
-        rules.replace_per_token ? choose_replacement(rules, choices.word[0][lane]) : Replacement::kRandom;
-    if (choice == Replacement::kMask) out.masked_ids[i] = static_cast<Id>(rules.mask_token_id);
-    if (choice == Replacement::kRandom) {
-      const uint64_t bits = (static_cast<uint64_t>(ids.word[1][lane]) << 32) | ids.word[0][lane];
-      const uint64_t index = multiply_high(bits, static_cast<uint64_t>(rules.random_count));
-      out.masked_ids[i] = static_cast<Id>(rules.random_ids[index]);
-    }
-  }
+SPANBERT_EXT_HOST_DEVICE void write_slot(int64_t i, int64_t begin, int64_t end, int64_t targets, int64_t slot,
+                                         const RowOutput<Id>& out) {
+  out.masked_positions[slot] = i;
+  out.left_boundary[slot] = i - begin < targets ? begin - 1 : kNoPosition;
+  out.right_boundary[slot] = i - begin < targets ? end : kNoPosition;
 }
 
-// Writes the masked span [begin, end), a maximal run, as the row's masked tokens number `slot` and up.
 template <typename Id>
-SPANBERT_EXT_HOST_DEVICE void write_span(const SpanRules& rules, const RowRandom& random,
-                                         const uint64_t* special, int64_t begin, int64_t end, int64_t slot,
-                                         Replacement replacement, const RowOutput<Id>& out) {
-  const bool has_neighbours = begin > 0 && !has_bit(special, begin - 1) && !has_bit(special, end);
-  const int64_t slots = has_neighbours ? rules.position_slots : 0;
-  const bool to_mask = replacement == Replacement::kMask && !rules.replace_per_token;
-  const Id mask_id = static_cast<Id>(rules.mask_token_id);
-  for (int64_t i = begin; i < end; ++i, ++slot) {
-    const Id id = out.masked_ids[i];
-    out.masked_positions[slot] = i;
-    out.left_boundary[slot] = i - begin < slots ? begin - 1 : kNoPosition;
-    out.right_boundary[slot] = i - begin < slots ? end : kNoPosition;
-    out.labels[i] = id;
-    out.masked_ids[i] = to_mask ? mask_id : id;
-  }
-  if (replacement == Replacement::kRandom || rules.replace_per_token) {
-    randomise_span(rules, random, begin, end, out);
-  }
-}
-
-// Writes all spans of a sampled row. `masked` is workspace [words]; the row's barriers may be overwritten.
-template <typename Id>
-SPANBERT_EXT_HOST_DEVICE void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& row,
-                                        int64_t words, int64_t masked_count, int64_t slot_count,
-                                        uint64_t* masked, const RowOutput<Id>& out) {
-  for (int64_t word = 0; word < words; ++word) masked[word] = ~(row.special[word] | row.available[word]);
-  int64_t slot = 0, end = 0;
-  while (slot < masked_count) {
-    int64_t begins[kPhiloxLanes] = {}, ends[kPhiloxLanes];
-    int count = 0;
-    for (int64_t found = slot; count < kPhiloxLanes && found < masked_count; ++count) {
-      begins[count] = next_in(masked, end);
-      ends[count] = end = next_outside(masked, begins[count]);
-      found += end - begins[count];
-    }
-    const PhiloxLanes draws = draw(random, Stream::kReplacement, begins);
-    for (int span = 0; span < count; ++span) {
-      const Replacement replacement = choose_replacement(rules, draws.word[0][span]);
-      write_span(rules, random, row.special, begins[span], ends[span], slot, replacement, out);
-      slot += ends[span] - begins[span];
-    }
-  }
-  for (; slot < slot_count; ++slot) {
-    out.masked_positions[slot] = out.left_boundary[slot] = out.right_boundary[slot] = kNoPosition;
-  }
+SPANBERT_EXT_HOST_DEVICE void clear_slot(int64_t slot, const RowOutput<Id>& out) {
+  out.masked_positions[slot] = out.left_boundary[slot] = out.right_boundary[slot] = kNoPosition;
 }
 
 }  // namespace spanbert_ext
