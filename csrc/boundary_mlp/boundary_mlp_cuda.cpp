@@ -160,8 +160,7 @@ void layer_forward(const Task& task, const NormParameters& norm, const Tensor& z
 Tensor layer_backward(const Task& task, const NormParameters& norm, const Tensor& z, const Tensor& statistics,
                       int64_t statistics_column, const Tensor& grad_out, bool grad_out_is_of_y,
                       const Tensor& grad_z, const Tensor& out) {
-  const int64_t rows_per_block =
-      std::max(kLeastRowsPerBlock, chunk_rows(task.rows(), (task.rows() + kSumBlocks - 1) / kSumBlocks));
+  const int64_t rows_per_block = std::max(kLeastRowsPerBlock, (task.rows() + kSumBlocks - 1) / kSumBlocks);
   const int64_t blocks = (task.rows() + rows_per_block - 1) / rows_per_block;
   const Tensor sums = at::empty({blocks, 3, z.size(1)}, task.options(task.accumulate));
   check_launch(
@@ -298,12 +297,13 @@ BoundaryGradients boundary_mlp_backward_cuda(
   const Tensor sums2 =
       layer_backward(task, norm_parameters(task, bias2, norm2_weight, norm2_bias), z2.contiguous(),
                      statistics, 2, grad_y.contiguous(), /*grad_out_is_of_y=*/true, grad_z2, Tensor());
-  const Tensor grad_z1 = empty(sizes.inner);  // the gradient of h first
-  multiply_cuda(grad_z1, grad_z2, weight2.to(compute_dtype));
+  const Tensor grad_h = at::empty({task.rows(), sizes.inner}, task.options(task.accumulate));
+  const Tensor grad_z1 = empty(sizes.inner);
+  multiply_cuda(grad_h, grad_z2, weight2.to(compute_dtype));
   const Tensor h = need_parameters ? empty(sizes.inner) : Tensor();
   const Tensor sums1 =
       layer_backward(task, norm_parameters(task, bias1, norm1_weight, norm1_bias), z1.contiguous(),
-                     statistics, 0, grad_z1, /*grad_out_is_of_y=*/false, grad_z1, h);
+                     statistics, 0, grad_h, /*grad_out_is_of_y=*/false, grad_z1, h);
   if (need_parameters) {
     const Tensor grad_weight2 = at::empty(weight2.sizes(), task.options(task.accumulate));
     multiply_cuda(grad_weight2, grad_z2.t(), h);

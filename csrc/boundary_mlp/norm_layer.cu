@@ -234,10 +234,11 @@ struct Shape {
 template <typename A, typename Layer>
 Shape shape_of(const Layer& layer, bool packs, int64_t arrays) {
   const int64_t columns = layer.columns, bytes = arrays * columns * static_cast<int64_t>(sizeof(A));
-  for (const void* vector : {layer.bias, layer.gain, layer.shift}) {
-    packs &= moves_packs<kValues>(std::is_same_v<A, double> ? FloatType::kDouble : FloatType::kFloat, vector,
-                                  columns);
-  }
+  const auto moves = [&](const void* vector) {
+    return moves_packs<kValues>(std::is_same_v<A, double> ? FloatType::kDouble : FloatType::kFloat, vector,
+                                columns);
+  };
+  packs = packs && moves(layer.bias) && moves(layer.gain) && moves(layer.shift);
   const int64_t per_thread = packs ? kValues : 1;
   const int64_t warps = (columns + kWarpLanes * per_thread - 1) / (kWarpLanes * per_thread);
   const bool keep = bytes <= kSharedBytes;

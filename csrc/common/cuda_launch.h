@@ -41,7 +41,9 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
                                                    static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, block, shared_bytes, stream> > >(static_cast<Parameters>(arguments)...);
+  // clang-format off: it would take `>>>` apart
+  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+  // clang-format on
   return cudaGetLastError();
 #endif
 }
