@@ -17,13 +17,14 @@ TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, float eps, ScalarType compute_dtype)"
+      " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, float eps, ScalarType compute_dtype,"
+      " int? max_rows=None)"
       " -> (Tensor y, Tensor z1, Tensor z2, Tensor statistics)");
   m.def(
       "boundary_mlp_backward(Tensor grad_y, Tensor x, Tensor masked_positions, Tensor left_boundary,"
       " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
       " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, Tensor z1, Tensor z2, Tensor statistics,"
-      " ScalarType compute_dtype, bool need_x, bool need_parameters)"
+      " ScalarType compute_dtype, bool need_x, bool need_parameters, int? max_rows=None)"
       " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor grad_norm1_weight,"
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");

@@ -80,8 +80,11 @@ class SpanBoundaryHead(nn.Module):
         left_boundary: Tensor,
         right_boundary: Tensor,
         impl: Impl = "fused",
+        max_rows: int | None = None,
     ) -> Tensor:
         """[B, L, H] and three [B, K] index tensors -> [B, K, D] in x's dtype; see `ops.boundary_mlp`.
+
+        `max_rows`, a bound of how many tokens have a target, spares CUDA work.
 
         Raises:
             ValueError: x is not [B, L, hidden_size].
@@ -105,6 +108,7 @@ class SpanBoundaryHead(nn.Module):
             self.norm2.weight,
             self.norm2.bias,
             eps=self.norm1.eps,
+            max_rows=max_rows,
             impl=impl,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +22,9 @@ PARAMETERS = (
     "norm2_bias",
 )
 Spans = list[list[tuple[int, int]]]
+on_every_device = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)]
+)
 
 
 @dataclass
@@ -54,19 +58,36 @@ class Sample:
     def to(self, dtype: torch.dtype) -> Sample:
         return self.map(lambda t: t.detach().to(dtype))
 
+    def on(self, device: str) -> Sample:
+        """The same strides on another device; on this one, the tensors themselves."""
+        if device == self.x.device.type:
+            return self
+        return Sample(
+            *(
+                torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device).copy_(t)
+                for t in self.tensors()
+            )
+        )
+
     def requires_grad(self) -> Sample:
         return self.map(lambda t: t.detach().clone().requires_grad_())
 
-    def run(self, impl: str = "fused", eps: float = 1e-12) -> Tensor:
-        return ops.boundary_mlp(*self.tensors(), eps=eps, impl=impl)
+    def run(self, impl: str = "fused", eps: float = 1e-12, max_rows: int | None = None) -> Tensor:
+        return ops.boundary_mlp(*self.tensors(), eps=eps, max_rows=max_rows, impl=impl)
 
-    def value_and_gradients(self, impl: str, grad_y: Tensor, autocast: torch.dtype | None = None):
+    def value_and_gradients(
+        self,
+        impl: str,
+        grad_y: Tensor,
+        autocast: torch.dtype | None = None,
+        max_rows: int | None = None,
+    ) -> dict[str, Tensor]:
         """{"y": value, name: gradient of every floating input}."""
         leaves = self.requires_grad()
-        with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
-            y = leaves.run(impl)
+        with torch.autocast(self.x.device.type, dtype=autocast, enabled=autocast is not None):
+            y = leaves.run(impl, max_rows=max_rows)
         names, tensors = zip(*leaves.float_tensors().items(), strict=True)
-        gradients = torch.autograd.grad(y, tensors, grad_y.to(y.dtype))
+        gradients = torch.autograd.grad(y, tensors, grad_y.to(y))
         return {"y": y.detach()} | dict(zip(names, gradients, strict=True))
 
 
@@ -125,7 +146,8 @@ def make_sample(
 
 def grad_like(sample: Sample, seed: int = 3) -> Tensor:
     shape = (*sample.masked_positions.shape, sample.weight2.shape[0])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    grad_y = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return grad_y.to(sample.x.device)
 
 
 def small() -> Sample:

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from boundary_samples import PARAMETERS, Sample, grad_like, make_sample, random_spans, sample_inputs, small
+from boundary_samples import (
+    PARAMETERS,
+    Sample,
+    grad_like,
+    make_sample,
+    on_every_device,
+    random_spans,
+    sample_inputs,
+    small,
+)
 from torch import Tensor
 
 SAMPLES = sample_inputs()
@@ -32,9 +41,10 @@ def by_hand(s: Sample, row: int, k: int) -> Tensor:
     return h
 
 
+@on_every_device
 @every_sample
-def test_values_and_gradients_equal_the_reference_in_float64(name: str) -> None:
-    sample = SAMPLES[name]
+def test_values_and_gradients_equal_the_reference_in_float64(name: str, device: str) -> None:
+    sample = SAMPLES[name].on(device)
     grad_y = grad_like(sample)
     fused, expected = (sample.value_and_gradients(impl, grad_y) for impl in ("fused", "reference"))
     for key, value in expected.items():
@@ -54,9 +64,10 @@ def test_both_implementations_equal_the_formula_row_by_row(name: str) -> None:
             )
 
 
+@on_every_device
 @every_sample
-def test_float32_is_as_near_as_its_rounding(name: str) -> None:
-    sample = SAMPLES[name].to(torch.float32)
+def test_float32_is_as_near_as_its_rounding(name: str, device: str) -> None:
+    sample = SAMPLES[name].on(device).to(torch.float32)
     grad_y = grad_like(sample)
     exact = sample.to(torch.float64).value_and_gradients("reference", grad_y)
     for key, value in sample.value_and_gradients("fused", grad_y).items():
@@ -76,9 +87,10 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(run, tuple(sample.float_tensors().values()))
 
 
+@on_every_device
 @pytest.mark.parametrize("name", ["odd", "strided", "int32", "no_target", "no_batch"])
-def test_t9_opcheck(name: str) -> None:
-    sample = SAMPLES[name].to(torch.float32)
+def test_t9_opcheck(name: str, device: str) -> None:
+    sample = SAMPLES[name].on(device).to(torch.float32)
     forward = (*sample.requires_grad().tensors(), 1e-12, torch.float32)
     torch.library.opcheck(OP.boundary_mlp.default, forward)
     _, z1, z2, statistics = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float32)
@@ -88,9 +100,10 @@ def test_t9_opcheck(name: str) -> None:
         torch.library.opcheck(OP.boundary_mlp_backward.default, arguments)
 
 
+@on_every_device
 @every_sample
-def test_t9_tensors_of_the_caller_do_not_change(name: str) -> None:
-    sample = SAMPLES[name].requires_grad()
+def test_t9_tensors_of_the_caller_do_not_change(name: str, device: str) -> None:
+    sample = SAMPLES[name].on(device).requires_grad()
     before = [t.detach().clone() for t in sample.tensors()]
     grad_y = grad_like(sample)
     kept = grad_y.clone()
@@ -170,9 +183,10 @@ def test_t3_without_gradients() -> None:
     assert not small().run().requires_grad
 
 
+@on_every_device
 @pytest.mark.parametrize("name", ["no_target", "no_masked_token", "no_batch", "no_length"])
-def test_t4_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: str) -> None:
-    sample = SAMPLES[name].requires_grad()
+def test_t4_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: str, device: str) -> None:
+    sample = SAMPLES[name].on(device).requires_grad()
     y = sample.run()
     assert not y.any()
     y.sum().backward()
@@ -180,10 +194,11 @@ def test_t4_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: 
         assert tensor.grad is not None and not tensor.grad.any(), key
 
 
+@on_every_device
 @pytest.mark.parametrize("name", LIVE)
-def test_t5_dead_rows_are_zero_in_every_output(name: str) -> None:
-    sample = SAMPLES[name]
-    torch.full((1 << 20,), float("nan"))  # a freed block that the allocator may hand out again
+def test_t5_dead_rows_are_zero_in_every_output(name: str, device: str) -> None:
+    sample = SAMPLES[name].on(device)
+    torch.full((1 << 20,), float("nan"), device=device)  # a freed block that the allocator may hand out again
     y, z1, z2, statistics = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float64)
     live = sample.left_boundary >= 0
     assert not y[~live].any() and y[live].any(dim=-1).all()
@@ -192,7 +207,7 @@ def test_t5_dead_rows_are_zero_in_every_output(name: str) -> None:
 
 
 def test_the_concatenation_is_never_allocated() -> None:
-    sample = make_sample(random_spans(32, 160, 2), 160, 64, 8, 8, width=160).to(torch.float32)
+    sample = make_sample(random_spans(32, 160, 2), 160, 256, 8, 8, width=160).to(torch.float32)
     grad_y = grad_like(sample)
     concatenation = int((sample.left_boundary >= 0).sum()) * sample.weight1.shape[1] * 4  # bytes
     allocated = {}
@@ -206,16 +221,17 @@ def test_the_concatenation_is_never_allocated() -> None:
 LOW_PRECISION = [(dtype, autocast) for dtype in (torch.bfloat16, torch.float16) for autocast in (False, True)]
 
 
+@on_every_device
 @pytest.mark.parametrize(("dtype", "autocast"), LOW_PRECISION)
-def test_t6_error_at_most_that_of_eager(dtype: torch.dtype, autocast: bool) -> None:
+def test_t6_error_at_most_that_of_eager(dtype: torch.dtype, autocast: bool, device: str) -> None:
     squares: dict[tuple[str, str], float] = {}
     largest: dict[tuple[str, str], float] = {}
-    for seed in range(8):
+    for seed in range(8 if device == "cpu" else 32):
         spans = random_spans(4, 160, seed)  # about 400 targets: two chunks
         sample = make_sample(
             spans, 160, 64, 96, 48, slots=6, position_dim=24, width=160, seed=seed, peaks=8 * (seed % 2)
         )
-        sample = sample.to(torch.float32 if autocast else dtype)
+        sample = sample.on(device).to(torch.float32 if autocast else dtype)
         grad_y = grad_like(sample, seed).to(dtype)
         exact = sample.to(torch.float64).value_and_gradients("reference", grad_y)
         for impl in ("fused", "reference"):
@@ -229,11 +245,12 @@ def test_t6_error_at_most_that_of_eager(dtype: torch.dtype, autocast: bool) -> N
         assert largest["fused", key] / largest["reference", key] <= 1.1, f"maximum of {key}"
 
 
-def test_t6_parameter_gradients_add_up_over_chunks_in_float32() -> None:
+@on_every_device
+def test_t6_parameter_gradients_add_up_over_chunks_in_float32(device: str) -> None:
     # 256 targets are one chunk: eight copies of them give eight equal chunks and eight times the gradient, to
     # the rounding of float32. A sum rounded to bfloat16 anywhere on the way is off by 1e-3.
     spans = [[(start, start + 4) for start in range(1, 81, 5)]] * 4
-    one = make_sample(spans, 82, 16, 24, 40).to(torch.float32)
+    one = make_sample(spans, 82, 16, 24, 40).on(device).to(torch.float32)
     assert int((one.left_boundary >= 0).sum()) == 256
     eight = Sample(*one.tensors())
     for name in ("x", "masked_positions", "left_boundary", "right_boundary"):
@@ -245,9 +262,10 @@ def test_t6_parameter_gradients_add_up_over_chunks_in_float32() -> None:
         assert (of_eight[name] - 8 * of_one[name]).norm() < 1e-5 * of_eight[name].norm(), name
 
 
+@on_every_device
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_t8_autocast_keeps_the_dtype_of_every_tensor(dtype: torch.dtype) -> None:
-    sample = SAMPLES["odd"].to(torch.float32)
+def test_t8_autocast_keeps_the_dtype_of_every_tensor(dtype: torch.dtype, device: str) -> None:
+    sample = SAMPLES["odd"].on(device).to(torch.float32)
     for x_dtype in (torch.float32, dtype):
         sample.x = sample.x.to(x_dtype)
         values = sample.value_and_gradients("fused", grad_like(sample), autocast=dtype)
@@ -275,8 +293,9 @@ def test_t7_deterministic_mode_and_repeated_runs_agree_bit_for_bit() -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def test_t10_a_token_that_bounds_two_spans_gets_the_sum_of_both_gradients() -> None:
-    both = make_sample([[(1, 3), (4, 6)]], 8, 3, 5, 4)
+@on_every_device
+def test_t10_a_token_that_bounds_two_spans_gets_the_sum_of_both_gradients(device: str) -> None:
+    both = make_sample([[(1, 3), (4, 6)]], 8, 3, 5, 4).on(device)
     grad_y = grad_like(both)
     together = both.value_and_gradients("fused", grad_y)["x"]
     alone = []
@@ -296,8 +315,9 @@ def test_t10_spans_at_the_ends_and_past_the_slots_have_no_target() -> None:
     assert live.tolist() == [[False] * 2 + [True] * 4 + [False] * 4]
 
 
-def test_t12_nan_stays_in_the_rows_that_read_it() -> None:
-    sample = small()
+@on_every_device
+def test_t12_nan_stays_in_the_rows_that_read_it(device: str) -> None:
+    sample = small().on(device)
     sample.x[0, 0] = float("nan")  # left of row 0's first span
     sample.x[1, 5] = float("nan")  # read by nobody
     for impl in ("fused", "reference"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from boundary_samples import Sample, small
+from boundary_samples import Sample, on_every_device, small
 from torch import Tensor
 
 
@@ -88,19 +88,35 @@ BAD = {
         "weight1 has dtype torch.float32 and the input has torch.float64.*autocast",
     ),
     "integer_x": (lambda: changed(x=small().x.long()), TypeError, "dtype torch.int64"),
-    "device": (
-        lambda: changed(bias1=small().bias1.to("meta")),
-        ValueError,
-        "bias1 is on meta, expected cpu as x",
-    ),
 }
 
 
+@pytest.fixture(autouse=True)
+def _check_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPANBERT_EXT_DEBUG", "1")  # the CPU always does
+
+
+@on_every_device
 @pytest.mark.parametrize("case", BAD)
-def test_t12_bad_input(case: str) -> None:
+def test_t12_bad_input(case: str, device: str) -> None:
     make, error, message = BAD[case]
     with pytest.raises(error, match=message):
-        make().run()
+        make().on(device).run()
+
+
+def test_t12_two_devices() -> None:
+    with pytest.raises(ValueError, match="bias1 is on meta, expected cpu as x"):
+        changed(bias1=small().bias1.to("meta")).run()
+
+
+@on_every_device
+def test_t12_more_rows_than_max_rows(device: str) -> None:
+    live = int((small().left_boundary >= 0).sum())
+    message = f"max_rows is {live - 1}; expected at least {live}, the rows that have a target"
+    with pytest.raises(ValueError, match=message):
+        small().on(device).run(max_rows=live - 1)
+    with pytest.raises(ValueError, match="max_rows is -1; expected at least 0"):
+        small().on(device).run(max_rows=-1)
 
 
 def test_t12_unknown_implementation() -> None:

@@ -39,24 +39,6 @@ void multiply(const Tensor& a, const Tensor& b, Tensor out) {
   }
 }
 
-void check_vectors(const BoundarySizes& sizes, const Tensor& bias1, const Tensor& norm1_weight,
-                   const Tensor& norm1_bias, const Tensor& bias2, const Tensor& norm2_weight,
-                   const Tensor& norm2_bias) {
-  check_tensor("bias1", bias1, {sizes.inner}, "[E]");
-  check_tensor("norm1_weight", norm1_weight, {sizes.inner}, "[E]");
-  check_tensor("norm1_bias", norm1_bias, {sizes.inner}, "[E]");
-  check_tensor("bias2", bias2, {sizes.outer}, "[D]");
-  check_tensor("norm2_weight", norm2_weight, {sizes.outer}, "[D]");
-  check_tensor("norm2_bias", norm2_bias, {sizes.outer}, "[D]");
-}
-
-void check_saved(const char* name, const Tensor& saved, at::IntArrayRef sizes, const char* dimensions,
-                 ScalarType dtype) {
-  check_tensor(name, saved, sizes, dimensions);
-  TORCH_CHECK_TYPE(saved.scalar_type() == dtype, "boundary_mlp: ", name, " has dtype ", saved.scalar_type(),
-                   ", expected ", dtype);
-}
-
 Layer make_layer(ScalarType weight_dtype, ScalarType accumulate, const Tensor& weight, const Tensor& bias,
                  const Tensor& gain, const Tensor& shift, int64_t statistics_column) {
   const auto vector = [&](const Tensor& t) { return t.to(accumulate).contiguous(); };
@@ -144,12 +126,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> boundary_mlp_cpu(
     const Tensor& x, const Tensor& masked_positions, const Tensor& left_boundary,
     const Tensor& right_boundary, const Tensor& positions, const Tensor& weight1, const Tensor& bias1,
     const Tensor& norm1_weight, const Tensor& norm1_bias, const Tensor& weight2, const Tensor& bias2,
-    const Tensor& norm2_weight, const Tensor& norm2_bias, double eps, ScalarType compute_dtype) {
+    const Tensor& norm2_weight, const Tensor& norm2_bias, double eps, ScalarType compute_dtype,
+    std::optional<int64_t> max_rows) {
   const PlainDispatch plain;
   const BoundarySizes sizes = check_inputs(x, masked_positions, positions, weight1, weight2);
   const auto [compute, gemm, accumulate] = precision(x, compute_dtype);
   check_vectors(sizes, bias1, norm1_weight, norm1_bias, bias2, norm2_weight, norm2_bias);
-  const BoundaryRows rows = live_rows(masked_positions, left_boundary, right_boundary, sizes);
+  const BoundaryRows rows = live_rows(masked_positions, left_boundary, right_boundary, max_rows, sizes);
   const int64_t total = sizes.batch * sizes.targets, live = rows.size();
 
   const Tensor y = at::zeros({sizes.batch, sizes.targets, sizes.outer}, x.options());
@@ -185,17 +168,15 @@ BoundaryGradients boundary_mlp_backward_cpu(
     const Tensor& right_boundary, const Tensor& positions, const Tensor& weight1, const Tensor& bias1,
     const Tensor& norm1_weight, const Tensor& norm1_bias, const Tensor& weight2, const Tensor& bias2,
     const Tensor& norm2_weight, const Tensor& norm2_bias, const Tensor& z1, const Tensor& z2,
-    const Tensor& statistics, ScalarType compute_dtype, bool need_x, bool need_parameters) {
+    const Tensor& statistics, ScalarType compute_dtype, bool need_x, bool need_parameters,
+    std::optional<int64_t> max_rows) {
   const PlainDispatch plain;
   const BoundarySizes sizes = check_inputs(x, masked_positions, positions, weight1, weight2);
   const auto [compute, gemm, accumulate] = precision(x, compute_dtype);
   const int64_t total = sizes.batch * sizes.targets;
   check_vectors(sizes, bias1, norm1_weight, norm1_bias, bias2, norm2_weight, norm2_bias);
-  check_saved("grad_y", grad_y, {sizes.batch, sizes.targets, sizes.outer}, "[B, K, D]", x.scalar_type());
-  check_saved("z1", z1, {total, sizes.inner}, "[B*K, E]", compute);
-  check_saved("z2", z2, {total, sizes.outer}, "[B*K, D]", compute);
-  check_saved("statistics", statistics, {total, 4}, "[B*K, 4]", accumulate);
-  const BoundaryRows rows = live_rows(masked_positions, left_boundary, right_boundary, sizes);
+  check_saved(sizes, x.scalar_type(), compute, accumulate, grad_y, z1, z2, statistics);
+  const BoundaryRows rows = live_rows(masked_positions, left_boundary, right_boundary, max_rows, sizes);
   const int64_t live = rows.size();
 
   const auto options = x.options().dtype(accumulate);

@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+
 #include "common/dtypes.h"
 
 namespace spanbert_ext {
@@ -10,16 +12,6 @@ namespace {
 void check_dim(const char* name, const at::Tensor& tensor, int64_t dim, const char* dimensions) {
   TORCH_CHECK_VALUE(tensor.dim() == dim, "boundary_mlp: ", name, " has shape ", tensor.sizes(), "; expected ",
                     dimensions);
-}
-
-at::Tensor index_tensor(const char* name, const at::Tensor& tensor, const BoundarySizes& sizes) {
-  const auto type = tensor.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kLong || type == at::kInt, "boundary_mlp: ", name, " has dtype ", type,
-                   "; expected int64 or int32");
-  TORCH_CHECK_VALUE(tensor.sizes() == at::IntArrayRef({sizes.batch, sizes.targets}), "boundary_mlp: ", name,
-                    " has shape ", tensor.sizes(), "; expected [B, K] = [", sizes.batch, ", ", sizes.targets,
-                    "]");
-  return tensor.to(at::kLong).contiguous();
 }
 
 }  // namespace
@@ -54,8 +46,53 @@ BoundarySizes check_inputs(const at::Tensor& x, const at::Tensor& masked_positio
   return sizes;
 }
 
+void check_vectors(const BoundarySizes& sizes, const at::Tensor& bias1, const at::Tensor& norm1_weight,
+                   const at::Tensor& norm1_bias, const at::Tensor& bias2, const at::Tensor& norm2_weight,
+                   const at::Tensor& norm2_bias) {
+  check_tensor("bias1", bias1, {sizes.inner}, "[E]");
+  check_tensor("norm1_weight", norm1_weight, {sizes.inner}, "[E]");
+  check_tensor("norm1_bias", norm1_bias, {sizes.inner}, "[E]");
+  check_tensor("bias2", bias2, {sizes.outer}, "[D]");
+  check_tensor("norm2_weight", norm2_weight, {sizes.outer}, "[D]");
+  check_tensor("norm2_bias", norm2_bias, {sizes.outer}, "[D]");
+}
+
+void check_saved(const BoundarySizes& sizes, at::ScalarType x_dtype, at::ScalarType compute,
+                 at::ScalarType accumulate, const at::Tensor& grad_y, const at::Tensor& z1,
+                 const at::Tensor& z2, const at::Tensor& statistics) {
+  const auto check = [](const char* name, const at::Tensor& tensor, at::IntArrayRef expected,
+                        const char* dimensions, at::ScalarType dtype) {
+    check_tensor(name, tensor, expected, dimensions);
+    TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "boundary_mlp: ", name, " has dtype ",
+                     tensor.scalar_type(), ", expected ", dtype);
+  };
+  const int64_t total = sizes.batch * sizes.targets;
+  check("grad_y", grad_y, {sizes.batch, sizes.targets, sizes.outer}, "[B, K, D]", x_dtype);
+  check("z1", z1, {total, sizes.inner}, "[B*K, E]", compute);
+  check("z2", z2, {total, sizes.outer}, "[B*K, D]", compute);
+  check("statistics", statistics, {total, 4}, "[B*K, 4]", accumulate);
+}
+
+at::Tensor index_tensor(const char* name, const at::Tensor& tensor, const BoundarySizes& sizes) {
+  const auto type = tensor.scalar_type();
+  TORCH_CHECK_TYPE(type == at::kLong || type == at::kInt, "boundary_mlp: ", name, " has dtype ", type,
+                   "; expected int64 or int32");
+  TORCH_CHECK_VALUE(tensor.sizes() == at::IntArrayRef({sizes.batch, sizes.targets}), "boundary_mlp: ", name,
+                    " has shape ", tensor.sizes(), "; expected [B, K] = [", sizes.batch, ", ", sizes.targets,
+                    "]");
+  return tensor.to(at::kLong).contiguous();
+}
+
+int64_t row_capacity(std::optional<int64_t> max_rows, const BoundarySizes& sizes) {
+  const int64_t total = sizes.batch * sizes.targets;
+  if (!max_rows) return total;
+  TORCH_CHECK_VALUE(*max_rows >= 0, "boundary_mlp: max_rows is ", *max_rows, "; expected at least 0");
+  return std::min(*max_rows, total);
+}
+
 BoundaryRows live_rows(const at::Tensor& masked_positions, const at::Tensor& left_boundary,
-                       const at::Tensor& right_boundary, const BoundarySizes& sizes) {
+                       const at::Tensor& right_boundary, std::optional<int64_t> max_rows,
+                       const BoundarySizes& sizes) {
   const at::Tensor tensors[3] = {index_tensor("masked_positions", masked_positions, sizes),
                                  index_tensor("left_boundary", left_boundary, sizes),
                                  index_tensor("right_boundary", right_boundary, sizes)};
@@ -92,6 +129,8 @@ BoundaryRows live_rows(const at::Tensor& masked_positions, const at::Tensor& lef
     rows.slot.push_back(slot);
     rows.span.push_back(rows.spans() - 1);
   }
+  TORCH_CHECK_VALUE(rows.size() <= row_capacity(max_rows, sizes), "boundary_mlp: max_rows is ", *max_rows,
+                    "; expected at least ", rows.size(), ", the rows that have a target");
   return rows;
 }
 

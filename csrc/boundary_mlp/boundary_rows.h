@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace spanbert_ext {
@@ -31,7 +32,20 @@ void check_tensor(const char* name, const at::Tensor& tensor, at::IntArrayRef ex
                   const char* dimensions);
 BoundarySizes check_inputs(const at::Tensor& x, const at::Tensor& masked_positions,
                            const at::Tensor& positions, const at::Tensor& weight1, const at::Tensor& weight2);
+void check_vectors(const BoundarySizes& sizes, const at::Tensor& bias1, const at::Tensor& norm1_weight,
+                   const at::Tensor& norm1_bias, const at::Tensor& bias2, const at::Tensor& norm2_weight,
+                   const at::Tensor& norm2_bias);
+// What the backward operator gets besides; `compute` and `accumulate` are the dtypes of the forward one.
+void check_saved(const BoundarySizes& sizes, at::ScalarType x_dtype, at::ScalarType compute,
+                 at::ScalarType accumulate, const at::Tensor& grad_y, const at::Tensor& z1,
+                 const at::Tensor& z2, const at::Tensor& statistics);
+// [B, K] as contiguous int64.
+at::Tensor index_tensor(const char* name, const at::Tensor& tensor, const BoundarySizes& sizes);
+// How many rows may be live: at most max_rows, where there is one.
+int64_t row_capacity(std::optional<int64_t> max_rows, const BoundarySizes& sizes);
+// Reads the elements of the indices, on the CPU.
 BoundaryRows live_rows(const at::Tensor& masked_positions, const at::Tensor& left_boundary,
-                       const at::Tensor& right_boundary, const BoundarySizes& sizes);
+                       const at::Tensor& right_boundary, std::optional<int64_t> max_rows,
+                       const BoundarySizes& sizes);
 
 }  // namespace spanbert_ext

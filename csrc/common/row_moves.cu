@@ -4,33 +4,7 @@
 namespace spanbert_ext {
 namespace {
 
-constexpr int kScanThreads = 1024, kMoveThreads = 128;
-
-// One block walks over all ids: the order needs no second launch, and 1,024 ids are one step.
-__global__ void __launch_bounds__(kScanThreads) compact_rows_kernel(CompactRows compact) {
-  __shared__ int64_t warp_counts[kWarpLanes];
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes,
-            warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-  int64_t listed = 0;
-  for (int64_t first = 0; first < compact.n; first += kScanThreads) {
-    const int64_t row = first + threadIdx.x;
-    const bool takes_part = row < compact.n && compact.ids[row] >= 0;
-    const unsigned lanes = __ballot_sync(kAllLanes, takes_part);
-    if (lane == 0) warp_counts[warp] = __popc(lanes);
-    __syncthreads();
-    int64_t before = 0, all = 0;
-    for (int other = 0; other < kScanThreads / kWarpLanes; ++other) {
-      before += other < warp ? warp_counts[other] : 0;
-      all += warp_counts[other];
-    }
-    __syncthreads();
-    const int64_t place = listed + before + __popc(lanes & ((1u << lane) - 1));
-    if (takes_part && place < compact.capacity) compact.rows[place] = row;
-    listed += all;
-  }
-  for (int64_t i = listed + threadIdx.x; i < compact.capacity; i += kScanThreads) compact.rows[i] = -1;
-  if (threadIdx.x == 0) *compact.count = listed;
-}
+constexpr int kMoveThreads = 128;
 
 // Unit: what one access moves.
 template <typename Unit, bool kGather>
@@ -66,10 +40,6 @@ cudaError_t move_rows(const MoveRows& move, cudaStream_t stream) {
 }
 
 }  // namespace
-
-cudaError_t launch_compact_rows(const CompactRows& compact, cudaStream_t stream) {
-  return launch(&compact_rows_kernel, dim3(1), dim3(kScanThreads), 0, stream, compact);
-}
 
 cudaError_t launch_gather_rows(const MoveRows& move, cudaStream_t stream) {
   return move_rows<true>(move, stream);

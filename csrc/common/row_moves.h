@@ -1,4 +1,5 @@
-// Rows that take part, moved to the front of a matrix and back, without the host knowing how many they are.
+// Rows that take part (compact_rows.h) moved to the front of a matrix and back, without the host knowing how
+// many.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,17 +7,6 @@
 #include <cstdint>
 
 namespace spanbert_ext {
-
-// Lists the rows whose id is not negative, in order. Row i of the list is -1 from `count` on; what does not
-// fit into `capacity` is counted but not listed.
-struct CompactRows {
-  const int64_t* ids;  // [n]
-  int64_t n;
-  int64_t capacity;
-  int64_t* rows;   // [capacity]
-  int64_t* count;  // [1]
-};
-cudaError_t launch_compact_rows(const CompactRows& compact, cudaStream_t stream);
 
 // Moves rows of bytes, whatever they hold: gather reads row rows[i] and writes row i (zeros where rows[i] is
 // -1), scatter reads row i and writes row rows[i] (nothing where it is -1). `element_bytes` divides

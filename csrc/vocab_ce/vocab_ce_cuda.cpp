@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "common/chunks.h"
+#include "common/compact_rows.h"
 #include "common/cuda_host.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
@@ -90,13 +91,15 @@ VocabCeOutput vocab_ce_cuda(const at::Tensor& h, const at::Tensor& weight,
   const at::Tensor prediction = at::full({total}, -1, ids.options());
   const at::Tensor grad_unit = gradient_unit(weights, ids, compute_dtype);
 
-  const at::Tensor rows = at::empty({capacity}, ids.options()), row_count = at::empty({1}, ids.options());
-  check_launch("vocab_ce", launch_compact_rows({.ids = ids.const_data_ptr<int64_t>(),
-                                                .n = total,
-                                                .capacity = capacity,
-                                                .rows = rows.mutable_data_ptr<int64_t>(),
+  // Rows of h in the order of decoding; -1 from the number of those with a target on.
+  const at::Tensor all_rows = at::full({total}, -1, ids.options()), row_count = at::empty({1}, ids.options());
+  check_launch("vocab_ce", launch_compact_rows({.values = ids.const_data_ptr<int64_t>(),
+                                                .others = nullptr,
+                                                .rows = total,
+                                                .kept = all_rows.mutable_data_ptr<int64_t>(),
                                                 .count = row_count.mutable_data_ptr<int64_t>()},
                                                stream));
+  const at::Tensor rows = all_rows.narrow(0, 0, capacity);
   const at::Tensor source = h.to(compute_dtype).contiguous();
   const at::Tensor compact = at::empty({capacity, width}, compute);
   check_launch("vocab_ce", launch_gather_rows(row_move(source, compact, rows), stream));

@@ -33,6 +33,7 @@ def boundary_mlp(
     norm2_bias: Tensor,
     *,
     eps: float = 1e-12,
+    max_rows: int | None = None,
     impl: Impl = "fused",
 ) -> Tensor:
     """`y = f(x[left], x[right], positions[slot])` for every masked token with a span-boundary target.
@@ -52,6 +53,9 @@ def boundary_mlp(
         weight2: [D, E].
         bias2, norm2_weight, norm2_bias: [D].
         eps: added to the variance in both LayerNorms.
+        max_rows: a bound, known without asking the device, of how many tokens have a target; None: B*K. It
+            sets the size of the matrix products on CUDA, where finding the number out would be a
+            synchronisation. The CPU and the reference need no bound.
         impl: "fused" or "reference" (plain PyTorch).
 
     Returns:
@@ -59,7 +63,9 @@ def boundary_mlp(
 
     Raises:
         ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. Parameters
-            may differ from x in dtype under autocast only.
+            may differ from x in dtype under autocast only. CUDA reads elements of the indices for this under
+            SPANBERT_EXT_DEBUG=1 only: without it, rows whose indices fit nothing, and the last rows where more
+            have a target than max_rows says, become NaN and give no gradient.
         RuntimeError: on double backward, which this operator does not have.
     """
     parameters = {
@@ -83,9 +89,11 @@ def boundary_mlp(
     if use_reference(impl):
         from spanbert_ext import reference
 
-        return reference.boundary_mlp(x, *indices.values(), *parameters.values(), eps=eps)
+        return reference.boundary_mlp(x, *indices.values(), *parameters.values(), eps=eps, max_rows=max_rows)
     require_kernels("boundary_mlp", x)
-    return torch.ops.spanbert_ext.boundary_mlp(x, *indices.values(), *parameters.values(), eps, dtype)[0]
+    return torch.ops.spanbert_ext.boundary_mlp(
+        x, *indices.values(), *parameters.values(), eps, dtype, max_rows
+    )[0]
 
 
 @torch.library.register_fake("spanbert_ext::boundary_mlp")
@@ -105,6 +113,7 @@ def _boundary_mlp_fake(
     norm2_bias: Tensor,
     eps: float,
     compute_dtype: torch.dtype,
+    max_rows: int | None = None,
 ) -> tuple[Tensor, ...]:
     batch, targets = masked_positions.shape
     inner, outer = weight1.shape[0], weight2.shape[0]
@@ -138,6 +147,7 @@ def _boundary_mlp_backward_fake(
     compute_dtype: torch.dtype,
     need_x: bool,
     need_parameters: bool,
+    max_rows: int | None = None,
 ) -> tuple[Tensor, ...]:
     parameters = (
         positions,
@@ -161,7 +171,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.mark_non_differentiable(z1, z2, statistics)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:13], z1, z2, statistics)
-    ctx.compute_dtype = inputs[14]
+    ctx.compute_dtype, ctx.max_rows = inputs[14:]
 
 
 def _backward(ctx: Any, grad_y: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -172,10 +182,10 @@ def _backward(ctx: Any, grad_y: Tensor | None, *_: Tensor | None) -> tuple[Tenso
             " use impl='reference' for second derivatives"
         )
     if grad_y is None:
-        return (None,) * 15
+        return (None,) * 16
     need_x, need_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[4:13]
     grad_x, *grad_parameters = torch.ops.spanbert_ext.boundary_mlp_backward(
-        grad_y, *ctx.saved_tensors, ctx.compute_dtype, need_x, any(need_parameters)
+        grad_y, *ctx.saved_tensors, ctx.compute_dtype, need_x, any(need_parameters), ctx.max_rows
     )
     return (
         grad_x if need_x else None,
@@ -183,6 +193,7 @@ def _backward(ctx: Any, grad_y: Tensor | None, *_: Tensor | None) -> tuple[Tenso
         None,
         None,
         *(grad if need else None for grad, need in zip(grad_parameters, need_parameters, strict=True)),
+        None,
         None,
         None,
     )

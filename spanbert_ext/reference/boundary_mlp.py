@@ -23,8 +23,9 @@ def boundary_mlp(
     norm2_bias: Tensor,
     *,
     eps: float = 1e-12,
+    max_rows: int | None = None,
 ) -> Tensor:
-    """See `spanbert_ext.ops.boundary_mlp`."""
+    """See `spanbert_ext.ops.boundary_mlp`; `max_rows` changes nothing here, where dead rows are computed too."""
     batch, _, hidden = x.shape
     inner, outer = weight1.shape[0], weight2.shape[0]
     assert masked_positions.shape == left_boundary.shape == right_boundary.shape
