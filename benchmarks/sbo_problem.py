@@ -14,7 +14,8 @@ from torch import Tensor, nn
 PAD, CLS, SEP, MASK, FIRST_WORD = 0, 1, 2, 3, 4  # the token ids of the made-up vocabulary
 IGNORED = -100
 CASED_WORDPIECE = 28_996
-HIDDEN_SIZES = {"base": 768, "large": 1024}
+TINY_VOCAB = 257
+HIDDEN_SIZES = {"tiny": 32, "base": 768, "large": 1024}
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,23 @@ class Shape:
 
     @staticmethod
     def parse(name: str, vocab: int | None = None) -> Shape:
-        """`tiny`, or (base|large)-ROWSxLENGTH with an optional `-ragged`. ValueError for anything else."""
-        if name == "tiny":
-            return Shape(name, hidden=32, vocab=vocab or 257, rows=2, length=32, position_dim=8)
-        found = re.fullmatch(r"(base|large)-([1-9]\d*)x([1-9]\d*)(-ragged)?", name)
+        """(tiny|base|large)-ROWSxLENGTH with an optional `-ragged`; `tiny` is tiny-2x32. ValueError otherwise."""
+        found = re.fullmatch(
+            r"(tiny|base|large)-([1-9]\d*)x([1-9]\d*)(-ragged)?", "tiny-2x32" if name == "tiny" else name
+        )
         if not found or int(found[3]) < 8:
             raise ValueError(
                 f"shape {name!r} is not `tiny` or of the form base-8x512, large-32x512, base-32x512-ragged "
                 "(rows x tokens, at least 8 tokens)"
             )
+        tiny = found[1] == "tiny"
         return Shape(
             name,
             HIDDEN_SIZES[found[1]],
-            vocab or CASED_WORDPIECE,
+            vocab or (TINY_VOCAB if tiny else CASED_WORDPIECE),
             int(found[2]),
             int(found[3]),
+            position_dim=8 if tiny else 200,
             ragged=bool(found[4]),
         )
 
