@@ -27,7 +27,6 @@ from typing import Any
 import torch
 from cli import add_measuring, check_measuring, make_parser
 from common import (
-    Bars,
     Progress,
     Stopwatch,
     Unavailable,
@@ -36,12 +35,13 @@ from common import (
     format_table,
     interleave,
     machine,
-    plot_bars,
     quantiles,
+    ratios,
     versions,
     write_json,
 )
 from memory import in_child, watch_cuda_memory
+from plots import Bars, plot_bars
 from sbo_problem import Shape
 from sbo_providers import BUILDERS
 from sbo_runner import Bench, WrongResult, build, child_peaks, gemm_floor
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     for name, task in tasks.items():
         task(-1, Stopwatch(device))  # the equality check was the first step
         progress(f"warmed up  {name}")
-    samples = interleave(tasks, device, options.repeats, options.seconds, progress)
+    samples = interleave(tasks, Stopwatch(device), options.repeats, options.seconds, progress)
 
     try:
         if device.type == "cuda":
@@ -95,12 +95,11 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
     def times(name: str) -> dict[str, dict[str, float]]:
         rounds = samples[name]
-        ratios = [mine["full"] / base["full"] for mine, base in zip(rounds, samples[reference], strict=True)]
         return {
             "forward_ms": quantiles([sample["forward"] for sample in rounds]),
             "backward_ms": quantiles([sample["full"] - sample["forward"] for sample in rounds]),
             "full_ms": quantiles([sample["full"] for sample in rounds]),
-            f"time_over_{reference}": quantiles(ratios),
+            f"time_over_{reference}": ratios(samples, name, reference),
         }
 
     return {
