@@ -42,9 +42,9 @@ from common import (
 )
 from memory import in_child, watch_cuda_memory
 from plots import Bars, plot_bars
-from sbo_problem import Shape
 from sbo_providers import BUILDERS
 from sbo_runner import Bench, WrongResult, build, child_peaks, gemm_floor
+from text import Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_sbo.py --device cpu --shape base-8x512 --json out.json --plot out.png

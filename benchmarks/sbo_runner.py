@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from common import Progress, Stopwatch, Task, Unavailable
 from memory import peak_mb, watch_resident_memory
-from sbo_problem import Heads, Shape, gradients, make_batch, oracle
+from sbo_problem import Heads, gradients, make_batch, oracle
 from sbo_providers import BUILDERS
 from sbo_setting import Provider, Setting
+from text import Shape
 from torch import Tensor
 
 # Largest relative error (norm of the difference over the norm of the float64 gradient) of any one tensor.

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 from common import Unavailable, available_bytes
-from sbo_problem import Batch, Heads, Shape
+from sbo_problem import Batch, Heads
+from text import Shape
 from torch import Tensor
 
 Precision = Literal["float32", "autocast", "bfloat16"]
