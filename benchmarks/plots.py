@@ -15,6 +15,7 @@ class Bars:
     values: Mapping[str, Mapping[str, float]]
     first_part: Mapping[str, float] | None = None
     level: tuple[str, float] | None = None
+    logarithmic: bool = False
 
 
 def plot_bars(path: Path, title: str, panels: Sequence[Bars]) -> None:
@@ -41,6 +42,8 @@ def plot_bars(path: Path, title: str, panels: Sequence[Bars]) -> None:
         if panel.level:
             axes.axvline(panel.level[1], color="#c0392b", linestyle="--", label=panel.level[0])
             axes.legend(fontsize=8)
+        if panel.logarithmic:
+            axes.set_xscale("log")
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set_xlabel(panel.label)
