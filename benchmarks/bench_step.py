@@ -69,8 +69,14 @@ class Trainer:
         self.device, self.dtype = device, dtype
         self.model = make_model(shape, layers, device)
         self.masks = Masks(shape, device)
-        self.providers = make_providers(self.model, self.masks, compiled)
+        self.providers = make_providers(self.model, self.masks)
+        self.compiled = compiled
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
+
+    def compile(self) -> None:
+        """After the check: its mode without dropout would be compiled beside the one that is timed."""
+        if self.compiled:
+            self.providers = {name: provider.compiled() for name, provider in self.providers.items()}
 
     def loss(self, provider: Provider, batch: Batch) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
@@ -147,6 +153,7 @@ def child_peaks(
     """Peak memory on the CPU; runs in a process of its own, see memory.py."""
     torch.set_num_threads(threads)
     trainer = Trainer(shape, layers, torch.device("cpu"), dtype, compiled)
+    trainer.compile()
     return trainer.peaks(names, watch_resident_memory(), Progress())
 
 
@@ -161,6 +168,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     trainer = Trainer(shape, layers, device, dtype, options.compile)
     names, unavailable = list(options.providers), {}
     checked = trainer.check(names, progress)
+    trainer.compile()
 
     tasks = {name: trainer.task(name, steps) for name in names}
     watch = Stopwatch(device, launch_ahead=False)  # a step's launches are part of it

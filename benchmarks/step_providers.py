@@ -7,7 +7,7 @@ none has more alive than another.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -93,7 +93,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Provider:
-    """`loss(masks(text))` is timed with its backward and the optimizer; without `masks` if a worker makes them."""
+    """`loss(masks(step))` is timed with its backward and the optimizer; without `masks` if a worker makes them."""
 
     module: nn.Module
     masks: Callable[[int], Batch]
@@ -103,6 +103,9 @@ class Provider:
     def loss(self, batch: Batch) -> Tensor:
         found = self.module(**{key: batch[key] for key in self.keys})
         return found if isinstance(found, Tensor) else found.loss
+
+    def compiled(self) -> Provider:
+        return replace(self, module=torch.compile(self.module))
 
 
 MLM_KEYS = ("input_ids", "attention_mask", "labels")
@@ -139,21 +142,15 @@ class Masks:
         }
 
 
-def make_providers(model: Any, masks: Masks, compiled: bool) -> dict[str, Provider]:
+def make_providers(model: Any, masks: Masks) -> dict[str, Provider]:
     """Every contestant around `model`'s parameters."""
     on_gpu = masks.device.type == "cuda"
-    providers = {
+    return {
         "spanbert": Provider(model, masks.spans, SPAN_KEYS),
         "spanbert_no_sbo": Provider(model, masks.spans, MLM_KEYS),
         "stock_mlm": Provider(stock_model(model), masks.tokens_by_collator, MLM_KEYS, in_worker=on_gpu),
         "masked_only": Provider(MaskedRowsOnly(model, with_sbo=True), masks.spans, SPAN_KEYS),
         "masked_only_no_sbo": Provider(MaskedRowsOnly(model, with_sbo=False), masks.spans, SPAN_KEYS),
-    }
-    if not compiled:
-        return providers
-    return {
-        name: Provider(torch.compile(one.module), one.masks, one.keys, one.in_worker)
-        for name, one in providers.items()
     }
 
 
