@@ -128,8 +128,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dtype", choices=tuple(bench_sbo.DTYPES), default="float32", help="default %(default)s"
     )
-    add_measuring(parser, list(BUILDERS), repeats=5, seconds=20)
-    parser.set_defaults(providers=list(PROVIDERS))
+    add_measuring(parser, list(BUILDERS), repeats=5, seconds=20, chosen=PROVIDERS)
     options = parser.parse_args(arguments)
     if len(options.base) != 2:
         parser.error("--base takes two numbers: rows and tokens a row")

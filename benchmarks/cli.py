@@ -27,15 +27,16 @@ def add_measuring(
     repeats: int,
     seconds: float,
     threads: int | None = None,
+    chosen: Sequence[str] | None = None,
 ) -> None:
     """Options on where, what and how long to measure, and where the report goes. The numbers are defaults."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default %(default)s")
     parser.add_argument(
         "--providers",
         type=name_list,
-        default=list(providers),
+        default=list(chosen or providers),
         metavar="NAMES",
-        help=f"comma-separated, from: {', '.join(providers)} (default all)",
+        help=f"comma-separated, from: {', '.join(providers)} (default {','.join(chosen) if chosen else 'all'})",
     )
     parser.add_argument("--repeats", type=int, default=repeats, help="rounds at most (default %(default)s)")
     parser.add_argument(

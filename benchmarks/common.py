@@ -105,21 +105,22 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The checked-out commit, with `-dirty` when tracked files differ from it.
+    """The checked-out commit, with `-dirty` when tracked files other than results differ from it.
 
     Outside a checkout (a copy of the tree on a machine for measuring) what SPANBERT_EXT_COMMIT says, or None.
     """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("SPANBERT_EXT_COMMIT")
-    return described.stdout.strip()
 
 
 def available_bytes(device: torch.device) -> int:
