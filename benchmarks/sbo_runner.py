@@ -85,7 +85,7 @@ class Bench:
     def check(
         self, providers: Sequence[Provider], progress: Progress
     ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """Largest relative error of each provider, and which foreign ones are wrong by how much.
+        """Largest relative error of each provider; why others are not timed: foreign and wrong, or too large.
 
         Wrong is an error above the tolerance, or NaN. WrongResult when a provider of this project is wrong.
         """
@@ -93,7 +93,11 @@ class Bench:
         expected = oracle(Heads(self.shape).to(self.device, torch.float64), self.batch(0))
         worst, wrong = {}, {}
         for provider in providers:
-            errors = self.errors(provider, expected)
+            try:
+                errors = self.errors(provider, expected)
+            except torch.OutOfMemoryError as error:
+                wrong[provider.name] = f"out of memory: {str(error).splitlines()[0]}"
+                continue
             name = max(errors, key=lambda key: errors[key] if errors[key] == errors[key] else float("inf"))
             tolerance = TOLERANCE[torch.float32 if provider.precision == "float32" else torch.bfloat16]
             progress(f"equality  {provider.name}: largest relative error {errors[name]:.1e} ({name})")
