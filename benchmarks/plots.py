@@ -70,10 +70,11 @@ def plot_lines(path: Path, title: str, panels: Sequence[Sequence[Lines]]) -> Non
     figure.suptitle(title, fontsize=10)
     for row, axes_row in zip(panels, figure.subplots(len(panels), columns, squeeze=False), strict=True):
         for panel, axes in zip(row, axes_row, strict=True):
+            axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
             for name, points in panel.points.items():
                 shown = [(x, y) for x, y in points if y > 0]  # a logarithmic axis has no zero
-                axes.plot(*zip(*shown, strict=True), marker="o", markersize=3.5, label=name)
-            axes.set(xscale="log", yscale="log", xlabel=panel.x_label, ylabel=panel.y_label)
+                if shown:
+                    axes.loglog(*zip(*shown, strict=True), marker="o", markersize=3.5, label=name)
             axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=130)

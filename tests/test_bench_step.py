@@ -1,4 +1,4 @@
-"""The benchmarks of a training step and of growth: what they write, and that contestants must agree."""
+"""The benchmark of a training step: what it writes, and that contestants must agree."""
 
 from __future__ import annotations
 
@@ -75,19 +75,3 @@ def test_every_step_trains_the_shared_parameters() -> None:
         assert not torch.equal(encoder, before), name
         assert torch.equal(sbo, sbo_before) == (name not in ("spanbert", "masked_only")), name
         assert all(parameter.grad is None for parameter in trainer.model.parameters())
-
-
-def test_growth_has_a_point_for_every_number(tmp_path: Path) -> None:
-    import bench_growth
-
-    axes = ["--width", "tiny", "--base", "2,32", "--rows", "1,2", "--vocab", "257", "--length", "16"]
-    files = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
-    names = ["--providers", "fused,eager_masked", "--repeats", "1", "--threads", "1"]
-    assert bench_growth.main([*axes, *names, *files]) == 0
-    report = json.loads((tmp_path / "out.json").read_text())
-    found = {axis: [point["sizes"][axis] for point in points] for axis, points in report["axes"].items()}
-    assert found == {"rows": [1, 2], "vocab": [257], "length": [16]}
-    for point in sum(report["axes"].values(), []):
-        assert set(point["providers"]) == {"fused", "eager_masked"}
-        assert all(entry["full_ms"]["p50"] > 0 for entry in point["providers"].values())
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
