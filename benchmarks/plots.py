@@ -75,6 +75,9 @@ def plot_lines(path: Path, title: str, panels: Sequence[Sequence[Lines]]) -> Non
                 shown = [(x, y) for x, y in points if y > 0]  # a logarithmic axis has no zero
                 if shown:
                     axes.loglog(*zip(*shown, strict=True), marker="o", markersize=3.5, label=name)
+            places = sorted({x for points in panel.points.values() for x, _ in points})
+            axes.set_xticks(places, [f"{x:g}" for x in places])
+            axes.set_xticks([], minor=True)
             axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=130)
