@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP = $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
 FORMATTED := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: demo test test-lowest lint format sanitize cuda-check clean
+.PHONY: demo test test-lowest lint format sanitize cuda-build cuda-check clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
@@ -54,9 +54,27 @@ sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and 
 	SPANBERT_EXT_SANITIZE=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED) .
 	PYTHONPATH=$(abspath $(SANITIZED)) LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/pytest -s $(TESTS)
 
+CUDA_VENV := .venv-cuda
+CUDA_CONSTRAINTS := build/constraints-cuda.txt
+$(CUDA_CONSTRAINTS): constraints.txt
+	mkdir -p $(@D)
+	sed -e '/^torch==/d' -e 's/^#cuda //' $< > $@
+
+NVCC = $(shell PATH="$(CUDA_HOME)/bin:$$PATH:/usr/local/cuda/bin" command -v nvcc)
+# From tests/, where Python finds the installed package: the source folder may hold an editable build for the CPU.
+cuda-build: BIN := $(CUDA_VENV)/bin
+cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against a CUDA torch; needs nvcc, but no GPU
+	$(if $(NVCC),,$(error cuda-build needs nvcc, of CUDA 13, in CUDA_HOME, PATH or /usr/local/cuda))
+	$(MAKE) $(CUDA_VENV)/.torch VENV=$(CUDA_VENV) CONSTRAINTS=$< || \
+		{ echo "cuda-build could not install $$(grep ^torch== $<), see above: is there a network?"; exit 1; }
+	SPANBERT_EXT_CUDA=ON $(PIP) install -c $< --no-build-isolation '.[test]'
+	cd tests && $(abspath $(BIN))/python -m spanbert_ext
+	$(BIN)/python tools/kernel_resources.py
+	cd tests && $(abspath $(BIN))/pytest
+
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
 	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK
 	$(BIN)/cmake --build build/cuda-check --target cuda_check
 
 clean: ## all that was built
-	rm -rf build dist demo-output .venv .venv-lowest spanbert_ext/*.so spanbert_ext/_build_config.py
+	rm -rf build dist demo-output .venv .venv-lowest .venv-cuda spanbert_ext/*.so spanbert_ext/_build_config.py

@@ -3,9 +3,11 @@
 # In:  SPANBERT_EXT_CUDA  AUTO   when torch is a CUDA build and nvcc is there; else CPU-only, and the reason is kept
 #                         ON     or stop with the reason
 #                         CHECK  compile without linking: all it needs is nvcc, a CPU torch will do
+#                         EMULATE  compile with the C++ compiler and run on the CPU in the place of the CPU kernels: for
+#                                tests of the CUDA code where there is no GPU; needs neither nvcc nor a CUDA torch
 #                         OFF
 #      TORCH_CUDA_VERSION, cuda_sources (csrc/*/*.cu, torch-free), cuda_host_sources (csrc/*/*_cuda.cpp)
-# Out: cuda_mode          LINK, CHECK or NONE
+# Out: cuda_mode          LINK, CHECK, EMULATE or NONE
 #      cuda_reason        why the mode is not LINK
 #      cuda_architectures what the kernels are compiled for; targets cuda_kernels and cuda::host
 
@@ -13,15 +15,16 @@ set(cuda_mode NONE)
 set(cuda_reason "")
 set(cuda_architectures "")
 set(nvcc_version "")
-set_property(CACHE SPANBERT_EXT_CUDA PROPERTY STRINGS AUTO ON OFF CHECK)
+set_property(CACHE SPANBERT_EXT_CUDA PROPERTY STRINGS AUTO ON OFF CHECK EMULATE)
 get_filename_component(_site_packages "${SPANBERT_EXT_TORCH_DIR}" DIRECTORY)
 
-if(NOT SPANBERT_EXT_CUDA MATCHES "^(AUTO|ON|OFF|CHECK)$")
-  message(FATAL_ERROR "SPANBERT_EXT_CUDA is '${SPANBERT_EXT_CUDA}'; expected AUTO, ON, OFF or CHECK")
+if(NOT SPANBERT_EXT_CUDA MATCHES "^(AUTO|ON|OFF|CHECK|EMULATE)$")
+  message(FATAL_ERROR "SPANBERT_EXT_CUDA is '${SPANBERT_EXT_CUDA}'; expected AUTO, ON, OFF, CHECK or EMULATE")
 elseif(SPANBERT_EXT_CUDA STREQUAL "OFF")
   set(cuda_reason "switched off by SPANBERT_EXT_CUDA=OFF")
-elseif(NOT cuda_sources)
-  set(cuda_reason "this version has no CUDA kernels")
+elseif(SPANBERT_EXT_CUDA STREQUAL "EMULATE")
+  set(cuda_mode EMULATE)
+  set(cuda_reason "compiled for the CPU, as a test of their code (SPANBERT_EXT_CUDA=EMULATE)")
 elseif(NOT SPANBERT_EXT_CUDA STREQUAL "CHECK" AND NOT TORCH_CUDA_VERSION)
   set(cuda_reason "torch ${TORCH_VERSION} is a CPU build")
 else()
@@ -53,6 +56,15 @@ message(STATUS "CUDA kernels: ${cuda_mode} ${cuda_reason}")
 if(cuda_mode STREQUAL "NONE")
   return()
 endif()
+if(cuda_mode STREQUAL "EMULATE")
+  add_library(cuda_kernels OBJECT ${cuda_sources} ${cuda_host_sources} tests/emulated_cuda/emulator.cpp)
+  set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)
+  target_compile_definitions(cuda_kernels PUBLIC SPANBERT_EXT_EMULATE_CUDA)
+  target_compile_options(cuda_kernels PRIVATE -Wno-unknown-pragmas) # nvcc's `#pragma unroll`
+  target_include_directories(cuda_kernels SYSTEM PUBLIC tests/emulated_cuda)
+  target_link_libraries(cuda_kernels PRIVATE spanbert_ext_options torch::installed)
+  return()
+endif()
 
 # TORCH_CUDA_ARCH_LIST="8.0 9.0a+PTX" is what torch's users know; +PTX adds the virtual architecture.
 if(DEFINED ENV{TORCH_CUDA_ARCH_LIST})
@@ -76,12 +88,15 @@ endif()
 
 set(CMAKE_CUDA_ARCHITECTURES "${cuda_architectures}") # unset, CMake would cache a guess of its own
 set(CMAKE_CUDA_COMPILER "${SPANBERT_EXT_NVCC}")
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 enable_language(CUDA)
+if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake 3.25 does not know that nvcc 13 speaks C++20
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 find_package(CUDAToolkit REQUIRED)
 
 add_library(cuda_kernels OBJECT ${cuda_sources})

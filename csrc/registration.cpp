@@ -29,14 +29,27 @@ TORCH_LIBRARY(spanbert_ext, m) {
       " Tensor grad_norm2_bias)");
   m.def(
       "vocab_ce(Tensor h, Tensor weight, Tensor? bias, int[] first_rows, Tensor targets, Tensor row_weight,"
-      " ScalarType compute_dtype, float label_smoothing, bool need_dh, bool need_dw, bool need_db)"
+      " ScalarType compute_dtype, float label_smoothing, int? max_rows, bool need_dh, bool need_dw, bool need_db)"
       " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh, Tensor dw, Tensor db)");
 }
 // clang-format on
+
+// A test build runs the CUDA operators on the CPU, see tests/emulated_cuda.
+#ifdef SPANBERT_EXT_EMULATE_CUDA
+#define SPANBERT_EXT_CPU_OR_EMULATED(name) &spanbert_ext::name##_cuda
+#else
+#define SPANBERT_EXT_CPU_OR_EMULATED(name) &spanbert_ext::name##_cpu
+#endif
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("span_mask", &spanbert_ext::span_mask_cpu);
   m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cpu);
   m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cpu);
-  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cpu);
+  m.impl("vocab_ce", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce));
 }
+
+#ifdef SPANBERT_EXT_WITH_CUDA
+TORCH_LIBRARY_IMPL(spanbert_ext, CUDA, m) {
+  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cuda);
+}
+#endif

@@ -67,7 +67,8 @@ def build_info() -> dict[str, str | bool]:
 
     `cpu_capability` is what this process uses: the best of the compiled `cpu_capabilities` that the CPU
     has, or a lower one that SPANBERT_EXT_CPU_CAPABILITY asks for (RuntimeError when that names no known
-    one). `cuda_reason` says why `cuda_kernels` is False and is empty otherwise.
+    one). `cuda_reason` says why `cuda_kernels` is False and is empty otherwise. `cuda_emulated`: a test build whose
+    CPU operators are the CUDA code, compiled for the CPU.
     """
     from spanbert_ext import __version__
 
@@ -82,6 +83,7 @@ def build_info() -> dict[str, str | bool]:
         "cpu_capability": _C.cpu_capability(),
         "cuda_kernels": not _build_config.CUDA_REASON,
         "cuda_reason": _build_config.CUDA_REASON,
+        "cuda_emulated": _build_config.CUDA_EMULATED,
         "cuda_architectures": _build_config.CUDA_ARCHITECTURES,
         "nvcc": _build_config.NVCC_VERSION,
     }

@@ -60,14 +60,14 @@ def test_opcheck(name: str, need: tuple[bool, bool, bool]) -> None:
         leaf if leaf is None or needed else leaf.detach()
         for leaf, needed in zip((case.h, case.weight, case.bias), need, strict=True)
     ]
-    rest = (list(case.first_rows), case.targets, case.row_weight, torch.float64, case.label_smoothing)
+    rest = (list(case.first_rows), case.targets, case.row_weight, torch.float64, case.label_smoothing, None)
     torch.library.opcheck(torch.ops.spanbert_ext.vocab_ce.default, (*leaves, *rest, *need))
 
 
 def test_a_gradient_that_was_not_made_raises() -> None:
     case = sample(bias=False, blocks=1).to(torch.float64)
     loss, *_ = torch.ops.spanbert_ext.vocab_ce(
-        case.h, case.weight, None, [0], case.targets, case.row_weight, torch.float64, 0.0, True, False, False
+        case.h, case.weight, None, [0], case.targets, case.row_weight, torch.float64, 0.0, None, True, False, False
     )
     with pytest.raises(RuntimeError, match="was not made in forward"):
         loss.backward()
@@ -113,7 +113,7 @@ def test_t3_frozen_inputs_skip_their_gradients(monkeypatch: pytest.MonkeyPatch) 
     assert not output.loss.requires_grad
     raw = torch.ops.spanbert_ext.vocab_ce(
         case.h.detach(), case.weight.detach(), None, [0], case.targets, case.row_weight, torch.float64, 0.0,
-        False, False, False,
+        None, False, False, False,
     )  # fmt: skip
     assert [t.numel() for t in raw[4:]] == [0, 0, 0]
 

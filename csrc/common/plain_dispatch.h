@@ -9,7 +9,8 @@ namespace spanbert_ext {
 // operands.
 struct PlainDispatch {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
-  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::DispatchKey::AutocastCPU};
+  c10::impl::ExcludeDispatchKeyGuard no_autocast{
+      c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA})};
 };
 
 }  // namespace spanbert_ext

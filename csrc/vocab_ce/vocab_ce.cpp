@@ -202,17 +202,14 @@ class VocabCe {
   std::vector<int64_t> target_;
 };
 
-// Live rows (target >= 0) of each block of rows; a target beyond the vocabulary raises.
-std::vector<std::vector<int64_t>> live_rows(const at::Tensor& targets, at::IntArrayRef first_rows,
-                                            int64_t vocab) {
+// Live rows (target >= 0) of each block of rows.
+std::vector<std::vector<int64_t>> live_rows(const at::Tensor& targets, at::IntArrayRef first_rows) {
   const at::Tensor ids = targets.contiguous();
   const int64_t* id = ids.const_data_ptr<int64_t>();
   std::vector<std::vector<int64_t>> live(first_rows.size());
   for (size_t g = 0; g < first_rows.size(); ++g) {
     const int64_t end = g + 1 < first_rows.size() ? first_rows[g + 1] : targets.size(0);
     for (int64_t row = first_rows[g]; row < end; ++row) {
-      TORCH_CHECK_INDEX(id[row] < vocab, "vocab_ce: targets[", row, "] is ", id[row],
-                        ", expected an id below V = ", vocab, " (or a negative one, which is ignored)");
       if (id[row] >= 0) live[g].push_back(row);
     }
   }
@@ -234,7 +231,7 @@ VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::opti
                   double label_smoothing, double grad_unit, bool need_dh, bool need_dw, bool need_db) {
   VocabCe<T, acc_t> op(h, weight, bias, targets, row_weight, label_smoothing, grad_unit, need_dh, need_dw,
                        need_db);
-  const auto live = live_rows(targets, first_rows, weight.size(0));
+  const auto live = live_rows(targets, first_rows);
   for (size_t g = 0; g < live.size(); ++g) op.add_rows(static_cast<int64_t>(g), live[g]);
 
   const auto acc = op.nll.options();
@@ -249,10 +246,11 @@ VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::opti
 VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
                            const std::optional<at::Tensor>& bias, at::IntArrayRef first_rows,
                            const at::Tensor& targets, const at::Tensor& row_weight,
-                           at::ScalarType compute_dtype, double label_smoothing, bool need_dh, bool need_dw,
-                           bool need_db) {
+                           at::ScalarType compute_dtype, double label_smoothing,
+                           std::optional<int64_t> max_rows, bool need_dh, bool need_dw, bool need_db) {
   const PlainDispatch plain;
-  check_vocab_ce(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing);
+  check_vocab_ce(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing, max_rows);
+  check_targets(targets, weight.size(0), max_rows);
   need_db = need_db && bias.has_value();
   const double grad_unit = gradient_unit(row_weight, targets, compute_dtype);
   const auto call = [&]<typename T, typename acc_t>() {

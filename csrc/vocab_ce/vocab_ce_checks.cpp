@@ -7,7 +7,7 @@ namespace spanbert_ext {
 
 void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                     at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
-                    at::ScalarType compute_dtype, double label_smoothing) {
+                    at::ScalarType compute_dtype, double label_smoothing, std::optional<int64_t> max_rows) {
   TORCH_CHECK_VALUE(h.dim() == 2, "vocab_ce: h has shape ", h.sizes(), ", expected [N, D]");
   TORCH_CHECK_VALUE(weight.dim() == 2 && weight.size(0) > 0, "vocab_ce: weight has shape ", weight.sizes(),
                     ", expected [V, D] with V > 0");
@@ -41,6 +41,8 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                    row_weight.scalar_type(), ", expected ", accumulate, " when computing in ", compute_dtype);
   TORCH_CHECK_VALUE(label_smoothing >= 0.0 && label_smoothing < 1.0, "vocab_ce: label_smoothing is ",
                     label_smoothing, ", expected 0 <= label_smoothing < 1");
+  TORCH_CHECK_VALUE(max_rows.value_or(0) >= 0, "vocab_ce: max_rows is ", max_rows.value_or(0),
+                    ", expected a number of rows");
   for (const at::Tensor* t : {&weight, &targets, &row_weight}) {
     TORCH_CHECK_VALUE(t->device() == h.device(), "vocab_ce: h is on ", h.device(),
                       " and weight, targets, row_weight", " are on ", weight.device(), ", ", targets.device(),
@@ -48,6 +50,19 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
   }
   TORCH_CHECK_VALUE(!bias.has_value() || bias->device() == h.device(), "vocab_ce: bias is on ",
                     bias.has_value() ? bias->device() : h.device(), ", expected ", h.device());
+}
+
+void check_targets(const at::Tensor& targets, int64_t vocab, std::optional<int64_t> max_rows) {
+  const at::Tensor ids = targets.contiguous();
+  const int64_t* id = ids.const_data_ptr<int64_t>();
+  int64_t live = 0;
+  for (int64_t row = 0; row < ids.size(0); ++row) {
+    TORCH_CHECK_INDEX(id[row] < vocab, "vocab_ce: targets[", row, "] is ", id[row],
+                      ", expected an id below V = ", vocab, " (or a negative one, which is ignored)");
+    live += id[row] >= 0 ? 1 : 0;
+  }
+  TORCH_CHECK_VALUE(live <= max_rows.value_or(live), "vocab_ce: max_rows is ", max_rows.value_or(0), ", but ",
+                    live, " targets are not negative; expected an upper bound of their number");
 }
 
 }  // namespace spanbert_ext

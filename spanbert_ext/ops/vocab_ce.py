@@ -37,6 +37,7 @@ def vocab_ce(
     *,
     first_rows: Sequence[int] = (0,),
     label_smoothing: float = 0.0,
+    max_rows: int | None = None,
     impl: Impl = "fused",
 ) -> VocabCEOutput:
     """Cross-entropy of `h @ weight.T + bias` against `targets`, summed with a weight per row.
@@ -54,6 +55,8 @@ def vocab_ce(
         first_rows: ascending first rows of the G blocks, beginning with 0.
         label_smoothing: share of the target's probability spread over the vocabulary, as in
             `torch.nn.functional.cross_entropy`; in [0, 1).
+        max_rows: an upper bound of the targets that are not negative, where the caller knows one without asking the
+            device. CUDA makes no larger products than it says; the CPU counts by itself.
         impl: "fused" or "reference" (plain PyTorch).
 
     Returns:
@@ -61,7 +64,7 @@ def vocab_ce(
 
     Raises:
         ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. On CUDA a target
-            beyond V makes its loss NaN instead, unless SPANBERT_EXT_DEBUG=1.
+            beyond V, or more targets than max_rows, makes the loss NaN instead, unless SPANBERT_EXT_DEBUG=1.
         RuntimeError: on double backward, which this operator does not have (nor forward-mode differentiation).
     """
     dtype = compute_dtype("vocab_ce", h, {"weight": weight, "bias": bias})
@@ -84,6 +87,7 @@ def vocab_ce(
         row_weight,
         dtype,
         label_smoothing,
+        max_rows,
         grad and h.requires_grad,
         grad and weight.requires_grad,
         grad and bias is not None and bias.requires_grad,
@@ -112,6 +116,7 @@ def _vocab_ce_fake(
     row_weight: Tensor,
     compute_dtype: torch.dtype,
     label_smoothing: float,
+    max_rows: int | None,
     need_dh: bool,
     need_dw: bool,
     need_db: bool,
@@ -135,7 +140,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.mark_non_differentiable(nll, prediction, grad_unit, dh, dw, db)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(nll, grad_unit, dh, dw, db)
-    ctx.made = inputs[8:11]
+    ctx.made = inputs[9:12]
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -145,7 +150,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
             "vocab_ce has no double backward (create_graph=True); use impl='reference' for second derivatives"
         )
     if grad_loss is None:
-        return (None,) * 11
+        return (None,) * 12
     nll, grad_unit, *gradients = ctx.saved_tensors
     wanted = ctx.needs_input_grad[:3]
     if any(want and not made for want, made in zip(wanted, ctx.made, strict=True)):
@@ -155,7 +160,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
         _scaled(gradient, scale) if want else None for gradient, want in zip(gradients, wanted, strict=True)
     )
     grad_row_weight = grad_loss * nll if ctx.needs_input_grad[5] else None
-    return grad_h, grad_weight, grad_bias, None, None, grad_row_weight, *[None] * 5
+    return grad_h, grad_weight, grad_bias, None, None, grad_row_weight, *[None] * 6
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
@@ -172,7 +177,11 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     batched = torch._C._functorch.is_legacy_batchedtensor(scale) or torch._C._functorch.is_batchedtensor(
         scale
     )
-    return gradient * scale if kept or traced or batched else gradient.mul_(scale)
+    # A captured backward may be replayed twice for one forward.
+    captured = scale.is_cuda and torch.cuda.is_current_stream_capturing()
+    if kept or traced or batched or captured:
+        return gradient * scale
+    return gradient.mul_(scale)
 
 
 torch.library.register_autograd("spanbert_ext::vocab_ce", _backward, setup_context=_setup_context)

@@ -1,0 +1,138 @@
+// Launching kernels, and the types they see. For .cu files: torch-free; SPANBERT_EXT_EMULATE_CUDA compiles
+// them with a plain C++ compiler against tests/emulated_cuda instead of CUDA.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "common/float_type.h"
+
+namespace spanbert_ext {
+
+constexpr int kWarpLanes = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// The dynamic shared memory of a kernel as an array of `type`.
+#ifdef SPANBERT_EXT_EMULATE_CUDA
+#define SPANBERT_EXT_DYNAMIC_SHARED(type, name) \
+  type* const name = static_cast<type*>(emulated_cuda::dynamic_shared())
+#else
+#define SPANBERT_EXT_DYNAMIC_SHARED(type, name)      \
+  extern __shared__ __align__(16) char raw_##name[]; \
+  type* const name = reinterpret_cast<type*>(raw_##name)
+#endif
+
+// kernel<<<grid, block, shared_bytes, stream>>>(arguments...); any size of shared memory that the device has.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, const Arguments&... arguments) {
+#ifdef SPANBERT_EXT_EMULATE_CUDA
+  static_cast<void>(stream);
+  return emulated_cuda::run(grid, block, shared_bytes,
+                            [&] { kernel(static_cast<Parameters>(arguments)...); });
+#else
+  constexpr size_t kBytesWithoutAsking = 48 * 1024;
+  if (shared_bytes > kBytesWithoutAsking) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  // clang-format off: it takes >>> for the end of templates
+  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+  // clang-format on
+  return cudaGetLastError();
+#endif
+}
+
+// --- Floating-point types: stored as T, computed with as Accumulate<T>
+// ---------------------------------------
+
+template <typename T>
+using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+__device__ __forceinline__ double widen(double x) { return x; }
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float widen(__half x) { return __half2float(x); }
+
+template <typename T>
+__device__ __forceinline__ T narrow(Accumulate<T> x) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return __float2bfloat16_rn(x);
+  } else if constexpr (std::is_same_v<T, __half>) {
+    return __float2half_rn(x);
+  } else {
+    return x;
+  }
+}
+
+// N values moved as one access; the address must be a multiple of their size.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T value[N];
+};
+constexpr int kPackBytes = 16;
+template <typename T>
+constexpr int kPackValues = kPackBytes / sizeof(T);
+
+// Calls function.operator()<T>() with the C++ type of `type`.
+template <typename Function>
+cudaError_t dispatch_float(FloatType type, const Function& function) {
+  switch (type) {
+    case FloatType::kDouble:
+      return function.template operator()<double>();
+    case FloatType::kFloat:
+      return function.template operator()<float>();
+    case FloatType::kBFloat16:
+      return function.template operator()<__nv_bfloat16>();
+    case FloatType::kHalf:
+      return function.template operator()<__half>();
+  }
+  return cudaErrorInvalidValue;
+}
+
+// --- Reductions over the lanes of a warp and the threads of a block
+// ------------------------------------------ In one order whatever the timing: the same input gives the same
+// bits. A struct needs its own shuffle_xor.
+
+template <typename V>
+__device__ __forceinline__ V shuffle_xor(V value, int lane_bits) {
+  return __shfl_xor_sync(kAllLanes, value, lane_bits);
+}
+
+struct Add {
+  template <typename V>
+  __device__ __forceinline__ V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+
+// Every lane gets the result.
+template <typename V, typename Combine>
+__device__ __forceinline__ V reduce_warp(V value, Combine combine) {
+#pragma unroll
+  for (int lane_bits = kWarpLanes / 2; lane_bits > 0; lane_bits /= 2) {
+    value = combine(value, shuffle_xor(value, lane_bits));
+  }
+  return value;
+}
+
+// Every thread gets the result. For blocks of [n * 32] threads; `scratch` is shared memory for 32 values and
+// may be used again at once.
+template <typename V, typename Combine>
+__device__ __forceinline__ V reduce_block(V value, V identity, Combine combine, V* scratch) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes,
+            warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+  value = reduce_warp(value, combine);
+  if (lane == 0) scratch[warp] = value;
+  __syncthreads();
+  value = lane < static_cast<int>(blockDim.x) / kWarpLanes ? scratch[lane] : identity;
+  __syncthreads();
+  return reduce_warp(value, combine);
+}
+
+}  // namespace spanbert_ext

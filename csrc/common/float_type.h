@@ -1,0 +1,8 @@
+#pragma once
+
+namespace spanbert_ext {
+
+// The dtypes of the operators, for kernels that do not know torch.
+enum class FloatType { kDouble, kFloat, kBFloat16, kHalf };
+
+}  // namespace spanbert_ext
