@@ -42,6 +42,10 @@ $(INSTALLED): $(VENV)/.torch pyproject.toml $(NATIVE)
 	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation -e '.[test,lint,bench]'
 	touch $@
 
+.PHONY: bench
+bench: $(INSTALLED) ## the benchmarks that this machine can run; BENCH=--quick shows that they work, BENCH=--help more
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
+
 # The sanitizers' runtimes must be the first libraries of the process; Python itself is not built with them.
 SANITIZED := build/sanitized
 RUNTIME = $(shell for name in asan ubsan stdc++; do $(CXX) -print-file-name=lib$$name.so; done)

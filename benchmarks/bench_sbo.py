@@ -3,7 +3,7 @@
 Every provider computes both heads' losses and all gradients (hidden states, decoder weight, both vocabulary
 biases, the MLM transform and the SBO network) from the same hidden states and the same random span masks,
 fresh in every round. Before anything is timed, each provider's loss and gradients are compared with a float64
-oracle; one that is wrong ends the run with exit status 1.
+oracle; one that is wrong ends the run with exit status 1 (another project's is listed as wrong and left out).
 
   forward   from the hidden states to the loss, with autograd recording (providers that make gradients in the
             forward pass, as fused and torch_linear_ce do, pay for them here)
@@ -21,31 +21,30 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from cli import add_measuring, check_measuring, make_parser
 from common import (
-    Bars,
     Progress,
     Stopwatch,
     Unavailable,
-    check_outputs,
     commit,
     device_rates,
     format_table,
     interleave,
     machine,
-    plot_bars,
     quantiles,
+    ratios,
     versions,
     write_json,
 )
 from memory import in_child, watch_cuda_memory
-from sbo_problem import Shape
+from plots import Bars, plot_bars
 from sbo_providers import BUILDERS
 from sbo_runner import Bench, WrongResult, build, child_peaks, gemm_floor
+from text import Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_sbo.py --device cpu --shape base-8x512 --json out.json --plot out.png
@@ -70,7 +69,9 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     providers, unavailable = build(options.providers, setting)
     if not providers:
         raise SystemExit(f"no provider can run here: {unavailable}")
-    checked = bench.check(providers, progress)
+    checked, wrong = bench.check(providers, progress)
+    providers = [provider for provider in providers if provider.name in checked]
+    unavailable.update(wrong)
 
     tasks = {provider.name: bench.task(provider) for provider in providers}
     floor_task, layouts = gemm_floor(setting)
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     for name, task in tasks.items():
         task(-1, Stopwatch(device))  # the equality check was the first step
         progress(f"warmed up  {name}")
-    samples = interleave(tasks, device, options.repeats, options.seconds, progress)
+    samples = interleave(tasks, Stopwatch(device), options.repeats, options.seconds, progress)
 
     try:
         if device.type == "cuda":
@@ -94,12 +95,11 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
     def times(name: str) -> dict[str, dict[str, float]]:
         rounds = samples[name]
-        ratios = [mine["full"] / base["full"] for mine, base in zip(rounds, samples[reference], strict=True)]
         return {
             "forward_ms": quantiles([sample["forward"] for sample in rounds]),
             "backward_ms": quantiles([sample["full"] - sample["forward"] for sample in rounds]),
             "full_ms": quantiles([sample["full"] for sample in rounds]),
-            f"time_over_{reference}": quantiles(ratios),
+            f"time_over_{reference}": ratios(samples, name, reference),
         }
 
     return {
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         "shape": shape.name,
         "sizes": {**dataclasses.asdict(shape), "mlm_rows": setting.rows[0], "sbo_rows": setting.rows[1]},
         "dtype": options.dtype,
-        "versions": versions(["transformers", "triton"]),
+        "versions": versions(["transformers", "triton", "liger-kernel", "cut-cross-entropy"]),
         "commit": commit(),
         "rounds": len(samples[reference]),
         "reference": reference,
@@ -186,14 +186,11 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = make_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "--shape",
         default="base-8x512",
-        help="tiny, or (base|large)-ROWSxLENGTH[-ragged]; ragged: a line of text a row (default %(default)s)",
+        help="tiny, or (tiny|base|large)-ROWSxLENGTH[-ragged]; ragged: a line of text a row (default %(default)s)",
     )
     parser.add_argument(
         "--vocab", type=int, help="vocabulary size instead of 28996 (29056 is a multiple of 128)"
@@ -202,51 +199,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--dtype",
         choices=tuple(DTYPES),
         default="float32",
-        help="bfloat16 is autocast over float32 parameters",
+        help="bfloat16 is autocast over float32 parameters (default %(default)s)",
     )
-    parser.add_argument(
-        "--providers",
-        type=lambda text: text.split(","),
-        default=list(BUILDERS),
-        help=f"comma-separated, from: {', '.join(BUILDERS)} (default all)",
-    )
-    parser.add_argument("--repeats", type=int, default=20, help="rounds at most (default %(default)s)")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=150,
-        help="start no round after this many, from the fourth (default %(default)s)",
-    )
-    parser.add_argument(
-        "--threads", type=int, help="CPU threads of torch (default: OMP_NUM_THREADS, else the cores)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a PNG of time and memory there")
+    add_measuring(parser, list(BUILDERS), repeats=20, seconds=150)
     options = parser.parse_args(arguments)
-    for name in options.providers:
-        if name not in BUILDERS:
-            parser.error(f"no provider {name!r}; there are {', '.join(BUILDERS)}")
     try:
         Shape.parse(options.shape, options.vocab)
     except ValueError as error:
         parser.error(str(error))
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no CUDA device")
-    if options.repeats < 1:
-        parser.error("--repeats must be at least 1")
-    if options.plot and not find_spec("matplotlib"):
-        parser.error("--plot needs matplotlib: pip install matplotlib")
-    try:
-        check_outputs(options.json, options.plot)
-    except OSError as error:
-        parser.error(f"cannot write there: {error}")
+    check_measuring(parser, options, list(BUILDERS))
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
         report = run(options, Progress())
     except WrongResult as error:

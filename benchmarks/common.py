@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -88,6 +87,12 @@ def machine(device: torch.device) -> dict[str, Any]:
     return described
 
 
+def device_name(described: Mapping[str, Any]) -> str:
+    """A machine's folder below results/: `cpu-2core-avx512`, `nvidia-h200`. `described`: by `machine`."""
+    name = described.get("gpu") or f"cpu-{described['cores']}core-{described['cpu_capability']}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
     """Versions of Python, torch, spanbert_ext and `packages` (those that are installed)."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
@@ -100,18 +105,22 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The checked-out commit, with `-dirty` when tracked files differ from it; None outside a checkout."""
+    """The checked-out commit, with `-dirty` when tracked files other than results differ from it.
+
+    Outside a checkout (a copy of the tree on a machine for measuring) what SPANBERT_EXT_COMMIT says, or None.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return described.stdout.strip()
+        return os.environ.get("SPANBERT_EXT_COMMIT")
 
 
 def available_bytes(device: torch.device) -> int:
@@ -123,15 +132,21 @@ def available_bytes(device: torch.device) -> int:
 
 # ---- time ----
 
+LAUNCH_AHEAD_CYCLES = 4_000_000  # of a clock near 2 GHz
+
 
 class Stopwatch:
     """Milliseconds from `start` to each `mark`: CUDA events on a GPU, the performance counter on a CPU.
 
-    On CUDA `start` first overwrites a buffer larger than the L2 cache, so that nobody finds inputs there.
+    On CUDA `start` first overwrites a buffer larger than the L2 cache, so that nobody finds inputs there. With
+    `launch_ahead` the GPU then idles for about two milliseconds before the clock starts: launches of short work
+    run ahead of it as they do behind an encoder, and what is timed is the GPU's part. Work that waits for the
+    GPU loses that lead.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, launch_ahead: bool = True) -> None:
         self.device = device
+        self.launch_ahead = launch_ahead
         self.cuda = device.type == "cuda"
         self.flush = torch.empty(2**28, dtype=torch.uint8, device=device) if self.cuda else None
         self.marks: dict[str, Any] = {}
@@ -147,6 +162,8 @@ class Stopwatch:
         if self.flush is not None:
             self.flush.zero_()
             torch.cuda.synchronize(self.device)
+            if self.launch_ahead:
+                torch.cuda._sleep(LAUNCH_AHEAD_CYCLES)
         self.marks = {"": self._now()}
 
     def mark(self, name: str) -> None:
@@ -179,13 +196,16 @@ Task = Callable[[int, Stopwatch], None]
 
 
 def interleave(
-    tasks: Mapping[str, Task], device: torch.device, repeats: int, seconds: float, progress: Progress
+    tasks: Mapping[str, Task],
+    watches: Stopwatch | Mapping[str, Stopwatch],
+    repeats: int,
+    seconds: float,
+    progress: Progress,
 ) -> dict[str, list[dict[str, float]]]:
     """Runs every task once a round, for `repeats` rounds or until `seconds` are over, but 3 rounds at least.
 
     Returns, per task and round, milliseconds by mark; round r of one task belongs to round r of another.
     """
-    watch = Stopwatch(device)
     names = list(tasks)
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     begin = time.perf_counter()
@@ -195,6 +215,7 @@ def interleave(
             break
         first = round_ % len(names)
         for name in names[first:] + names[:first]:
+            watch = watches if isinstance(watches, Stopwatch) else watches[name]
             with no_collection():  # a collection inside a step would be charged to whoever is running
                 tasks[name](round_, watch)
                 sample = watch.read()
@@ -239,6 +260,14 @@ def device_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
 # ---- reports ----
 
 
+def ratios(
+    samples: Mapping[str, list[dict[str, float]]], name: str, reference: str, mark: str = "full"
+) -> dict[str, float]:
+    """Quantiles of `name`'s time over `reference`'s, taken round by round."""
+    pairs = zip(samples[name], samples[reference], strict=True)
+    return quantiles([mine[mark] / base[mark] for mine, base in pairs])
+
+
 def check_outputs(*paths: Path | None) -> None:
     """Makes the folders of the files that a run will write. OSError now, not after minutes of measuring."""
     for path in paths:
@@ -265,43 +294,3 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Bars:
-    """One panel: bars of length p50, a line from p20 to p80, the first part dark, a level marked."""
-
-    label: str
-    values: Mapping[str, Mapping[str, float]]
-    first_part: Mapping[str, float] | None = None
-    level: tuple[str, float] | None = None
-
-
-def plot_bars(path: Path, title: str, panels: Sequence[Bars]) -> None:
-    """A PNG with one panel of horizontal bars beside the other."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = max(len(panel.values) for panel in panels)
-    figure = Figure(figsize=(6.5 * len(panels), 1.6 + 0.45 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        names = list(panel.values)
-        axes.barh(names, [panel.values[name]["p50"] for name in names], color="#8fb8de")
-        if panel.first_part:
-            axes.barh(names, [panel.first_part[name] for name in names], color="#3b6ea5")
-        for place, name in enumerate(names):
-            spread = panel.values[name]
-            end = spread.get("p80", spread["p50"])
-            axes.hlines(place, spread.get("p20", end), end, color="black", linewidth=1.5)
-            axes.annotate(
-                f"{spread['p50']:.4g}", (end, place), (4, 0), textcoords="offset points", va="center"
-            )
-        if panel.level:
-            axes.axvline(panel.level[1], color="#c0392b", linestyle="--", label=panel.level[0])
-            axes.legend(fontsize=8)
-        axes.invert_yaxis()
-        axes.margins(x=0.15)
-        axes.set_xlabel(panel.label)
-    figure.savefig(path, dpi=130)

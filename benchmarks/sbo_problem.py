@@ -1,54 +1,16 @@
-"""The work that every provider of bench_sbo.py does: shapes, fresh batches, the heads' parameters and the
-float64 oracle."""
+"""The work that every provider of bench_sbo.py does: fresh batches, the heads' parameters and the float64 oracle."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
+from text import FIRST_WORD, MASK, PAD, Shape, sample_text, token_kinds
 from torch import Tensor, nn
 
-PAD, CLS, SEP, MASK, FIRST_WORD = 0, 1, 2, 3, 4  # the token ids of the made-up vocabulary
 IGNORED = -100
-CASED_WORDPIECE = 28_996
-HIDDEN_SIZES = {"base": 768, "large": 1024}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of one problem. `ragged`: a line of text a row, so that about 35 % of the positions are text."""
-
-    name: str
-    hidden: int  # H, and D: the decoder is tied to an embedding of that width
-    vocab: int  # V
-    rows: int  # B
-    length: int  # L
-    position_dim: int = 200  # P
-    position_slots: int = 20  # S
-    ragged: bool = False
-
-    @staticmethod
-    def parse(name: str, vocab: int | None = None) -> Shape:
-        """`tiny`, or (base|large)-ROWSxLENGTH with an optional `-ragged`. ValueError for anything else."""
-        if name == "tiny":
-            return Shape(name, hidden=32, vocab=vocab or 257, rows=2, length=32, position_dim=8)
-        found = re.fullmatch(r"(base|large)-([1-9]\d*)x([1-9]\d*)(-ragged)?", name)
-        if not found or int(found[3]) < 8:
-            raise ValueError(
-                f"shape {name!r} is not `tiny` or of the form base-8x512, large-32x512, base-32x512-ragged "
-                "(rows x tokens, at least 8 tokens)"
-            )
-        return Shape(
-            name,
-            HIDDEN_SIZES[found[1]],
-            vocab or CASED_WORDPIECE,
-            int(found[2]),
-            int(found[3]),
-            ragged=bool(found[4]),
-        )
 
 
 @dataclass(frozen=True)
@@ -79,37 +41,15 @@ class Batch:
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
-def _sample_text(shape: Shape, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random ids between [CLS] and [SEP] and their attention mask, both [B, L]."""
-    ids = torch.randint(FIRST_WORD, shape.vocab, (shape.rows, shape.length), generator=generator)
-    lengths = torch.full((shape.rows, 1), shape.length)
-    if shape.ragged:
-        lengths = torch.randint(
-            min(16, shape.length), 2 * shape.length // 3, (shape.rows, 1), generator=generator
-        )
-    place = torch.arange(shape.length)
-    ids[:, 0] = CLS
-    ids[place == lengths - 1] = SEP
-    attention_mask = place < lengths
-    return ids.masked_fill(~attention_mask, PAD), attention_mask.long()
-
-
-def _token_kinds(shape: Shape) -> Tensor:
-    """uint8 [V]: specials, then words, of which every sixth continues one (as in cased English text)."""
-    kinds = (torch.arange(shape.vocab) % 6 != 0).to(torch.uint8)
-    kinds[:FIRST_WORD] = 2
-    return kinds
-
-
 def make_batch(shape: Shape, seed: int, device: torch.device) -> Batch:
     """Fresh hidden states, ids and span masks; the same for the same seed."""
     from spanbert_ext.ops import span_mask
 
     generator = torch.Generator().manual_seed(seed)
-    ids, attention_mask = _sample_text(shape, generator)
+    ids, attention_mask = sample_text(shape, generator)
     masks = span_mask(
         ids,
-        _token_kinds(shape),
+        token_kinds(shape.vocab),
         torch.arange(FIRST_WORD, shape.vocab),
         seed=torch.tensor(seed),
         epoch=torch.tensor(0),

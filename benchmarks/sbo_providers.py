@@ -7,67 +7,30 @@ backward on it. It runs under the benchmark's autocast unless the provider asks 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from common import Unavailable, available_bytes
-from sbo_problem import IGNORED, Batch, Heads, Shape
-from torch import Tensor
-
-Precision = Literal["float32", "autocast", "bfloat16"]
-"""float32 everywhere; float32 parameters and hidden states under bfloat16 autocast; bfloat16 everywhere."""
-
-Loss = Callable[[Heads, Tensor, Batch], Tensor]
+from common import Unavailable
+from sbo_peers import PEERS
+from sbo_problem import IGNORED, Batch, Heads
+from sbo_setting import Provider, Setting, boundary_rows
+from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class Provider:
-    name: str
-    precision: Precision
-    loss: Loss
-    notes: dict[str, Any] = field(default_factory=dict)  # what the report should say, a chosen chunk for one
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where and on what providers compete. `full_ms` times a provider's step, for builders that tune."""
-
-    shape: Shape
-    device: torch.device
-    dtype: torch.dtype
-    rows: tuple[int, int]  # MLM and SBO rows of a typical batch
-    full_ms: Callable[[Provider], float]
-    tuned: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # by provider: what an earlier tuning chose
-
-    @property
-    def precision(self) -> Precision:
-        return "float32" if self.dtype == torch.float32 else "autocast"
-
-    def require_memory(self, logits: int) -> None:
-        """Unavailable when four float32 copies of the logits (eager, forward and backward) cannot fit."""
-        needed, free = 16 * logits, available_bytes(self.device)
-        if needed > free:
-            raise Unavailable(f"needs about {needed / 1e9:.0f} GB for logits, {free / 1e9:.0f} GB are free")
-
-
-def _boundary_rows(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:
-    """SBO representations of the live rows, [N_sbo, D]."""
-    left, right = flat[batch.sbo_left_rows], flat[batch.sbo_right_rows]  # [N_sbo, H]
-    positions = heads.sbo.position_embeddings(batch.sbo_slots)  # [N_sbo, P]
-    return heads.sbo(torch.cat([left, right, positions], dim=-1))
+def sbo_loss(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:
+    """The SBO's loss on its live rows; `flat` are the hidden states as [B*L, H]."""
+    logits = F.linear(boundary_rows(heads, flat, batch), heads.decoder_weight, heads.sbo.bias)  # [N_sbo, V]
+    return F.cross_entropy(logits, batch.sbo_targets)
 
 
 def masked_loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
     """Masked rows only, as a careful user writes it."""
     flat = hidden.flatten(0, 1)  # [B*L, H]
     mlm = F.linear(heads.transform(flat[batch.mlm_rows]), heads.decoder_weight, heads.mlm_bias)  # [N_mlm, V]
-    sbo = F.linear(_boundary_rows(heads, flat, batch), heads.decoder_weight, heads.sbo.bias)  # [N_sbo, V]
-    return F.cross_entropy(mlm, batch.mlm_targets) + F.cross_entropy(sbo, batch.sbo_targets)
+    return F.cross_entropy(mlm, batch.mlm_targets) + sbo_loss(heads, flat, batch)
 
 
 def dense_loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
@@ -100,7 +63,7 @@ def fused(setting: Setting) -> Provider:
     def loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
         sbo = heads.sbo
 
-        def boundary_rows(*indexed: Tensor, impl: Literal["fused", "reference"]) -> Tensor:  # -> [B, K, D]
+        def fused_rows(*indexed: Tensor, impl: Literal["fused", "reference"]) -> Tensor:  # -> [B, K, D]
             return boundary_mlp(
                 *indexed,
                 sbo.position_embeddings.weight,
@@ -125,7 +88,7 @@ def fused(setting: Setting) -> Provider:
             transform=heads.transform,
             weight=heads.decoder_weight,
             bias=heads.mlm_bias,
-            boundary_rows=boundary_rows,
+            boundary_rows=fused_rows,
             sbo_bias=sbo.bias,
         )
         return output.loss
@@ -151,6 +114,40 @@ def eager_masked_bfloat16(setting: Setting) -> Provider:
     if setting.precision == "float32":
         raise Unavailable("only in a bfloat16 run")
     return Provider("eager_masked_bfloat16", "bfloat16", eager_masked(setting).loss)
+
+
+@functools.lru_cache(maxsize=4)
+def _stock_head(heads: Heads) -> nn.Module:
+    """transformers' own MLM head around the very parameters of `heads`."""
+    from transformers import BertConfig
+    from transformers.models.bert.modeling_bert import BertOnlyMLMHead
+
+    vocab, width = heads.decoder_weight.shape
+    dense, _, norm = heads.transform
+    config = BertConfig(vocab_size=vocab, hidden_size=width, num_attention_heads=1, layer_norm_eps=norm.eps)
+    with torch.device("meta"):
+        head = BertOnlyMLMHead(config)
+    head.predictions.transform.dense, head.predictions.transform.LayerNorm = dense, norm
+    head.predictions.decoder.weight = heads.decoder_weight
+    head.predictions.decoder.bias = head.predictions.bias = heads.mlm_bias
+    return head
+
+
+def hf_all_positions(setting: Setting) -> Provider:
+    """The head of transformers' BertForMaskedLM, which decodes every position, and SBO on masked rows."""
+    shape = setting.shape
+    setting.require_memory((shape.rows * shape.length + setting.rows[1]) * shape.vocab)
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(f"needs transformers: {error}") from error
+
+    def loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
+        logits = _stock_head(heads)(hidden)  # [B, L, V]
+        mlm = F.cross_entropy(logits.view(-1, logits.shape[-1]), batch.labels.view(-1), ignore_index=IGNORED)
+        return mlm + sbo_loss(heads, hidden.flatten(0, 1), batch)
+
+    return Provider("hf_all_positions", setting.precision, loss)
 
 
 def eager_dense(setting: Setting) -> Provider:
@@ -182,64 +179,13 @@ def compiled(setting: Setting) -> Provider:
     return provider
 
 
-def _torch_linear_ce(name: str, setting: Setting, **options: Any) -> Provider:
-    if not hasattr(F, "linear_cross_entropy") or not hasattr(torch.nn, "LinearCrossEntropyOptions"):
-        raise Unavailable(f"torch {torch.__version__} has no chunked F.linear_cross_entropy (2.13 has)")
-    chosen = torch.nn.LinearCrossEntropyOptions(**options)
-
-    def loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
-        flat = hidden.flatten(0, 1)  # [B*L, H]
-        mlm, sbo = heads.transform(flat[batch.mlm_rows]), _boundary_rows(heads, flat, batch)
-        # autocast does not know this function: cast as it would, the weight once for both heads
-        weight, mlm_bias, sbo_bias, mlm, sbo = (
-            tensor.to(setting.dtype)
-            for tensor in (heads.decoder_weight, heads.mlm_bias, heads.sbo.bias, mlm, sbo)
-        )
-        mlm_loss = F.linear_cross_entropy(
-            mlm, weight, batch.mlm_targets, linear_bias=mlm_bias, options=chosen
-        )
-        sbo_loss = F.linear_cross_entropy(
-            sbo, weight, batch.sbo_targets, linear_bias=sbo_bias, options=chosen
-        )
-        return mlm_loss.float() + sbo_loss.float()
-
-    return Provider(name, setting.precision, loss, notes=dict(options))
-
-
-def torch_linear_ce_default(setting: Setting) -> Provider:
-    """torch.nn.functional.linear_cross_entropy with the chunk that it chooses itself."""
-    provider = _torch_linear_ce("torch_linear_ce_default", setting)
-    resolved = torch.nn.LinearCrossEntropyOptions()._adjust(
-        setting.rows[0], setting.shape.hidden, setting.shape.vocab, setting.dtype, setting.device
-    )
-    provider.notes.update(batch_chunk_size=resolved.batch_chunk_size, acc_policy=resolved.acc_policy)
-    return provider
-
-
-def torch_linear_ce_best(setting: Setting) -> Provider:
-    """The same with the fastest chunk of a sweep, then the fastest accumulation policy at that chunk."""
-    name = "torch_linear_ce_best"
-    if name in setting.tuned:
-        return _torch_linear_ce(name, setting, **setting.tuned[name])
-    rows = max(setting.rows)
-    doubling = [128 << step for step in range(12)]
-    chunks = [chunk for chunk in doubling if chunk < rows] + [rows]
-    candidates = (_torch_linear_ce(name, setting, batch_chunk_size=chunk) for chunk in chunks)
-    chunk = min(candidates, key=setting.full_ms).notes["batch_chunk_size"]
-    policies = ("accurate", "balanced", "compact")
-    return min(
-        (_torch_linear_ce(name, setting, batch_chunk_size=chunk, acc_policy=policy) for policy in policies),
-        key=setting.full_ms,
-    )
-
-
 BUILDERS: dict[str, Callable[[Setting], Provider]] = {
     "fused": fused,
     "eager_masked": eager_masked,
     "eager_masked_float32": eager_masked_float32,
     "eager_masked_bfloat16": eager_masked_bfloat16,
+    "hf_all_positions": hf_all_positions,
     "eager_dense": eager_dense,
     "compile": compiled,
-    "torch_linear_ce_default": torch_linear_ce_default,
-    "torch_linear_ce_best": torch_linear_ce_best,
+    **PEERS,
 }

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from common import Progress, Stopwatch, Task, Unavailable
 from memory import peak_mb, watch_resident_memory
-from sbo_problem import Heads, Shape, gradients, make_batch, oracle
-from sbo_providers import BUILDERS, Provider, Setting
+from sbo_problem import Heads, gradients, make_batch, oracle
+from sbo_providers import BUILDERS
+from sbo_setting import Provider, Setting
+from text import Shape
 from torch import Tensor
 
 # Largest relative error (norm of the difference over the norm of the float64 gradient) of any one tensor.
@@ -80,23 +82,34 @@ class Bench:
             errors[name] = (difference / torch.linalg.vector_norm(reference)).item()
         return errors
 
-    def check(self, providers: Sequence[Provider], progress: Progress) -> dict[str, dict[str, Any]]:
-        """Largest relative error of each provider; WrongResult above the tolerance, or when it is NaN."""
+    def check(
+        self, providers: Sequence[Provider], progress: Progress
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """Largest relative error of each provider; why others are not timed: foreign and wrong, or too large.
+
+        Wrong is an error above the tolerance, or NaN. WrongResult when a provider of this project is wrong.
+        """
         progress("float64 oracle")
         expected = oracle(Heads(self.shape).to(self.device, torch.float64), self.batch(0))
-        worst = {}
+        worst, wrong = {}, {}
         for provider in providers:
-            errors = self.errors(provider, expected)
+            try:
+                errors = self.errors(provider, expected)
+            except torch.OutOfMemoryError as error:
+                wrong[provider.name] = f"out of memory: {str(error).splitlines()[0]}"
+                continue
             name = max(errors, key=lambda key: errors[key] if errors[key] == errors[key] else float("inf"))
-            worst[provider.name] = {"relative_error": errors[name], "tensor": name}
             tolerance = TOLERANCE[torch.float32 if provider.precision == "float32" else torch.bfloat16]
             progress(f"equality  {provider.name}: largest relative error {errors[name]:.1e} ({name})")
-            if not errors[name] <= tolerance:
-                raise WrongResult(
-                    f"{provider.name} is wrong: relative error {errors[name]:.3g} in {name} "
-                    f"(tolerance {tolerance:g}); nothing was timed"
-                )
-        return worst
+            if errors[name] <= tolerance:
+                worst[provider.name] = {"relative_error": errors[name], "tensor": name}
+                continue
+            wrong[provider.name] = (
+                f"{provider.name} is wrong: relative error {errors[name]:.3g} in {name} (tolerance {tolerance:g})"
+            )
+            if not provider.foreign:
+                raise WrongResult(f"{wrong[provider.name]}; nothing was timed")
+        return worst, wrong
 
     def task(self, provider: Provider) -> Task:
         def timed(round_: int, watch: Stopwatch) -> None:

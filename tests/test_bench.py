@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from bench_runs import import_from_benchmarks  # noqa: F401
 
 pytest.importorskip("matplotlib")
-
-
-@pytest.fixture(autouse=True)
-def import_from_benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)  # --threads sets it for the process
 
 
 def test_report_has_the_promised_keys(tmp_path: Path) -> None:
     import bench_sbo
 
-    names = ["fused", "eager_masked", "eager_dense", "torch_linear_ce_default"]
+    names = ["fused", "eager_masked", "hf_all_positions", "eager_dense", "torch_linear_ce_default"]
     arguments = ["--shape", "tiny", "--repeats", "3", "--threads", "1", "--providers", ",".join(names)]
     files = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
     assert bench_sbo.main(arguments + files) == 0
@@ -84,10 +76,47 @@ def test_wrong_provider_ends_the_run_before_timing(
     assert not (tmp_path / "out.json").exists()
 
 
+def test_wrong_provider_of_another_project_is_listed_and_the_others_are_timed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import bench_sbo
+    import sbo_peers
+    from sbo_setting import Provider, Setting
+
+    def builder(setting: Setting) -> Provider:  # forgets the bias
+        def head_loss(
+            rows: torch.Tensor, weight: torch.Tensor, _: torch.Tensor, targets: torch.Tensor
+        ) -> torch.Tensor:
+            return torch.nn.functional.cross_entropy(rows @ weight.T, targets)
+
+        return sbo_peers._provider("cce", setting, head_loss, {})
+
+    monkeypatch.setitem(bench_sbo.BUILDERS, "cce", builder)
+    files = ["--json", str(tmp_path / "out.json")]
+    assert (
+        bench_sbo.main(["--shape", "tiny", "--repeats", "3", "--providers", "cce,eager_masked", *files]) == 0
+    )
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert list(report["providers"]) == ["eager_masked"]
+    assert "cce is wrong" in report["unavailable"]["cce"]
+
+
+def test_peers_that_a_cpu_cannot_run_say_why() -> None:
+    import sbo_runner
+    from common import Progress
+    from text import Shape
+
+    bench = sbo_runner.Bench(Shape.parse("tiny"), torch.device("cpu"), torch.float32)
+    names = ["liger_default", "liger_best", "cce"]
+    providers, unavailable = sbo_runner.build(names, bench.setting(Progress(quiet=True)))
+    assert not providers and list(unavailable) == names
+    assert all("CUDA kernels alone" in reason for reason in unavailable.values())
+
+
 def test_provider_that_cannot_run_is_listed_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     import sbo_runner
     from common import Progress, Unavailable
-    from sbo_problem import Shape
+    from text import Shape
 
     def builder(setting: object) -> None:
         raise Unavailable("not on this machine")
@@ -146,7 +175,8 @@ def test_unknown_shape_is_refused(name: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_ragged_rows_and_their_targets_agree_in_every_form() -> None:
-    from sbo_problem import IGNORED, Shape, make_batch
+    from sbo_problem import IGNORED, make_batch
+    from text import Shape
 
     shape = Shape("ragged", hidden=8, vocab=97, rows=16, length=64, ragged=True)
     batch = make_batch(shape, 3, torch.device("cpu"))
