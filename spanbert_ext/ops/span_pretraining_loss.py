@@ -46,6 +46,7 @@ def span_pretraining_loss(
     num_items_in_batch: Tensor | int | None = None,
     num_sbo_items: Tensor | int | None = None,
     label_smoothing: float = 0.0,
+    max_rows: int | None = None,
     impl: Impl = "fused",
 ) -> SpanPretrainingOutput:
     """`mean MLM loss + sbo_weight * mean SBO loss` of a masked batch; zero rows give a zero loss, never NaN.
@@ -59,8 +60,9 @@ def span_pretraining_loss(
         transform: the model's own MLM transform, [B, K, H] -> [B, K, D]; its modules are not rewritten.
         weight, bias: decoder matrix [V, D] and MLM bias [V] or None.
         boundary_rows: the SBO representation, called as
-            `boundary_rows(x, masked_positions, left_boundary, right_boundary, impl=impl)` -> [B, K, D]; a
-            `SpanBoundaryHead` or a closure over `ops.boundary_mlp`. Needed with boundaries.
+            `boundary_rows(x, masked_positions, left_boundary, right_boundary, impl=impl)` -> [B, K, D], with
+            `max_rows` too where it is given; a `SpanBoundaryHead` or a closure over `ops.boundary_mlp`. Needed with
+            boundaries.
         sbo_bias: [V], SBO's own vocabulary bias (None: zeros where the MLM has a bias).
         sbo_weight: lambda, 1 in the paper.
         num_items_in_batch, num_sbo_items: targets of each head over all accumulated batches and processes; they
@@ -68,6 +70,9 @@ def span_pretraining_loss(
             `num_items_in_batch` alone, SBO's mean is scaled by this batch's share of the MLM targets: exact when every
             batch has the same ratio of SBO to MLM targets, close otherwise. Pass both for exactness.
         label_smoothing: as in `vocab_ce`, for both heads.
+        max_rows: an upper bound of the MLM targets, where the caller knows one without asking the device (they are
+            B*K at most). With ragged rows it spares CUDA most of its work; best rounded up to a multiple of 256. Too
+            small a bound makes the loss NaN on CUDA and raises on the CPU.
         impl: "fused" or "reference".
 
     Raises:
@@ -92,7 +97,9 @@ def span_pretraining_loss(
     else:
         assert boundary_rows is not None and right_boundary is not None  # _check
         sbo_live = mlm_live & (left_boundary >= 0)
-        h_sbo = boundary_rows(x, masked_positions, left_boundary, right_boundary, impl=impl).flatten(0, 1)
+        bound = {} if max_rows is None else {"max_rows": max_rows}
+        h_sbo = boundary_rows(x, masked_positions, left_boundary, right_boundary, impl=impl, **bound)
+        h_sbo = h_sbo.flatten(0, 1)  # [B*K, D]
         h = torch.cat([h, h_sbo.to(h.dtype)])  # [2*B*K, D]
         targets = torch.cat([mlm_targets.flatten(), mlm_targets.where(sbo_live, IGNORED).flatten()])
         live = torch.cat([mlm_live.flatten(), sbo_live.flatten()])
@@ -112,6 +119,7 @@ def span_pretraining_loss(
         row_weight,
         first_rows=first_rows,
         label_smoothing=label_smoothing,
+        max_rows=None if max_rows is None else heads * max_rows,
         impl=impl,
     )
 
