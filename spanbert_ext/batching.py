@@ -125,7 +125,8 @@ def explicit_kinds(
         return None
     if token_kinds is None:
         check_ids(input_ids, table.numel(), "the masker's table of token kinds")
-        token_kinds = table.to(input_ids.device)[input_ids]
+        # on a GPU nothing has checked the ids; span_mask takes one out of range as special
+        token_kinds = table.to(input_ids.device)[input_ids.clamp(0, table.numel() - 1)]
     kinds = token_kinds.to(torch.uint8)
     return kinds if special is None else kinds.masked_fill(special.bool(), 2)
 

@@ -177,7 +177,7 @@ class SpanMasker:
         from_numpy = isinstance(input_ids, np.ndarray)
         ids = _as_ids(input_ids)
         device = ids.device
-        kinds, random_ids = self._tables_on(device)
+        kinds, random_ids = self.tables_on(device)
         if token_kinds is not None:
             kinds = _as_kinds("token_kinds", _on(device, token_kinds))
             if kinds.shape != ids.shape:
@@ -212,7 +212,11 @@ class SpanMasker:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": {}}  # every process makes its own copies on its own devices
 
-    def _tables_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def tables_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Kinds uint8 `[V]`, as the scheme sees them, and the pool of random ids int64 `[R]`, on `device`.
+
+        They are copied there once; later calls wait for nothing and may be captured in a CUDA graph.
+        """
         if device not in self._tables:
             table = self.kinds.clamp(min=STARTS) if self.scheme == "tokens" else self.kinds
             self._tables[device] = (table.to(device), self.random_ids.to(device))

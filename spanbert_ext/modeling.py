@@ -223,7 +223,7 @@ class SpanBertForPreTraining:
         if input_ids is not None:
             check_ids(input_ids, self.sbo.bias.shape[0], "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
-            table = torch.as_tensor(self.masker.kinds)  # [V]
+            table, _ = self.masker.tables_on(input_ids.device)  # [V]
             kinds = explicit_kinds(table, input_ids, token_kinds, special_tokens_mask)
             masked = self.masker(
                 input_ids,

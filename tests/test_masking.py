@@ -147,9 +147,9 @@ def test_the_tables_follow_the_input():
     own = masker()
     got = own(batch_of_ids().to("meta"))
     assert got.labels.device.type == "meta" and got.masked_positions.shape == (6, 8)
-    tables = own._tables_on(torch.device("meta"))
+    tables = own.tables_on(torch.device("meta"))
     assert tables[0].device.type == "meta"
-    assert all(a is b for a, b in zip(tables, own._tables_on(torch.device("meta")), strict=True))
+    assert all(a is b for a, b in zip(tables, own.tables_on(torch.device("meta")), strict=True))
     assert pickle.loads(pickle.dumps(own))._tables == {}
 
 

@@ -10,7 +10,11 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
+from spanbert_ext import build_info
 from spanbert_ext.ops import span_mask
+
+# A million rows, one thread at a time: there, equality with the reference bit by bit must do.
+pytestmark = pytest.mark.skipif(build_info()["cuda_emulated"], reason="too many rows for emulated CUDA")
 
 MASK = 3
 TABLE = torch.ones(200, dtype=torch.uint8)  # every id is a word
