@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
-FORMATTED := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: demo test test-lowest lint format sanitize cuda-build cuda-check clean
+.PHONY: demo test test-lowest lint format sanitize emulate cuda-build cuda-check clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
@@ -53,6 +53,12 @@ TESTS ?= $(wildcard tests/test_span_*.py tests/test_boundary_mlp*.py tests/test_
 sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	SPANBERT_EXT_SANITIZE=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED) .
 	PYTHONPATH=$(abspath $(SANITIZED)) LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/pytest -s $(TESTS)
+
+# Blocks of threads in turn on one core: minutes where the CPU kernels take seconds, so the longest tests are left out.
+EMULATED := build/emulated
+emulate: $(INSTALLED) ## the operators' tests with the CUDA code in the place of the CPU kernels, emulated
+	SPANBERT_EXT_CUDA=EMULATE $(PIP) install --no-build-isolation --no-deps --upgrade --target $(EMULATED) .
+	PYTHONPATH=$(abspath $(EMULATED)) $(BIN)/pytest $(EMULATED_TESTS)
 
 CUDA_VENV := .venv-cuda
 CUDA_CONSTRAINTS := build/constraints-cuda.txt

@@ -67,7 +67,18 @@ def test_opcheck(name: str, need: tuple[bool, bool, bool]) -> None:
 def test_a_gradient_that_was_not_made_raises() -> None:
     case = sample(bias=False, blocks=1).to(torch.float64)
     loss, *_ = torch.ops.spanbert_ext.vocab_ce(
-        case.h, case.weight, None, [0], case.targets, case.row_weight, torch.float64, 0.0, None, True, False, False
+        case.h,
+        case.weight,
+        None,
+        [0],
+        case.targets,
+        case.row_weight,
+        torch.float64,
+        0.0,
+        None,
+        True,
+        False,
+        False,
     )
     with pytest.raises(RuntimeError, match="was not made in forward"):
         loss.backward()

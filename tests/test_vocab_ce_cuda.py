@@ -1,0 +1,216 @@
+"""What only the CUDA code of `vocab_ce` does; in a build that emulates it, most of this runs on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from vocab_ce_samples import Sample, gradients, sample, sample_inputs
+
+from spanbert_ext import build_info, ops
+
+# The CUDA code without its checks of elements, which would be a synchronisation.
+on_cuda_code = pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param(
+            "cpu",
+            marks=pytest.mark.skipif(
+                not build_info()["cuda_emulated"], reason="this build does not emulate CUDA on the CPU"
+            ),
+        ),
+        pytest.param("cuda", marks=pytest.mark.needs_cuda),
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_checks_of_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPANBERT_EXT_DEBUG", "0")
+
+
+def on(case: Sample, device: str, dtype: torch.dtype = torch.float64) -> Sample:
+    """`case` on a device, with leaves that require gradients."""
+    moved = {
+        name: None if tensor is None else tensor.to(device)
+        for name, tensor in vars(case).items()
+        if tensor is None or isinstance(tensor, Tensor)
+    }
+    return replace(case, **moved).to(dtype)
+
+
+@on_cuda_code
+@pytest.mark.parametrize("name", sample_inputs())
+def test_float64_equals_reference(name: str, device: str) -> None:
+    case = on(sample_inputs()[name], device)
+    fused, plain = case.run(), case.run("reference")
+    torch.testing.assert_close(fused.loss, plain.loss, rtol=0, atol=1e-10)
+    torch.testing.assert_close(fused.nll, plain.nll, rtol=0, atol=1e-10)
+    assert torch.equal(fused.prediction, plain.prediction)
+    for got, expected in zip(gradients(case, "fused"), gradients(case, "reference"), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+
+
+@on_cuda_code
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("vocab", [1, 7, 769, 5003])
+def test_each_dtype_at_odd_sizes(
+    dtype: torch.dtype, vocab: int, device: str, tolerance: dict[torch.dtype, dict[str, float]]
+) -> None:
+    case = on(sample(37, 16, vocab), device, dtype)
+    exact = replace(case.to(torch.float64), row_weight=case.row_weight.double())
+    output, expected = case.run(), exact.run("reference")
+    torch.testing.assert_close(output.nll.double(), expected.nll, **tolerance[dtype])
+    for got, want in zip(gradients(case, "fused"), gradients(exact, "reference"), strict=True):
+        scale = want.abs().max().clamp_min(1)
+        torch.testing.assert_close(got.double() / scale, want / scale, **tolerance[dtype])
+
+
+@on_cuda_code
+def test_t12_a_target_beyond_the_vocabulary_is_nan(device: str) -> None:
+    case = on(sample(ignored=0), device)
+    bad = replace(case, targets=case.targets.clone())
+    bad.targets[3], bad.targets[20] = 127, 2**62
+    output, expected = bad.run(), case.run()
+    rows = torch.zeros(33, dtype=torch.bool, device=device)
+    rows[3] = rows[20] = True
+    assert output.loss.isnan() and output.nll[rows].isnan().all()
+    torch.testing.assert_close(output.nll[~rows], expected.nll[~rows])
+    grad_h, grad_weight, _ = gradients(bad, "fused")
+    # A GradScaler looks at gradients, not at losses.
+    assert grad_h[rows].isnan().all() and grad_weight.isnan().all()
+    torch.testing.assert_close(grad_h[~rows], gradients(case, "fused")[0][~rows])
+
+
+@on_cuda_code
+def test_a_bound_changes_no_value_and_one_too_small_is_nan(device: str) -> None:
+    case = on(sample(50, ignored=0.6), device)
+    live = int((case.targets >= 0).sum())
+    expected = gradients(case, "fused")
+
+    def bounded(max_rows: int) -> tuple[ops.VocabCEOutput, tuple[Tensor, ...]]:
+        output = ops.vocab_ce(
+            case.h, case.weight, case.bias, case.targets, case.row_weight, first_rows=case.first_rows,
+            max_rows=max_rows,
+        )  # fmt: skip
+        return output, torch.autograd.grad(output.loss, case.leaves())
+
+    for max_rows in (live, live + 1, 10**9):
+        output, got = bounded(max_rows)
+        torch.testing.assert_close(output.loss, case.run().loss)
+        torch.testing.assert_close(got, tuple(expected))
+    for max_rows in (live - 1, 1):
+        output, got = bounded(max_rows)
+        assert output.loss.isnan() and got[1].isnan().any()
+    assert bounded(0)[0].loss.isnan()
+
+
+@on_cuda_code
+def test_nothing_is_read_or_summed_from_ignored_rows(device: str) -> None:
+    case = on(sample(ignored=0.5), device)
+    spoilt = replace(case, h=case.h.detach().clone(), row_weight=case.row_weight.clone())
+    ignored = case.targets < 0
+    spoilt.h[ignored] = float("nan")
+    spoilt.row_weight[ignored] = float("inf")
+    spoilt.h.requires_grad_()
+    assert torch.equal(spoilt.run().loss, case.run().loss)
+    for got, want in zip(gradients(spoilt, "fused"), gradients(case, "fused"), strict=True):
+        assert torch.equal(got, want)
+
+
+@on_cuda_code
+def test_the_same_bits_twice(device: str) -> None:
+    case = on(sample(129, 16, 1031), device, torch.float32)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        first, second = gradients(case, "fused"), gradients(case, "fused")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.needs_cuda
+def test_no_synchronisation() -> None:
+    case = on(sample(), "cuda", torch.bfloat16)
+    gradients(case, "fused")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gradients(case, "fused")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.needs_cuda
+def test_captured_graph_replays_with_new_values() -> None:
+    case = on(sample(64, 32, 1000), "cuda", torch.float32)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        gradients(case, "fused")
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = gradients(case, "fused")
+    with torch.no_grad():
+        case.h.mul_(-1)
+    case.targets.copy_(case.targets.flip(0))
+    for _ in range(2):
+        graph.replay()
+        for got, want in zip(captured, gradients(case, "fused"), strict=True):
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.needs_cuda
+def test_compiled_with_cuda_graphs() -> None:
+    case = on(sample(64, 32, 1000), "cuda", torch.float32)
+    step = torch.compile(lambda h: replace(case, h=h).run().loss, fullgraph=True, mode="reduce-overhead")
+    for sign in (1, -1, 1):
+        h = (sign * case.h.detach()).requires_grad_()
+        torch.compiler.cudagraph_mark_step_begin()
+        (got,) = torch.autograd.grad(step(h), h)
+        (want,) = torch.autograd.grad(replace(case, h=h).run().loss, h)
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.needs_cuda
+def test_autocast_with_float32_master_weight() -> None:
+    case = on(sample(64, 32, 1000), "cuda", torch.float32)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        output = case.run()
+    got = torch.autograd.grad(output.loss, case.leaves())
+    assert [g.dtype for g in got] == [torch.float32] * 3
+    exact = replace(case.to(torch.float64), row_weight=case.row_weight.double())
+    for g, want in zip(got, gradients(exact, "reference"), strict=True):
+        scale = want.abs().max()
+        torch.testing.assert_close(g.double() / scale, want / scale, rtol=3e-2, atol=2e-2)
+
+
+@pytest.mark.needs_cuda
+def test_offsets_beyond_2_to_the_31() -> None:
+    # 131,072 x 29,056 logits in one piece would be 3.8e9 elements; h alone has 2^31 + 2^14.
+    rows, width, vocab = 131_073, 16_384, 64
+    if torch.cuda.mem_get_info()[0] < 40 << 30:
+        pytest.fail("needs 40 GB of GPU memory")
+    h = torch.zeros(rows, width, dtype=torch.bfloat16, device="cuda")
+    h[-1] = 1
+    weight = torch.zeros(vocab, width, dtype=torch.bfloat16, device="cuda")
+    weight[5] = 1 / 256
+    targets = torch.full((rows,), 5, device="cuda")
+    output = ops.vocab_ce(h.requires_grad_(), weight, None, targets, torch.ones(rows, device="cuda"))
+    assert output.prediction[-1].item() == 5
+    torch.testing.assert_close(output.nll[-1].item(), 0.0, rtol=0, atol=1e-6)
+    torch.testing.assert_close(output.nll[0].item(), 4.1588831, rtol=0, atol=1e-4)
+    output.loss.backward()
+    assert h.grad[-1].abs().max().item() < 1e-6 and h.grad[0].abs().max().item() > 1e-3
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_second_device_while_the_first_is_current() -> None:
+    case = on(sample(), "cuda:1", torch.float32)
+    with torch.cuda.device(0):
+        output = case.run()
+    assert output.loss.device == torch.device("cuda:1")
+    torch.testing.assert_close(output.loss, case.run("reference").loss)
