@@ -1,7 +1,9 @@
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <random>
@@ -17,8 +19,27 @@ constexpr int kWarp = 32;
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
-struct Fiber {
+// A place to go on from. swapcontext is two system calls, the jumps are none; but AddressSanitizer, which has
+// to know of every stack, follows swapcontext alone.
+struct Place {
   ucontext_t context;
+  jmp_buf jump;
+  bool entered = false;
+};
+
+void leave(Place& here, Place& there) {
+#ifdef __SANITIZE_ADDRESS__
+  swapcontext(&here.context, &there.context);
+#else
+  if (_setjmp(here.jump) != 0) return;
+  if (there.entered) _longjmp(there.jump, 1);
+  there.entered = true;
+  setcontext(&there.context);
+#endif
+}
+
+struct Fiber {
+  Place place;
   std::unique_ptr<char[]> stack;
   State state = State::kDone;
   unsigned mask = 0;  // of the warp barrier it waits at
@@ -28,8 +49,8 @@ struct Fiber {
 };
 
 struct Block {
-  ucontext_t scheduler;
-  std::vector<Fiber> fibers;
+  Place scheduler;
+  std::deque<Fiber> fibers;  // never moved: their contexts point into themselves
   int threads = 0, current = 0;
   dim3 shape;
   const std::function<void()>* body = nullptr;
@@ -51,20 +72,22 @@ Fiber& self() { return block.fibers[block.current]; }
 
 void wait(State state) {
   self().state = state;
-  swapcontext(&self().context, &block.scheduler);
+  leave(self().place, block.scheduler);
 }
 
+// A fiber runs one thread after the other, of all blocks and launches.
 void enter() {
-  (*block.body)();
-  self().state = State::kDone;
-  swapcontext(&self().context, &block.scheduler);
+  for (;;) {
+    (*block.body)();
+    wait(State::kDone);
+  }
 }
 
 void resume(int thread) {
   block.current = thread;
   const unsigned plane = block.shape.x * block.shape.y, t = static_cast<unsigned>(thread);
   threadIdx = {t % block.shape.x, t % plane / block.shape.x, t / plane};
-  swapcontext(&block.scheduler, &self().context);
+  leave(block.scheduler, self().place);
 }
 
 // Frees the lanes of one warp whose barrier is complete.
@@ -97,16 +120,19 @@ bool release_warp(int first) {
 
 // A function of its own: sanitizers' compilers warn of loop variables around getcontext.
 void start(Fiber& fiber) {
-  if (!fiber.stack) fiber.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.get();
-  fiber.context.uc_stack.ss_size = kStackBytes;
-  fiber.context.uc_link = nullptr;
-  makecontext(&fiber.context, enter, 0);
   fiber.state = State::kReady;
+  if (fiber.stack) return;
+  fiber.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
+  ucontext_t& context = fiber.place.context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = kStackBytes;
+  context.uc_link = nullptr;
+  makecontext(&context, enter, 0);
 }
 
 void run_block() {
+  block.scheduler.entered = true;
   for (int t = 0; t < block.threads; ++t) start(block.fibers[t]);
   std::vector<int> ready;
   for (;;) {
@@ -142,7 +168,7 @@ cudaError_t run(dim3 grid, dim3 shape, size_t shared_bytes, const std::function<
   block.threads = static_cast<int>(threads);
   block.shape = shape;
   block.body = &body;
-  if (block.fibers.size() < threads) block.fibers.resize(threads);
+  while (block.fibers.size() < threads) block.fibers.emplace_back();
   blockDim = shape;
   gridDim = grid;
   for (unsigned z = 0; z < grid.z; ++z) {
