@@ -16,10 +16,10 @@ namespace spanbert_ext {
 
 // Where one compact row reads and writes.
 struct BoundaryRow {
-  int64_t row = -1;              // in [0, B * K), or -1: there are fewer compact rows
-  int64_t left = -1, right = 0;  // tokens in [0, B * L); left is -1 where there is nothing to read
-  int64_t slot = 0;              // in [0, S)
-  SPANBERT_EXT_HOST_DEVICE bool is_live() const { return left >= 0; }
+  int64_t row = -1;             // in [0, B * K), or -1: there are fewer compact rows
+  bool is_live = false;         // the rest is set
+  int64_t left = 0, right = 0;  // tokens in [0, B * L)
+  int64_t slot = 0;             // in [0, S)
 };
 
 struct BoundaryIndex {
@@ -40,6 +40,7 @@ SPANBERT_EXT_HOST_DEVICE BoundaryRow boundary_row(const BoundaryIndex& index, in
                 right = index.right_boundary[result.row];
   const bool in_order = left >= 0 && left < position && position < right && right < index.length;
   if (i >= index.capacity || !in_order || position - left - 1 >= index.slots) return result;
+  result.is_live = true;
   const int64_t first_token = result.row / index.targets * index.length;
   result.left = first_token + left;
   result.right = first_token + right;

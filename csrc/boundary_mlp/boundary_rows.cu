@@ -13,7 +13,7 @@ constexpr int kTokensPerBlock = 8;  // one warp each
 
 // One block per row.
 template <typename T, int N>
-__global__ void __launch_bounds__(kGatherThreads) gather_boundaries(GatherBoundaries task) {
+__global__ void __launch_bounds__(kGatherThreads, 4) gather_boundaries(GatherBoundaries task) {
   using A = Accumulate<T>;
   const BoundaryRow row = boundary_row(task.index, task.first + blockIdx.x);
   T* const out = static_cast<T*>(task.out) + blockIdx.x * task.pitch;
@@ -21,16 +21,16 @@ __global__ void __launch_bounds__(kGatherThreads) gather_boundaries(GatherBounda
   const auto token_offset = [&](int64_t token) {
     return token / task.index.length * task.batch_stride + token % task.index.length * task.token_stride;
   };
-  const int64_t left = row.is_live() ? token_offset(row.left) : 0;
-  const int64_t right = row.is_live() ? token_offset(row.right) : 0;
+  const int64_t left = row.is_live ? token_offset(row.left) : 0;
+  const int64_t right = row.is_live ? token_offset(row.right) : 0;
   for (int64_t c = threadIdx.x * int64_t{N}; c < 2 * hidden; c += kGatherThreads * int64_t{N}) {
     const auto values =
-        row.is_live() ? load_values<A, N>(task.x_type, task.x, c < hidden ? left + c : right + c - hidden)
-                      : filled<A, N>(A(0));
+        row.is_live ? load_values<A, N>(task.x_type, task.x, c < hidden ? left + c : right + c - hidden)
+                    : filled<A, N>(A(0));
     store_values<T, N>(out + c, values);
   }
   for (int64_t c = 2 * hidden + threadIdx.x; c < task.pitch; c += kGatherThreads) {
-    out[c] = narrow<T>(row.is_live() && c - 2 * hidden == row.slot ? A(1) : A(0));
+    out[c] = narrow<T>(row.is_live && c - 2 * hidden == row.slot ? A(1) : A(0));
   }
 }
 
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kGatherThreads) find_token_rows(FindTokenRows 
   const int64_t i = int64_t{blockIdx.x} * kGatherThreads + threadIdx.x;
   if (i >= task.index.capacity) return;
   const BoundaryRow row = boundary_row(task.index, i);
-  if (!row.is_live()) return;
+  if (!row.is_live) return;
   const auto enter = [&](TokenRows& rows) {
     atomicMax(&rows.from_end, static_cast<unsigned long long>(task.index.capacity - i));
     atomicMax(&rows.end, static_cast<unsigned long long>(i + 1));
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kGatherThreads) find_token_rows(FindTokenRows 
 // One warp per token. Between the first and the last row of a token other tokens' rows may lie only where
 // spans interleave, which masks never do.
 template <typename A, int N>
-__global__ void __launch_bounds__(kWarpLanes* kTokensPerBlock) sum_into_tokens(SumIntoTokens task) {
+__global__ void __launch_bounds__(kWarpLanes* kTokensPerBlock, 2) sum_into_tokens(SumIntoTokens task) {
   const int64_t token = int64_t{blockIdx.x} * kTokensPerBlock + threadIdx.y;
   if (token >= task.tokens) return;
   const int64_t capacity = task.index.capacity;
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kWarpLanes* kTokensPerBlock) sum_into_tokens(S
       const int64_t first = capacity - static_cast<int64_t>(rows.from_end);
       for (int64_t i = first; i < static_cast<int64_t>(rows.end); ++i) {
         const BoundaryRow row = boundary_row(task.index, i);
-        if (!row.is_live() || row.*side != token) continue;
+        if (!row.is_live || row.*side != token) continue;
         const auto grad =
             load_values<A, N>(static_cast<const A*>(task.grads) + i * 2 * task.columns + column);
 #pragma unroll

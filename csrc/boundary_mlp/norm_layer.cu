@@ -9,11 +9,15 @@ namespace spanbert_ext {
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr int kValues = 4;                   // of a row, that a thread takes at a time
+constexpr int kValues = 4;                   // of a row, that a thread takes at most at a time
 constexpr int kStatisticsStride = 4;         // mean and 1/std of two layers
 constexpr int64_t kSharedBytes = 96 * 1024;  // what every architecture from 80 on gives to one block
 constexpr int64_t kForwardArrays = 1;        // the activation
 constexpr int64_t kBackwardArrays = 5;       // normalised activation, slope of GELU, three sums over rows
+
+// How many blocks must share a multiprocessor's registers. Left to itself, ptxas aims for more and spills.
+template <typename T>
+constexpr int kBlocksPerProcessor = std::is_same_v<T, double> ? 1 : 4;
 
 // Products that something close to them is subtracted from: contracted into a fused multiply-add, x - mean(x)
 // of a constant row would not be zero, and 1/std of such a row is 1e6.
@@ -45,6 +49,18 @@ __device__ __forceinline__ TwoSums<A> shuffle_xor(TwoSums<A> value, int lane_bit
           spanbert_ext::shuffle_xor(value.projection, lane_bits)};
 }
 
+// How a launch goes about its rows.
+struct Plan {
+  bool keep;  // in shared memory what is needed twice
+  double inverse_columns;
+  // In double also for float: n equal values then have just that value as their mean. A division would be a
+  // call.
+  template <typename A>
+  __device__ __forceinline__ A mean(A sum) const {
+    return static_cast<A>(static_cast<double>(sum) * inverse_columns);
+  }
+};
+
 // Calls body(column) for the columns of this thread, N at a time: the same ones in every pass over a row.
 template <int N, typename Body>
 __device__ __forceinline__ void for_each_column(int64_t columns, const Body& body) {
@@ -52,7 +68,8 @@ __device__ __forceinline__ void for_each_column(int64_t columns, const Body& bod
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kMaxThreads) norm_layer_forward(NormLayerForward layer, bool keep) {
+__global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor<T>)
+    norm_layer_forward(NormLayerForward layer, Plan plan) {
   using A = Accumulate<T>;
   using Values = Pack<A, N>;
   SPANBERT_EXT_DYNAMIC_SHARED(A, kept);  // [columns] GELU of this row
@@ -64,7 +81,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_forward(NormLayerForwa
   const auto store = [&](int64_t c, const Values& values) {
     store_values<A, N>(layer.out_type, layer.out, out_row * columns + c, values);
   };
-  if (!row.is_live()) {
+  if (!row.is_live) {
     const A fill = layer.out_is_y ? A(NAN) : A(0);
     return for_each_column<N>(columns, [&](int64_t c) { store(c, filled<A, N>(fill)); });
   }
@@ -79,23 +96,23 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_forward(NormLayerForwa
     for (int j = 0; j < N; ++j) v.value[j] = gelu(v.value[j] + b.value[j]).value;
     return v;
   };
-  const auto activation = [&](int64_t c) { return keep ? load_values<A, N>(kept + c) : compute(c); };
+  const auto activation = [&](int64_t c) { return plan.keep ? load_values<A, N>(kept + c) : compute(c); };
 
   A sum = 0;
   for_each_column<N>(columns, [&](int64_t c) {
     const Values g = compute(c);
-    if (keep) store_values<A, N>(kept + c, g);
+    if (plan.keep) store_values<A, N>(kept + c, g);
 #pragma unroll
     for (int j = 0; j < N; ++j) sum += g.value[j];
   });
-  const A mean = reduce_block(sum, A(0), Add{}, scratch) / static_cast<A>(columns);
+  const A mean = plan.mean(reduce_block(sum, A(0), Add{}, scratch));
   A squares = 0;
   for_each_column<N>(columns, [&](int64_t c) {
     const Values g = activation(c);
 #pragma unroll
     for (int j = 0; j < N; ++j) squares += (g.value[j] - mean) * (g.value[j] - mean);
   });
-  const A variance = reduce_block(squares, A(0), Add{}, scratch) / static_cast<A>(columns);
+  const A variance = plan.mean(reduce_block(squares, A(0), Add{}, scratch));
   const A rstd = A(1) / sqrt(variance + static_cast<A>(layer.eps));
   if (threadIdx.x == 0) {
     static_cast<A*>(layer.mean)[i * kStatisticsStride] = mean;
@@ -111,7 +128,8 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_forward(NormLayerForwa
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kMaxThreads) norm_layer_backward(NormLayerBackward layer, bool keep) {
+__global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor<T>)
+    norm_layer_backward(NormLayerBackward layer, Plan plan) {
   using A = Accumulate<T>;
   using Values = Pack<A, N>;
   SPANBERT_EXT_DYNAMIC_SHARED(A, kept);
@@ -120,7 +138,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_backward(NormLayerBack
   A* const sums = static_cast<A*>(layer.sums) + int64_t{blockIdx.x} * 3 * columns;
   A* const normalised_row = kept;
   A* const slope_row = kept + columns;
-  A* const bias_sum = keep ? kept + 2 * columns : sums;  // [3, columns]; columns are a thread's own
+  A* const bias_sum = plan.keep ? kept + 2 * columns : sums;  // [3, columns]; columns are a thread's own
   A *const gain_sum = bias_sum + columns, *const shift_sum = bias_sum + 2 * columns;
   const A* const bias = static_cast<const A*>(layer.bias);
   const A* const gain = static_cast<const A*>(layer.gain);
@@ -141,7 +159,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_backward(NormLayerBack
     const BoundaryRow row = boundary_row(layer.index, i);
     T* const grad_z = static_cast<T*>(layer.grad_z) + i * columns;
     T* const out = layer.out ? static_cast<T*>(layer.out) + i * columns : nullptr;
-    if (!row.is_live()) {
+    if (!row.is_live) {
       for_each_column<N>(columns, [&](int64_t c) {
         store_values<T, N>(grad_z + c, filled<A, N>(A(0)));
         if (out) store_values<T, N>(out + c, filled<A, N>(A(0)));
@@ -175,7 +193,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_backward(NormLayerBack
     for_each_column<N>(columns, [&](int64_t c) {
       Values normalised, slope;
       compute(c, normalised, slope);
-      if (keep) {
+      if (plan.keep) {
         store_values<A, N>(normalised_row + c, normalised);
         store_values<A, N>(slope_row + c, slope);
       }
@@ -191,11 +209,11 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_backward(NormLayerBack
       add_to(shift_sum + c, grad);
     });
     total = reduce_block(total, TwoSums<A>{0, 0}, Add{}, scratch);
-    const A mean_weighted = total.weighted / static_cast<A>(columns);
-    const A mean_projection = total.projection / static_cast<A>(columns);
+    const A mean_weighted = plan.mean(total.weighted);
+    const A mean_projection = plan.mean(total.projection);
     for_each_column<N>(columns, [&](int64_t c) {
       Values normalised, slope, of_z;
-      if (keep) {
+      if (plan.keep) {
         normalised = load_values<A, N>(normalised_row + c);
         slope = load_values<A, N>(slope_row + c);
       } else {
@@ -217,7 +235,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_backward(NormLayerBack
       store_values<T, N>(out + c, normalised);
     });
   }
-  if (!keep) return;
+  if (!plan.keep) return;
   for_each_column<N>(columns, [&](int64_t c) {
     for (int64_t k = 0; k < 3; ++k) {
       store_values<A, N>(sums + k * columns + c, load_values<A, N>(bias_sum + k * columns + c));
@@ -225,25 +243,23 @@ __global__ void __launch_bounds__(kMaxThreads) norm_layer_backward(NormLayerBack
   });
 }
 
-struct Shape {
-  bool packs, keep;
-  dim3 block;
-  size_t shared_bytes;
-};
-
+// Launches `packed`, which takes 16 bytes of the accumulate type at a time, where the layer's rows allow it.
 template <typename A, typename Layer>
-Shape shape_of(const Layer& layer, bool packs, int64_t arrays) {
+cudaError_t launch_layer(void (*packed)(Layer, Plan), void (*single)(Layer, Plan), const Layer& layer,
+                         bool packs, int64_t blocks, int64_t arrays, cudaStream_t stream) {
   const int64_t columns = layer.columns, bytes = arrays * columns * static_cast<int64_t>(sizeof(A));
   const auto moves = [&](const void* vector) {
     return moves_packs<kValues>(std::is_same_v<A, double> ? FloatType::kDouble : FloatType::kFloat, vector,
                                 columns);
   };
   packs = packs && moves(layer.bias) && moves(layer.gain) && moves(layer.shift);
-  const int64_t per_thread = packs ? kValues : 1;
-  const int64_t warps = (columns + kWarpLanes * per_thread - 1) / (kWarpLanes * per_thread);
+  const int64_t per_warp = kWarpLanes * (packs ? kPackValues<A> : 1);
+  const int64_t threads = std::min<int64_t>(kMaxThreads, (columns + per_warp - 1) / per_warp * kWarpLanes);
   const bool keep = bytes <= kSharedBytes;
-  return {packs, keep, dim3(static_cast<unsigned>(std::min<int64_t>(kMaxThreads, warps * kWarpLanes))),
-          keep ? static_cast<size_t>(bytes) : 0};
+  const Plan plan{.keep = keep, .inverse_columns = 1.0 / static_cast<double>(columns)};
+  return launch(packs ? packed : single, dim3(static_cast<unsigned>(blocks)),
+                dim3(static_cast<unsigned>(threads)), keep ? static_cast<size_t>(bytes) : 0, stream, layer,
+                plan);
 }
 
 }  // namespace
@@ -254,10 +270,9 @@ cudaError_t launch_norm_layer_forward(const NormLayerForward& layer, cudaStream_
   const bool packs = moves_packs<kValues>(layer.type, layer.z, layer.columns) &&
                      moves_packs<kValues>(layer.out_type, layer.out, layer.columns);
   return dispatch_float(layer.type, [&]<typename T>() {
-    const Shape shape = shape_of<Accumulate<T>>(layer, packs, kForwardArrays);
-    return launch(shape.packs ? norm_layer_forward<T, kValues> : norm_layer_forward<T, 1>,
-                  dim3(static_cast<unsigned>(rows)), shape.block, shape.shared_bytes, stream, layer,
-                  shape.keep);
+    using A = Accumulate<T>;
+    return launch_layer<A>(norm_layer_forward<T, kPackValues<A>>, norm_layer_forward<T, 1>, layer, packs,
+                           rows, kForwardArrays, stream);
   });
 }
 
@@ -269,10 +284,9 @@ cudaError_t launch_norm_layer_backward(const NormLayerBackward& layer, cudaStrea
                      moves_packs<kValues>(layer.type, layer.grad_z, layer.columns) &&
                      moves_packs<kValues>(layer.type, layer.out, layer.columns);
   return dispatch_float(layer.type, [&]<typename T>() {
-    const Shape shape = shape_of<Accumulate<T>>(layer, packs, kBackwardArrays);
-    return launch(shape.packs ? norm_layer_backward<T, kValues> : norm_layer_backward<T, 1>,
-                  dim3(static_cast<unsigned>(blocks)), shape.block, shape.shared_bytes, stream, layer,
-                  shape.keep);
+    using A = Accumulate<T>;
+    return launch_layer<A>(norm_layer_backward<T, kPackValues<A>>, norm_layer_backward<T, 1>, layer, packs,
+                           blocks, kBackwardArrays, stream);
   });
 }
 
