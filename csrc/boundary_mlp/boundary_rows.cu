@@ -7,7 +7,8 @@
 namespace spanbert_ext {
 namespace {
 
-constexpr int kValues = 8;  // moved at a time: 16 bytes of the 16-bit types
+constexpr int kValues = 8;        // moved at a time: 16 bytes of the 16-bit types
+constexpr int kSummedValues = 4;  // of 8, nvcc 13 would store some one by one
 constexpr int kGatherThreads = 128;
 constexpr int kTokensPerBlock = 8;  // one warp each
 
@@ -100,16 +101,16 @@ cudaError_t launch_find_token_rows(const FindTokenRows& task, cudaStream_t strea
 
 cudaError_t launch_sum_into_tokens(const SumIntoTokens& task, cudaStream_t stream) {
   if (task.tokens == 0 || task.columns == 0) return cudaSuccess;
-  const bool packs = task.columns % kValues == 0 && task.first_column % kValues == 0 &&
-                     moves_packs<kValues>(task.accumulate_type, task.grads, 2 * task.columns) &&
-                     moves_packs<kValues>(task.x_type, task.grad_x, task.hidden);
+  const bool packs = task.columns % kSummedValues == 0 && task.first_column % kSummedValues == 0 &&
+                     moves_packs<kSummedValues>(task.accumulate_type, task.grads, 2 * task.columns) &&
+                     moves_packs<kSummedValues>(task.x_type, task.grad_x, task.hidden);
   const dim3 grid(blocks_of(task.tokens, kTokensPerBlock)), block(kWarpLanes, kTokensPerBlock);
   if (task.accumulate_type == FloatType::kDouble) {
-    return launch(packs ? sum_into_tokens<double, kValues> : sum_into_tokens<double, 1>, grid, block, 0,
+    return launch(packs ? sum_into_tokens<double, kSummedValues> : sum_into_tokens<double, 1>, grid, block, 0,
                   stream, task);
   }
-  return launch(packs ? sum_into_tokens<float, kValues> : sum_into_tokens<float, 1>, grid, block, 0, stream,
-                task);
+  return launch(packs ? sum_into_tokens<float, kSummedValues> : sum_into_tokens<float, 1>, grid, block, 0,
+                stream, task);
 }
 
 }  // namespace spanbert_ext
