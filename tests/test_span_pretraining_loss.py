@@ -216,6 +216,14 @@ def test_compile_fullgraph(batch: Batch, heads: Heads) -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_a_bound_of_the_rows_changes_nothing_unless_it_is_too_small(batch: Batch, heads: Heads) -> None:
+    count = int(run(batch, heads).mlm_count)
+    for max_rows in (count, 256):
+        assert torch.equal(run(batch, heads, max_rows=max_rows).loss, run(batch, heads).loss)
+    with pytest.raises(ValueError, match="max_rows is"):
+        run(batch, heads, max_rows=1)
+
+
 def test_label_smoothing_applies_to_both_heads(batch: Batch, heads: Heads) -> None:
     fused, plain = (run(batch, heads, label_smoothing=0.2, impl=impl).loss for impl in ("fused", "reference"))
     torch.testing.assert_close(fused, plain, rtol=0, atol=1e-10)
