@@ -39,7 +39,8 @@ def english(count: int) -> list[str]:
 def write(path: Path, text: str) -> Path:
     data = text.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "wb").write(data)
+    with {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "wb") as file:
+        file.write(data)
     return path
 
 
@@ -76,7 +77,8 @@ def test_t12_what_is_no_text_file_is_named(tmp_path, name):
 def test_t12_wrong_encoding_names_file_byte_and_line(tmp_path, suffix):
     path = tmp_path / f"latin{suffix}"
     opener = {".txt": open, ".txt.gz": gzip.open, ".txt.xz": lzma.open}[suffix]
-    opener(path, "wb").write("gut\n\nschön\nnaïve\n".encode("latin-1"))
+    with opener(path, "wb") as file:
+        file.write("gut\n\nschön\nnaïve\n".encode("latin-1"))
     with pytest.raises(CorpusError, match=r"latin.*0xf6.*offset 8, line 3"):
         load_documents([str(path)], str(tmp_path / "cache"))
 
