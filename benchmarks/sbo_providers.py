@@ -19,6 +19,8 @@ from sbo_problem import IGNORED, Batch, Heads
 from sbo_setting import Provider, Setting, boundary_rows
 from torch import Tensor, nn
 
+ROW_MULTIPLE = 256  # bounds are rounded up, so that batches of about one size use the same GEMMs
+
 
 def sbo_loss(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:
     """The SBO's loss on its live rows; `flat` are the hidden states as [B*L, H]."""
@@ -63,7 +65,9 @@ def fused(setting: Setting) -> Provider:
     def loss(heads: Heads, hidden: Tensor, batch: Batch) -> Tensor:
         sbo = heads.sbo
 
-        def fused_rows(*indexed: Tensor, impl: Literal["fused", "reference"]) -> Tensor:  # -> [B, K, D]
+        def fused_rows(
+            *indexed: Tensor, impl: Literal["fused", "reference"], max_rows: int
+        ) -> Tensor:  # [B, K, D]
             return boundary_mlp(
                 *indexed,
                 sbo.position_embeddings.weight,
@@ -76,9 +80,12 @@ def fused(setting: Setting) -> Provider:
                 sbo.norm2.weight,
                 sbo.norm2.bias,
                 eps=sbo.norm1.eps,
+                max_rows=max_rows,
                 impl=impl,
             )
 
+        # What a collator knows of its batch without asking the device.
+        max_rows = -(-len(batch.mlm_rows) // ROW_MULTIPLE) * ROW_MULTIPLE
         output = span_pretraining_loss(
             hidden,
             batch.labels,
@@ -90,6 +97,7 @@ def fused(setting: Setting) -> Provider:
             bias=heads.mlm_bias,
             boundary_rows=fused_rows,
             sbo_bias=sbo.bias,
+            max_rows=max_rows,
         )
         return output.loss
 

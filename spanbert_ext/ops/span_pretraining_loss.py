@@ -172,7 +172,9 @@ def _row_weights(
     """The weight of one MLM row and of one SBO row, 0-dim, made on the device: no synchronisation."""
 
     def reciprocal(count: Tensor | int) -> Tensor:
-        return torch.as_tensor(count, device=mlm_count.device).to(dtype).clamp_min(1).reciprocal()
+        if not isinstance(count, Tensor):  # filled on the device; a copy from the host would synchronise
+            count = torch.full((), count, dtype=dtype, device=mlm_count.device)
+        return count.to(mlm_count.device, dtype).clamp_min(1).reciprocal()
 
     mlm_row = reciprocal(mlm_count if num_items_in_batch is None else num_items_in_batch)
     if num_sbo_items is not None:
