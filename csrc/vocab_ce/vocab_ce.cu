@@ -68,9 +68,10 @@ __device__ __forceinline__ void add_logits(const Accumulate<T> (&x)[kCount], int
 }
 
 // A block per row. The row is read once from global memory where it fits into shared memory (kKeepRow), else
-// twice.
+// twice. Left to itself (0), ptxas spills doubles to keep more blocks on a multiprocessor.
 template <typename T, bool kKeepRow>
-__global__ void __launch_bounds__(kRowThreads) cross_entropy_kernel(CrossEntropy problem) {
+__global__ void __launch_bounds__(kRowThreads, sizeof(T) == 8 ? 1 : 0)
+    cross_entropy_kernel(CrossEntropy problem) {
   using A = Accumulate<T>;
   using Values = Pack<T, kPackValues<T>>;
   constexpr int kValues = kPackValues<T>;
