@@ -93,7 +93,7 @@ def test_t13_the_dispatcher_finds_no_cuda_implementation_without_kernels() -> No
     """The raw operator, called with CUDA tensors: never the CPU kernel on pointers to a GPU's memory."""
     operator = torch.ops.spanbert_ext.vocab_ce.default
     args = (torch.ones(3, 4), torch.ones(5, 4), None, [0], torch.tensor([0, 1, 2]), torch.ones(3))
-    options = (torch.float32, 0.0, True, True, False)
+    options = (torch.float32, 0.0, None, True, True, False)
     operator(*args, *options)  # the arguments are right
     with pytest.raises(NotImplementedError, match=r"Could not run 'spanbert_ext::vocab_ce'.*'CUDA'.*CPU"):
         cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
