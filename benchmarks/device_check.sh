@@ -33,6 +33,10 @@ stop() {
 
 case $part in
     build-and-test | sanitize | head | step | all) ;;
+    -h | --help)
+        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+        exit
+        ;;
     *) stop "expected build-and-test, sanitize, head, step or all, not '$part'" ;;
 esac
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null ||
