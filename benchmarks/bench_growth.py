@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import bench_sbo
-from cli import add_measuring, check_measuring, make_parser
-from common import Progress, write_json
+from cli import add_measuring, check_measuring, make_parser, measure
+from common import Progress
 from plots import Lines, plot_lines
 from sbo_providers import BUILDERS
-from sbo_runner import WrongResult
 from text import Shape
 
 EXAMPLES = """examples:
@@ -141,18 +140,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
-    try:
-        report = run(options, Progress())
-    except WrongResult as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(summary(report))
-    if options.json:
-        write_json(options.json, report)
-    if options.plot:
-        plot(report, options.plot)
-    return 0
+    return measure(parse(arguments), run, summary, plot)
 
 
 if __name__ == "__main__":

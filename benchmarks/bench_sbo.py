@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, make_parser
+from cli import add_measuring, check_measuring, make_parser, measure
 from common import (
     Progress,
     Stopwatch,
@@ -38,12 +38,11 @@ from common import (
     quantiles,
     ratios,
     versions,
-    write_json,
 )
 from memory import in_child, watch_cuda_memory
 from plots import Bars, plot_bars
 from sbo_providers import BUILDERS
-from sbo_runner import Bench, WrongResult, build, child_peaks, gemm_floor
+from sbo_runner import Bench, build, child_peaks, gemm_floor
 from text import Shape
 
 EXAMPLES = """examples:
@@ -212,18 +211,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
-    try:
-        report = run(options, Progress())
-    except WrongResult as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(summary(report))
-    if options.json:
-        write_json(options.json, report)
-    if options.plot:
-        plot(report, options.plot)
-    return 0
+    return measure(parse(arguments), run, summary, plot)
 
 
 if __name__ == "__main__":

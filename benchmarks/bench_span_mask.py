@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, make_parser
+from cli import add_measuring, check_measuring, make_parser, measure
 from common import (
     Progress,
     Stopwatch,
     Task,
     Unavailable,
+    WrongResult,
     commit,
     device_rates,
     format_table,
@@ -40,7 +41,6 @@ from common import (
     quantiles,
     ratios,
     versions,
-    write_json,
 )
 from plots import Bars, plot_bars
 from span_mask_providers import BUILDERS, RATIO, Provider, Setting, Text
@@ -55,10 +55,6 @@ EXAMPLES = """examples:
 BATCHES = 8  # different ones, visited in turn
 SAMPLE_SECONDS = 0.01  # a sample is as many calls as fill this on a CPU, at most CALLS
 CALLS = 32
-
-
-class WrongResult(Exception):
-    """A provider that does not mask, or masks what it must not."""
 
 
 def check(name: str, provider: Provider, text: Text) -> float:
@@ -226,18 +222,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
-    try:
-        report = run(options, Progress())
-    except WrongResult as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(summary(report))
-    if options.json:
-        write_json(options.json, report)
-    if options.plot:
-        plot(report, options.plot)
-    return 0
+    return measure(parse(arguments), run, summary, plot)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, make_parser
+from cli import add_measuring, check_measuring, make_parser, measure
 from common import (
     Progress,
     Stopwatch,
     Task,
     Unavailable,
+    WrongResult,
     commit,
     device_rates,
     format_table,
@@ -36,7 +37,6 @@ from common import (
     quantiles,
     ratios,
     versions,
-    write_json,
 )
 from memory import in_child, peak_mb, watch_cuda_memory, watch_resident_memory
 from plots import Bars, plot_bars
@@ -54,10 +54,6 @@ REFERENCE = "stock_mlm"
 # Relative difference of the losses, and of all gradients as one vector. A head that is missing or counted
 # twice makes 0.3 and more; bfloat16 rounding passes through every layer.
 TOLERANCE = {torch.float32: (1e-5, 1e-3), torch.bfloat16: (1e-2, 1e-1)}
-
-
-class WrongResult(Exception):
-    """Providers that should agree and do not."""
 
 
 class Trainer:
@@ -300,18 +296,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
-    try:
-        report = run(options, Progress())
-    except WrongResult as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(summary(report))
-    if options.json:
-        write_json(options.json, report)
-    if options.plot:
-        plot(report, options.plot)
-    return 0
+    return measure(parse(arguments), run, summary, plot)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from common import check_outputs
+from common import Progress, WrongResult, check_outputs, write_json
 
 
 def make_parser(description: str | None, examples: str) -> argparse.ArgumentParser:
@@ -74,3 +76,23 @@ def check_measuring(
         parser.error(f"cannot write there: {error}")
     if options.threads:
         torch.set_num_threads(options.threads)
+
+
+def measure(
+    options: argparse.Namespace,
+    run: Callable[[argparse.Namespace, Progress], dict[str, Any]],
+    summary: Callable[[dict[str, Any]], str],
+    plot: Callable[[dict[str, Any], Path], None],
+) -> int:
+    """Runs a benchmark, prints its table and writes what --json and --plot ask for. Returns the exit status."""
+    try:
+        report = run(options, Progress())
+    except WrongResult as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(summary(report))
+    if options.json:
+        write_json(options.json, report)
+    if options.plot:
+        plot(report, options.plot)
+    return 0

@@ -31,6 +31,10 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+class WrongResult(Exception):
+    """A provider does not compute what it should: nothing is timed. Ends a benchmark with exit status 1."""
+
+
 class Unavailable(Exception):
     """A contestant that cannot run here; the message is the reason that the report shows."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from common import Progress, Stopwatch, Task, Unavailable
+from common import Progress, Stopwatch, Task, Unavailable, WrongResult
 from memory import peak_mb, watch_resident_memory
 from sbo_problem import Heads, gradients, make_batch, oracle
 from sbo_providers import BUILDERS
@@ -19,10 +19,6 @@ from torch import Tensor
 # float32: rounding leaves about 1e-6, a wrong term at least 1e-2. bfloat16: eager itself is near 1e-2 in the
 # deepest tensors, whose gradients pass four rounded products.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2}
-
-
-class WrongResult(Exception):
-    """A provider that does not compute the loss or a gradient."""
 
 
 class Bench:

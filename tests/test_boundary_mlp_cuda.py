@@ -7,26 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from boundary_samples import Sample, grad_like, make_sample, random_spans, sample_inputs, small
+from cuda_code import on_cuda_code
 from torch import Tensor
 
-from spanbert_ext import build_info, ops
+from spanbert_ext import ops
 
 INDICES = ("masked_positions", "left_boundary", "right_boundary")
 FAR = 2**62
-
-# The CUDA code without its checks of elements, which would be a synchronisation.
-on_cuda_code = pytest.mark.parametrize(
-    "device",
-    [
-        pytest.param(
-            "cpu",
-            marks=pytest.mark.skipif(
-                not build_info()["cuda_emulated"], reason="this build does not emulate CUDA on the CPU"
-            ),
-        ),
-        pytest.param("cuda", marks=pytest.mark.needs_cuda),
-    ],
-)
 
 
 @pytest.fixture(autouse=True)

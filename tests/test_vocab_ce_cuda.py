@@ -6,24 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cuda_code import on_cuda_code
 from torch import Tensor
 from vocab_ce_samples import Sample, gradients, sample, sample_inputs
 
-from spanbert_ext import build_info, ops
-
-# The CUDA code without its checks of elements, which would be a synchronisation.
-on_cuda_code = pytest.mark.parametrize(
-    "device",
-    [
-        pytest.param(
-            "cpu",
-            marks=pytest.mark.skipif(
-                not build_info()["cuda_emulated"], reason="this build does not emulate CUDA on the CPU"
-            ),
-        ),
-        pytest.param("cuda", marks=pytest.mark.needs_cuda),
-    ],
-)
+from spanbert_ext import ops
 
 
 @pytest.fixture(autouse=True)
