@@ -1,12 +1,14 @@
-// CPU. Logits are made transposed, [V, rows], one chunk of rows at a time: weight @ h^T, grad^T @ weight and
-// grad @ h are the GEMM layouts that run fastest, and a vocabulary bias is one scalar per contiguous run.
+// CPU. Logits are made transposed, [V, rows], one chunk of rows at a time, so that a vocabulary bias is one
+// scalar per contiguous run. A task is a block of the vocabulary: what its product makes is read again while
+// a core's L2 cache still holds it.
 //
-//   per chunk:  logits = weight @ rows^T  ->  statistics  ->  nll, prediction
-//               grad in place  ->  dw += grad @ rows,  dh = grad^T @ weight
+//   per chunk:  every block:  logits = weight @ rows^T  ->  statistics
+//               every row:    nll, prediction
+//               every block:  gradient of the logits  ->  dw += gradient @ rows; its transpose replaces the
+//               logits every panel of dh's columns:  dh = gradient^T @ weight
 #include "vocab_ce/vocab_ce.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,135 +16,200 @@
 #include <type_traits>
 #include <vector>
 
+#include "common/block_gemm.h"
 #include "common/chunks.h"
 #include "common/cpu_capability.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
+#include "common/tasks.h"
 #include "vocab_ce/vocab_ce_kernel.h"
 
 namespace spanbert_ext {
 namespace {
 
-// 192 rows of 28,996 logits are 22 MB in float32: GEMMs are near their best rate and the chunk stays in a
-// large cache.
-constexpr int64_t kChunkRows = 192;
-// One task of the element-wise passes, and the slice of float32 gradient beside reduced-precision logits.
-// Fixed, so that sums do not depend on the number of threads.
-constexpr int64_t kVocabBlock = 1024;
-constexpr int64_t kGradientBlock = 8 * kVocabBlock;
+// Rows of h decoded at once: dw is read and written once a chunk, and 320 rows of 28,996 float32 logits are
+// 37 MB.
+constexpr int64_t kChunkRows = 320;
+constexpr int64_t kVocabBlock = 768;  // a shorter inner dimension costs the product of dh 10 %
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// GEMM operands of T (float64, float32 or bfloat16), everything else in acc_t.
-template <typename T, typename acc_t>
+// The decoder matrix [V, D], stored as S, as operands of T: in place where the layouts agree, else in a
+// task's buffer.
+template <typename T, typename S>
+class Weight {
+ public:
+  explicit Weight(const at::Tensor& weight)
+      : tensor_(weight.to(c10::CppTypeToScalarType<S>::value).contiguous()),
+        data_(tensor_.const_data_ptr<S>()),
+        width_(tensor_.size(1)) {}
+
+  // Rows [v, v + size), [size, D].
+  const T* rows(int64_t v, int64_t size, std::vector<T>* buffer) const {
+    const S* from = data_ + v * width_;
+    if constexpr (std::is_same_v<T, S>) {
+      return from;
+    } else {
+      buffer->resize(kVocabBlock * width_);
+      SPANBERT_EXT_CPU_DISPATCH(round_to_bfloat16(from, size * width_, buffer->data()));
+      return buffer->data();
+    }
+  }
+
+  struct Panel {
+    const T* data;
+    int64_t pitch;
+  };
+
+  // The same rows' columns [j, j + columns), at most a panel, for the right side of block_gemm.
+  Panel panel(int64_t v, int64_t size, int64_t j, int64_t columns, std::vector<T>* buffer) const {
+    const S* from = data_ + v * width_ + j;
+    if constexpr (kPair<T> == 1) {
+      return {from, width_};
+    } else {
+      const int64_t pitch = panel_columns();
+      buffer->resize(round_up(kVocabBlock, kPair<T>) * pitch);
+      SPANBERT_EXT_CPU_DISPATCH(pair_rows(from, width_, size, columns, buffer->data(), pitch));
+      return {buffer->data(), pitch};
+    }
+  }
+
+ private:
+  const at::Tensor tensor_;
+  const S* const data_;
+  const int64_t width_;
+};
+
+// GEMM operands of T (float64, float32 or bfloat16), the weight stored as S, everything else in acc_t.
+template <typename T, typename S, typename acc_t>
 class VocabCe {
  public:
   VocabCe(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
           const at::Tensor& targets, const at::Tensor& row_weight, double label_smoothing, double grad_unit,
           bool need_dh, bool need_dw, bool need_db)
       : h_(h),
-        weight_(weight.to(c10::CppTypeToScalarType<T>::value).contiguous()),
         targets_(targets.contiguous()),
         row_weight_(row_weight.contiguous()),
+        weight_(weight),
         vocab_(weight.size(0)),
         width_(h.size(1)),
+        blocks_((vocab_ + kVocabBlock - 1) / kVocabBlock),
         smoothing_(static_cast<acc_t>(label_smoothing)),
         uniform_(static_cast<acc_t>(label_smoothing / static_cast<double>(vocab_))),
         grad_unit_(static_cast<acc_t>(grad_unit)),
         need_dh_(need_dh),
-        need_dw_(need_dw) {
+        need_dw_(need_dw),
+        need_grad_(need_dh || need_dw || need_db) {
     const auto acc = h.options().dtype(c10::CppTypeToScalarType<acc_t>::value);
     const int64_t rows = h.size(0);
     nll = at::zeros({rows}, acc);
     prediction = at::full({rows}, -1, targets.options());
     dh = need_dh ? at::zeros({rows, width_}, h.options()) : at::empty({0}, h.options());
-    dw = at::zeros({need_dw ? vocab_ : 0, width_}, acc);
+    dw = at::empty({need_dw ? vocab_ : 0, width_}, acc);
     if (bias.has_value()) bias_ = bias->to(acc.dtype()).contiguous();
-    need_grad_ = need_dh || need_dw || need_db;
     // A discarded row keeps the passes free of branches when only some gradients are asked for.
     db = at::zeros({bias.has_value() ? bias->size(0) : 1, vocab_}, acc);
   }
 
   void add_rows(int64_t group, const std::vector<int64_t>& rows) {
     const int64_t count = static_cast<int64_t>(rows.size());
-    const int64_t chunk = chunk_rows(count, kChunkRows);
+    const int64_t chunk = round_up(chunk_rows(count, kChunkRows), kColumnMultiple);
     for (int64_t first = 0; first < count; first += chunk) {
       add_chunk(group, rows.data() + first, std::min(chunk, count - first));
     }
   }
 
+  // After all rows.
+  at::Tensor weight_gradient() { return dw_begun_ ? dw : dw.zero_(); }
+
   double loss = 0;
   at::Tensor nll, prediction, dh, dw, db;
 
  private:
+  // Words [begin, begin + size) and their logits [size, columns]; later, in the same memory, their gradient
+  // transposed: [columns, pitch].
+  struct Block {
+    int64_t begin, size, pitch;
+    acc_t* logits;
+  };
+
+  Block block(int64_t b) const {
+    const int64_t begin = b * kVocabBlock, size = std::min(kVocabBlock, vocab_ - begin);
+    return {begin, size, round_up(size, kPair<T>),
+            logits_.template mutable_data_ptr<acc_t>() + begin * columns_};
+  }
+
   void add_chunk(int64_t group, const int64_t* rows, int64_t count) {
-    const int64_t columns = round_up(count, kColumnMultiple);
-    const auto acc = dw.options();
+    count_ = count;
+    columns_ = round_up(count, kColumnMultiple);
+    rows_ = rows;
     const at::Tensor index = at::from_blob(const_cast<int64_t*>(rows), {count}, targets_.options());
     // Padding columns hold zero rows and get a zero gradient.
-    at::Tensor chunk = at::zeros({columns, width_}, acc);  // [columns, D]
+    const at::Tensor chunk =
+        at::zeros({columns_, width_}, h_.options().dtype(c10::CppTypeToScalarType<T>::value));
     chunk.narrow(0, 0, count).copy_(h_.index_select(0, index));
-    const at::Tensor operand = chunk.to(weight_.scalar_type());
-    if (!logits_.defined() || logits_.size(1) != columns)
-      logits_ = at::empty({vocab_, columns}, weight_.options());
-    at::mm_out(logits_, weight_, operand.t());  // [V, columns]
+    if (!logits_.defined() || logits_.numel() < vocab_ * columns_)
+      logits_ = at::empty({vocab_ * columns_}, dw.options());
+    bias_row_ = bias_.defined() ? bias_.const_data_ptr<acc_t>() + group * vocab_ : nullptr;
 
-    const acc_t* bias = bias_.defined() ? bias_.const_data_ptr<acc_t>() + group * vocab_ : nullptr;
-    statistics(bias, rows, count, columns);
+    decode(chunk);
+    finish_rows();
     if (!need_grad_) return;
+    differentiate(chunk, db.mutable_data_ptr<acc_t>() + (bias_row_ == nullptr ? 0 : group * vocab_));
+    dw_begun_ = true;
+    if (need_dh_) dh.index_copy_(0, index, grad_rows().narrow(0, 0, count).to(dh.scalar_type()));
+  }
 
-    acc_t* grad_bias = db.mutable_data_ptr<acc_t>() + (bias == nullptr ? 0 : group * vocab_);
-    constexpr bool in_place = std::is_same_v<T, acc_t>;
-    const int64_t block = in_place ? vocab_ : std::min(vocab_, kGradientBlock);
-    if (!in_place && (!grad_.defined() || grad_.size(1) != columns)) grad_ = at::empty({block, columns}, acc);
-    for (int64_t v_begin = 0; v_begin < vocab_; v_begin += block) {
-      const int64_t v_end = std::min(vocab_, v_begin + block);
-      const at::Tensor grad = in_place ? logits_ : grad_.narrow(0, 0, v_end - v_begin);  // [block, columns]
-      gradient(bias, v_begin, v_end, count, columns, grad.template mutable_data_ptr<acc_t>(), grad_bias);
-      if (need_dw_) dw.narrow(0, v_begin, v_end - v_begin).addmm_(grad, chunk);
-    }
-    if (need_dh_)
-      dh.index_copy_(0, index, at::mm(logits_.t(), weight_).narrow(0, 0, count).to(dh.scalar_type()));
+  const acc_t* bias_at(int64_t v) const { return bias_row_ == nullptr ? nullptr : bias_row_ + v; }
+
+  // Logits, and per block and column their statistics.
+  void decode(const at::Tensor& chunk) {
+    maximum_.resize(blocks_ * columns_);
+    sum_exp_.resize(blocks_ * columns_);
+    sum_.resize(smoothing_ > 0 ? blocks_ * columns_ : 0);
+    best_tile_.resize(blocks_ * columns_);
+    const at::Tensor panels = to_panels(chunk.t());
+    share_tasks(blocks_, [&](TaskQueue& tasks) {
+      const BlockGemmScope scope;
+      std::vector<T> buffer;
+      for (int64_t b; tasks.take(&b);) {
+        const Block at = block(b);
+        panel_gemm(at.size, columns_, width_, weight_.rows(at.begin, at.size, &buffer), width_,
+                   panels.const_data_ptr<T>(), at.logits, columns_, false);
+        const int64_t first = b * columns_;
+        const ColumnStatistics<acc_t> out{maximum_.data() + first, sum_exp_.data() + first,
+                                          sum_.empty() ? nullptr : sum_.data() + first,
+                                          best_tile_.data() + first};
+        SPANBERT_EXT_CPU_DISPATCH(
+            column_statistics<acc_t>(at.logits, bias_at(at.begin), at.size, columns_, out));
+      }
+    });
   }
 
   // Fills log_sum_exp_, coefficient_, target_ and target_logit_ of this chunk; writes nll, prediction and the
   // loss.
-  void statistics(const acc_t* bias, const int64_t* rows, int64_t count, int64_t columns) {
-    const T* logits = logits_.template const_data_ptr<T>();
-    const int64_t blocks = (vocab_ + kVocabBlock - 1) / kVocabBlock;
-    std::vector<acc_t> maximum(blocks * columns), sum_exp(blocks * columns);
-    std::vector<acc_t> sum(smoothing_ > 0 ? blocks * columns : 0);
-    std::vector<int64_t> best_tile(blocks * columns);
-    at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        const ColumnStatistics<acc_t> out{maximum.data() + b * columns, sum_exp.data() + b * columns,
-                                          sum.empty() ? nullptr : sum.data() + b * columns,
-                                          best_tile.data() + b * columns};
-        auto* kernel = SPANBERT_EXT_CPU_DISPATCH(column_statistics<T, acc_t>);
-        kernel(logits, bias, b * kVocabBlock, std::min(vocab_, (b + 1) * kVocabBlock), columns, out);
-      }
-    });
-
+  void finish_rows() {
+    const acc_t* logits = logits_.const_data_ptr<acc_t>();
     // Padding columns: exp(logit - infinity) is 0 for any bias.
-    log_sum_exp_.assign(columns, std::numeric_limits<acc_t>::infinity());
-    coefficient_.assign(columns, 0);
-    target_.assign(columns, 0);
-    target_logit_.assign(columns, 0);
+    log_sum_exp_.assign(columns_, std::numeric_limits<acc_t>::infinity());
+    coefficient_.assign(columns_, 0);
+    target_.assign(columns_, 0);
+    target_logit_.assign(columns_, 0);
     const auto logit = [&](int64_t v, int64_t c) {
-      return static_cast<acc_t>(logits[v * columns + c]) + (bias == nullptr ? acc_t(0) : bias[v]);
+      return logits[v * columns_ + c] + (bias_row_ == nullptr ? acc_t(0) : bias_row_[v]);
     };
-    for (int64_t c = 0; c < count; ++c) {
+    for (int64_t c = 0; c < count_; ++c) {
       int64_t best = 0;
-      for (int64_t b = 1; b < blocks; ++b) {
-        if (maximum[b * columns + c] > maximum[best * columns + c]) best = b;
+      for (int64_t b = 1; b < blocks_; ++b) {
+        if (maximum_[b * columns_ + c] > maximum_[best * columns_ + c]) best = b;
       }
-      const acc_t top = maximum[best * columns + c];
+      const acc_t top = maximum_[best * columns_ + c];
       acc_t total = 0, logit_sum = 0;
-      for (int64_t b = 0; b < blocks; ++b) {
-        total += sum_exp[b * columns + c] * std::exp(maximum[b * columns + c] - top);
-        if (!sum.empty()) logit_sum += sum[b * columns + c];
+      for (int64_t b = 0; b < blocks_; ++b) {
+        total += sum_exp_[b * columns_ + c] * std::exp(maximum_[b * columns_ + c] - top);
+        if (!sum_.empty()) logit_sum += sum_[b * columns_ + c];
       }
-      const int64_t row = rows[c];
+      const int64_t row = rows_[c];
       const int64_t target = targets_.const_data_ptr<int64_t>()[row];
       const acc_t log_sum_exp = top + std::log(total);
       acc_t row_nll = log_sum_exp - logit(target, c);
@@ -150,7 +217,7 @@ class VocabCe {
         row_nll =
             (1 - smoothing_) * row_nll + smoothing_ * (log_sum_exp - logit_sum / static_cast<acc_t>(vocab_));
       }
-      int64_t predicted = best_tile[best * columns + c];
+      int64_t predicted = best * kVocabBlock + best_tile_[best * columns_ + c];
       const int64_t tile_end = std::min(vocab_, predicted + kTile);
       for (int64_t v = predicted; v < tile_end; ++v) {
         if (logit(v, c) == top) {
@@ -158,7 +225,7 @@ class VocabCe {
           break;
         }
       }
-      const acc_t weight = row_weight_.template const_data_ptr<acc_t>()[row];
+      const acc_t weight = row_weight_.const_data_ptr<acc_t>()[row];
       log_sum_exp_[c] = log_sum_exp;
       coefficient_[c] = weight / grad_unit_;
       target_[c] = target;
@@ -169,36 +236,86 @@ class VocabCe {
     }
   }
 
-  void gradient(const acc_t* bias, int64_t v_begin, int64_t v_end, int64_t count, int64_t columns,
-                acc_t* grad, acc_t* grad_bias) {
-    T* logits = logits_.template mutable_data_ptr<T>();
-    const int64_t blocks = (v_end - v_begin + kVocabBlock - 1) / kVocabBlock;
-    at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-      auto* kernel = SPANBERT_EXT_CPU_DISPATCH(logits_gradient<T, acc_t>);
-      const int64_t first = v_begin + begin * kVocabBlock;
-      kernel(logits, bias, first, std::min(v_end, v_begin + end * kVocabBlock), columns, log_sum_exp_.data(),
-             coefficient_.data(), uniform_, grad + (first - v_begin) * columns, grad_bias);
+  // Gradients of the logits into dw and `grad_bias` [V]; transposed, they replace the logits.
+  void differentiate(const at::Tensor& chunk, acc_t* grad_bias) {
+    const at::Tensor panels = need_dw_ ? to_panels(chunk) : at::Tensor();
+    share_tasks(blocks_, [&](TaskQueue& tasks) {
+      const BlockGemmScope scope;
+      std::vector<T> grad(kVocabBlock * columns_);
+      for (int64_t b; tasks.take(&b);) {
+        const Block at = block(b);
+        SPANBERT_EXT_CPU_DISPATCH(logits_gradient(at.logits, bias_at(at.begin), at.size, columns_,
+                                                  log_sum_exp_.data(), coefficient_.data(), uniform_,
+                                                  grad.data(), grad_bias + at.begin));
+        subtract_one_hot(at, grad.data(), grad_bias);
+        if (need_dw_) {
+          panel_gemm(at.size, width_, columns_, grad.data(), columns_, panels.const_data_ptr<T>(),
+                     dw.mutable_data_ptr<acc_t>() + at.begin * width_, width_, dw_begun_);
+        }
+        if (need_dh_) transpose(at, grad.data());
+      }
     });
-    for (int64_t c = 0; c < count; ++c) {
+  }
+
+  void subtract_one_hot(const Block& at, T* grad, acc_t* grad_bias) const {
+    for (int64_t c = 0; c < count_; ++c) {
       const int64_t v = target_[c];
-      if (v < v_begin || v >= v_end) continue;
+      if (v < at.begin || v >= at.begin + at.size) continue;
       // p - 1 in full precision, then rounded once.
       const acc_t probability = std::exp(target_logit_[c] - log_sum_exp_[c]);
+      const acc_t without = coefficient_[c] * (probability - uniform_);
       const acc_t value = coefficient_[c] * (probability - 1 + smoothing_ - uniform_);
-      acc_t& entry = grad[(v - v_begin) * columns + c];
-      grad_bias[v] += value - entry;
-      entry = value;
-      logits[v * columns + c] = static_cast<T>(value);
+      grad_bias[v] += value - without;
+      grad[(v - at.begin) * columns_ + c] = static_cast<T>(value);
     }
   }
 
-  const at::Tensor h_, weight_, targets_, row_weight_;
-  at::Tensor bias_, logits_, grad_;
-  const int64_t vocab_, width_;
+  void transpose(const Block& at, const T* grad) const {
+    T* out = reinterpret_cast<T*>(at.logits);
+    SPANBERT_EXT_CPU_DISPATCH(transpose_block(grad, at.size, columns_, out, at.pitch));
+    for (int64_t c = 0; at.pitch > at.size && c < columns_; ++c) out[c * at.pitch + at.size] = T(0);
+  }
+
+  // gradient^T @ weight: [columns, D], a task per panel of D and, for many threads, slice of the rows.
+  at::Tensor grad_rows() const {
+    const at::Tensor out = at::empty({columns_, width_}, dw.options());
+    const int64_t panel = panel_columns(), panels = (width_ + panel - 1) / panel;
+    const int64_t slices = std::max<int64_t>(1, 2 * at::get_num_threads() / panels);
+    const int64_t slice = round_up((columns_ + slices - 1) / slices, kColumnMultiple);
+    share_tasks(panels * slices, [&](TaskQueue& tasks) {
+      const BlockGemmScope scope;
+      std::vector<T> buffer;
+      for (int64_t task; tasks.take(&task);) {
+        const int64_t first = task % panels * panel, size = std::min(panel, width_ - first);
+        const int64_t row = task / panels * slice, rows = std::min(slice, columns_ - row);
+        for (int64_t b = 0; rows > 0 && b < blocks_; ++b) {
+          const Block at = block(b);
+          const auto right = weight_.panel(at.begin, at.size, first, size, &buffer);
+          block_gemm(rows, size, at.pitch, reinterpret_cast<const T*>(at.logits) + row * at.pitch, at.pitch,
+                     right.data, right.pitch, out.mutable_data_ptr<acc_t>() + row * width_ + first, width_,
+                     b > 0);
+        }
+      }
+    });
+    return out;
+  }
+
+  const at::Tensor h_, targets_, row_weight_;
+  const Weight<T, S> weight_;
+  const int64_t vocab_, width_, blocks_;
   const acc_t smoothing_, uniform_, grad_unit_;
-  const bool need_dh_, need_dw_;
-  bool need_grad_ = false;
-  std::vector<acc_t> log_sum_exp_, coefficient_, target_logit_;
+  const bool need_dh_, need_dw_, need_grad_;
+  bool dw_begun_ = false;  // until then its memory holds anything
+  at::Tensor bias_;
+
+  // Of the chunk at hand: `count` rows of h, padded to `columns`.
+  int64_t count_ = 0, columns_ = 0;
+  const int64_t* rows_ = nullptr;
+  const acc_t* bias_row_ = nullptr;
+  at::Tensor logits_;                           // [V, columns]
+  std::vector<acc_t> maximum_, sum_exp_, sum_;  // [blocks, columns]
+  std::vector<int64_t> best_tile_;
+  std::vector<acc_t> log_sum_exp_, coefficient_, target_logit_;  // [columns]
   std::vector<int64_t> target_;
 };
 
@@ -225,17 +342,18 @@ double gradient_unit(const at::Tensor& row_weight, const at::Tensor& targets, at
   return largest > 0 && std::isfinite(largest) ? std::exp2(std::ceil(std::log2(largest))) : 1;
 }
 
-template <typename T, typename acc_t>
+template <typename T, typename S, typename acc_t>
 VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                   at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
                   double label_smoothing, double grad_unit, bool need_dh, bool need_dw, bool need_db) {
-  VocabCe<T, acc_t> op(h, weight, bias, targets, row_weight, label_smoothing, grad_unit, need_dh, need_dw,
-                       need_db);
+  VocabCe<T, S, acc_t> op(h, weight, bias, targets, row_weight, label_smoothing, grad_unit, need_dh, need_dw,
+                          need_db);
   const auto live = live_rows(targets, first_rows);
   for (size_t g = 0; g < live.size(); ++g) op.add_rows(static_cast<int64_t>(g), live[g]);
 
   const auto acc = op.nll.options();
-  const at::Tensor dw = need_dw ? op.dw.to(weight.scalar_type()) : at::empty({0}, weight.options());
+  const at::Tensor dw =
+      need_dw ? op.weight_gradient().to(weight.scalar_type()) : at::empty({0}, weight.options());
   const at::Tensor db = need_db ? op.db.to(bias->scalar_type())
                                 : at::empty({0}, bias.has_value() ? bias->options() : weight.options());
   return {at::full({}, op.loss, acc), op.nll, op.prediction, at::full({}, grad_unit, acc), op.dh, dw, db};
@@ -253,18 +371,17 @@ VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
   check_targets(targets, weight.size(0), max_rows);
   need_db = need_db && bias.has_value();
   const double grad_unit = gradient_unit(row_weight, targets, compute_dtype);
-  const auto call = [&]<typename T, typename acc_t>() {
-    return run<T, acc_t>(h, weight, bias, first_rows, targets, row_weight, label_smoothing, grad_unit,
-                         need_dh, need_dw, need_db);
+  const auto call = [&]<typename T, typename S, typename acc_t>() {
+    return run<T, S, acc_t>(h, weight, bias, first_rows, targets, row_weight, label_smoothing, grad_unit,
+                            need_dh, need_dw, need_db);
   };
-  switch (cpu_gemm_dtype(compute_dtype)) {
-    case at::kDouble:
-      return call.template operator()<double, double>();
-    case at::kBFloat16:
-      return call.template operator()<c10::BFloat16, float>();
-    default:
-      return call.template operator()<float, float>();
+  if (compute_dtype == at::kDouble) return call.template operator()<double, double, double>();
+  // Rows in pairs want an even width.
+  if (compute_dtype == at::kBFloat16 && has_bfloat16_blocks() && h.size(1) % 2 == 0) {
+    if (weight.scalar_type() == at::kFloat) return call.template operator()<at::BFloat16, float, float>();
+    return call.template operator()<at::BFloat16, at::BFloat16, float>();
   }
+  return call.template operator()<float, float, float>();
 }
 
 }  // namespace spanbert_ext

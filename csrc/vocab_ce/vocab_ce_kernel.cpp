@@ -17,32 +17,46 @@ template <typename acc_t>
 inline Vectorized<acc_t> load(const acc_t* p) {
   return Vectorized<acc_t>::loadu(p);
 }
-inline Vectorized<float> load(const c10::BFloat16* p) {
-  Vectorized<float> x;
-  at::vec::load_fp32_from_bf16(p, x);
-  return x;
-}
 
 template <typename acc_t>
 inline acc_t bias_at(const acc_t* bias, int64_t v) {
   return bias == nullptr ? acc_t(0) : bias[v];
 }
 
+template <typename acc_t>
+inline acc_t sum_lanes(const Vectorized<acc_t>& v) {
+  acc_t lanes[Vectorized<acc_t>::size()];
+  v.store(lanes);
+  acc_t sum = 0;
+  for (int lane = 0; lane < Vectorized<acc_t>::size(); ++lane) sum += lanes[lane];
+  return sum;
+}
+
+// The bits of a float as a bfloat16, to nearest even, in the upper half; NaN stays NaN.
+inline uint32_t rounded_bits(const float* p) {
+  uint32_t bits;
+  static_assert(sizeof(bits) == sizeof(*p));
+  __builtin_memcpy(&bits, p, sizeof(bits));
+  const uint32_t rounded = bits + 0x7FFF + ((bits >> 16) & 1);
+  return *p != *p ? 0x7FC00000u : rounded;
+}
+inline uint32_t rounded_bits(const c10::BFloat16* p) { return static_cast<uint32_t>(p->x) << 16; }
+
 }  // namespace
 
-template <typename T, typename acc_t>
-void column_statistics(const T* logits, const acc_t* bias, int64_t v_begin, int64_t v_end, int64_t columns,
+template <typename acc_t>
+void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
                        ColumnStatistics<acc_t> out) {
   using Vec = Vectorized<acc_t>;
-  static_assert(kColumnMultiple % (2 * Vec::size()) == 0);
+  static_assert(kColumnMultiple % Vec::size() == 0);
   for (int64_t c = 0; c < columns; ++c) {
     out.maximum[c] = std::numeric_limits<acc_t>::lowest();
     out.sum_exp[c] = 0;
-    out.best_tile[c] = v_begin;
+    out.best_tile[c] = 0;
     if (out.sum != nullptr) out.sum[c] = 0;
   }
-  for (int64_t v0 = v_begin; v0 < v_end; v0 += kTile) {
-    const int64_t v1 = v0 + kTile < v_end ? v0 + kTile : v_end;
+  for (int64_t v0 = 0; v0 < size; v0 += kTile) {
+    const int64_t v1 = v0 + kTile < size ? v0 + kTile : size;
     for (int64_t c = 0; c < columns; c += Vec::size()) {
       const Vec before = load(out.maximum + c);
       Vec maximum = before;
@@ -73,41 +87,95 @@ void column_statistics(const T* logits, const acc_t* bias, int64_t v_begin, int6
 }
 
 template <typename T, typename acc_t>
-void logits_gradient(T* logits, const acc_t* bias, int64_t v_begin, int64_t v_end, int64_t columns,
-                     const acc_t* log_sum_exp, const acc_t* coefficient, acc_t uniform, acc_t* grad,
+void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
+                     const acc_t* log_sum_exp, const acc_t* coefficient, acc_t uniform, T* grad,
                      acc_t* grad_bias) {
   using Vec = Vectorized<acc_t>;
-  for (int64_t v = v_begin; v < v_end; ++v) {
-    T* row = logits + v * columns;
-    acc_t* grad_row = grad + (v - v_begin) * columns;
+  constexpr int64_t kStep = Vec::size();
+  for (int64_t v = 0; v < size; ++v) {
+    const acc_t* row = logits + v * columns;
+    T* grad_row = grad + v * columns;
     const Vec b(bias_at(bias, v));
+    const auto gradient = [&](int64_t c) {
+      return load(coefficient + c) * ((load(row + c) + b - load(log_sum_exp + c)).exp() - Vec(uniform));
+    };
     Vec row_sum(acc_t(0));
-    for (int64_t c = 0; c < columns; c += 2 * Vec::size()) {
-      const int64_t c2 = c + Vec::size();
-      const Vec g1 =
-          load(coefficient + c) * ((load(row + c) + b - load(log_sum_exp + c)).exp() - Vec(uniform));
-      const Vec g2 =
-          load(coefficient + c2) * ((load(row + c2) + b - load(log_sum_exp + c2)).exp() - Vec(uniform));
-      g1.store(grad_row + c);
-      g2.store(grad_row + c2);
-      if constexpr (!std::is_same_v<T, acc_t>) at::vec::convert_from_float<T>(g1, g2).store(row + c);
-      row_sum = row_sum + g1 + g2;
+    int64_t c = 0;
+    for (; c + 2 * kStep <= columns; c += 2 * kStep) {
+      const Vec first = gradient(c), second = gradient(c + kStep);
+      if constexpr (std::is_same_v<T, acc_t>) {
+        first.store(grad_row + c);
+        second.store(grad_row + c + kStep);
+      } else {
+        at::vec::convert_from_float<T>(first, second).store(grad_row + c);
+      }
+      row_sum = row_sum + first + second;
     }
-    acc_t lanes[Vec::size()];
-    row_sum.store(lanes);
-    acc_t sum = 0;
-    for (int lane = 0; lane < Vec::size(); ++lane) sum += lanes[lane];
-    grad_bias[v] += sum;
+    if (c < columns) {
+      const Vec last = gradient(c);
+      if constexpr (std::is_same_v<T, acc_t>) {
+        last.store(grad_row + c);
+      } else {
+        at::vec::convert_from_float<T>(last, last).store(grad_row + c, kStep);
+      }
+      row_sum = row_sum + last;
+    }
+    grad_bias[v] += sum_lanes(row_sum);
   }
 }
 
-#define INSTANTIATE(T, acc_t)                                                                        \
-  template void column_statistics<T, acc_t>(const T*, const acc_t*, int64_t, int64_t, int64_t,       \
-                                            ColumnStatistics<acc_t>);                                \
-  template void logits_gradient<T, acc_t>(T*, const acc_t*, int64_t, int64_t, int64_t, const acc_t*, \
-                                          const acc_t*, acc_t, acc_t*, acc_t*);
+template <typename T>
+void transpose_block(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch) {
+  constexpr int64_t kSide = 16;  // a cache line of float32, written whole
+  static_assert(kColumnMultiple % kSide == 0);
+  int64_t i = 0;
+  for (; i + kSide <= size; i += kSide) {
+    for (int64_t j = 0; j < columns; ++j) {
+      const T* column = from + i * columns + j;
+      T* row = to + j * to_pitch + i;
+      for (int64_t k = 0; k < kSide; ++k) row[k] = column[k * columns];
+    }
+  }
+  for (; i < size; ++i) {
+    for (int64_t j = 0; j < columns; ++j) to[j * to_pitch + i] = from[i * columns + j];
+  }
+}
+
+void round_to_bfloat16(const float* from, int64_t count, c10::BFloat16* to) {
+  for (int64_t i = 0; i < count; ++i) to[i].x = static_cast<uint16_t>(rounded_bits(from + i) >> 16);
+}
+
+template <typename S>
+void pair_rows(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, c10::BFloat16* to,
+               int64_t to_pitch) {
+  int64_t i = 0;
+  for (; i + 2 <= rows; i += 2, from += 2 * from_pitch, to += 2 * to_pitch) {
+    for (int64_t j = 0; j < columns; ++j) {
+      to[2 * j].x = static_cast<uint16_t>(rounded_bits(from + j) >> 16);
+      to[2 * j + 1].x = static_cast<uint16_t>(rounded_bits(from + from_pitch + j) >> 16);
+    }
+  }
+  for (int64_t j = 0; i < rows && j < columns; ++j) {
+    to[2 * j].x = static_cast<uint16_t>(rounded_bits(from + j) >> 16);
+    to[2 * j + 1].x = 0;
+  }
+}
+
+#define INSTANTIATE(T, acc_t)                                                                         \
+  template void logits_gradient<T, acc_t>(const acc_t*, const acc_t*, int64_t, int64_t, const acc_t*, \
+                                          const acc_t*, acc_t, T*, acc_t*);                           \
+  template void transpose_block<T>(const T*, int64_t, int64_t, T*, int64_t);
 INSTANTIATE(double, double)
 INSTANTIATE(float, float)
 INSTANTIATE(c10::BFloat16, float)
+#define INSTANTIATE_STATISTICS(acc_t)                                                  \
+  template void column_statistics<acc_t>(const acc_t*, const acc_t*, int64_t, int64_t, \
+                                         ColumnStatistics<acc_t>);
+INSTANTIATE_STATISTICS(double)
+INSTANTIATE_STATISTICS(float)
+#define INSTANTIATE_PAIRS(S) \
+  template void pair_rows<S>(const S*, int64_t, int64_t, int64_t, c10::BFloat16*, int64_t);
+INSTANTIATE_PAIRS(float)
+INSTANTIATE_PAIRS(c10::BFloat16)
 
 }  // namespace spanbert_ext::CPU_CAPABILITY

@@ -1,6 +1,9 @@
-// The element-wise passes over a chunk of transposed logits [V, columns]: a column is one row of h.
-// `columns` is a multiple of kColumnMultiple, so no pass has a tail.
+// The element-wise passes over one block of transposed logits [size, columns]: a row is a word of the
+// vocabulary, a column one row of h. `columns` is a multiple of kColumnMultiple, so no pass over columns has
+// a tail. `bias` is the block's, or null.
 #pragma once
+
+#include <c10/util/BFloat16.h>
 
 #include <cstdint>
 
@@ -8,11 +11,11 @@
 
 namespace spanbert_ext {
 
-constexpr int64_t kColumnMultiple = 32;
+constexpr int64_t kColumnMultiple = 16;
 constexpr int64_t kTile = 32;  // vocabulary rows between two updates of the running maximum
 
-// Per column, over a range of the vocabulary. `best_tile` is the first vocabulary row of the tile that holds
-// the maximum; `sum` (of the logits, for label smoothing) may be null.
+// Per column, over the block. `best_tile` is the first row of the tile that holds the maximum; `sum` (of the
+// logits, for label smoothing) may be null.
 template <typename acc_t>
 struct ColumnStatistics {
   acc_t* maximum;
@@ -23,18 +26,28 @@ struct ColumnStatistics {
 
 // clang-format off
 SPANBERT_EXT_DECLARE_CPU_KERNELS(
-  // Statistics of the vocabulary rows [v_begin, v_end).
-  template <typename T, typename acc_t>
-  void column_statistics(const T* logits, const acc_t* bias, int64_t v_begin, int64_t v_end, int64_t columns,
+  template <typename acc_t>
+  void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
                          ColumnStatistics<acc_t> out);
 
-  // grad = coefficient * (softmax - uniform) for the vocabulary rows [v_begin, v_end), each row also summed into
-  // grad_bias. `grad` [v_end - v_begin, columns] may be the logits themselves; reduced-precision logits are replaced
-  // by the rounded gradient too. The caller subtracts the one-hot part.
+  // grad [size, columns] = coefficient * (softmax - uniform), each row also summed into grad_bias. The caller
+  // subtracts the one-hot part.
   template <typename T, typename acc_t>
-  void logits_gradient(T* logits, const acc_t* bias, int64_t v_begin, int64_t v_end, int64_t columns,
-                       const acc_t* log_sum_exp, const acc_t* coefficient, acc_t uniform, acc_t* grad,
+  void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
+                       const acc_t* log_sum_exp, const acc_t* coefficient, acc_t uniform, T* grad,
                        acc_t* grad_bias);
+
+  // to[j * to_pitch + i] = from[i * columns + j]
+  template <typename T>
+  void transpose_block(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch);
+
+  void round_to_bfloat16(const float* from, int64_t count, c10::BFloat16* to);
+
+  // Rows in pairs, as block_gemm reads bfloat16: to[i / 2][j][i % 2] = from[i * from_pitch + j], with to_pitch
+  // columns; a missing last row is zero.
+  template <typename S>
+  void pair_rows(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, c10::BFloat16* to,
+                 int64_t to_pitch);
 )
 // clang-format on
 

@@ -181,6 +181,8 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     captured = scale.is_cuda and torch.cuda.is_current_stream_capturing()
     if kept or traced or batched or captured:
         return gradient * scale
+    if scale.device.type == "cpu" and scale.item() == 1:
+        return gradient
     return gradient.mul_(scale)
 
 

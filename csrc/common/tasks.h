@@ -1,0 +1,34 @@
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace spanbert_ext {
+
+// Tasks 0 .. count - 1, each handed out once.
+class TaskQueue {
+ public:
+  explicit TaskQueue(int64_t count) : count_(count) {}
+  bool take(int64_t* task) {
+    *task = next_.fetch_add(1, std::memory_order_relaxed);
+    return *task < count_;
+  }
+
+ private:
+  const int64_t count_;
+  std::atomic<int64_t> next_{0};
+};
+
+// Runs worker(queue) once on every thread, at most one per task. A thread takes its next task when it is done
+// with one, so a core that other programs use does less. Tasks must not share what they write.
+template <typename Worker>
+void share_tasks(int64_t count, const Worker& worker) {
+  TaskQueue queue(count);
+  const int64_t workers = std::min<int64_t>(count, at::get_num_threads());
+  at::parallel_for(0, workers, 1, [&](int64_t, int64_t) { worker(queue); });
+}
+
+}  // namespace spanbert_ext
