@@ -17,6 +17,16 @@ SPANBERT_EXT_HOST_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) {
 #endif
 }
 
+// Both halves of the 128-bit product, folded into one.
+SPANBERT_EXT_HOST_DEVICE uint64_t fold_product(uint64_t a, uint64_t b) {
+#ifdef __CUDA_ARCH__
+  return (a * b) ^ __umul64hi(a, b);
+#else
+  const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+#endif
+}
+
 SPANBERT_EXT_HOST_DEVICE int count_ones(uint64_t bits) {
 #ifdef __CUDA_ARCH__
   return __popcll(bits);

@@ -13,7 +13,7 @@ struct SpanBatch {
   int64_t rows, length, slots;  // B, L, K
   int64_t words;                // 64-bit words in the bit set of a row: L / 64 + 1
   const Id* ids;                // [B, L]
-  const uint8_t* table;         // [V] kinds by id, or null
+  const uint8_t* table;         // [V] kinds by id, or null; on the CPU with the padding's own
   const uint8_t* kinds;         // [B, L] explicit kinds, or null
   const void* attention;        // [B, L] integers of attention_bytes each, 0 is padding, or null
   int64_t attention_bytes;

@@ -30,6 +30,16 @@ int64_t mask_batch(const SpanBatch<Id>& batch, const SpanRules& rules) {
   return first_bad.load();
 }
 
+// One look-up then tells a token's kind and whether it is padding.
+std::vector<uint8_t> table_with_padding(const SpanMaskArguments& arguments) {
+  if (arguments.kinds.dim() != 1) return {};
+  const uint8_t* kinds = arguments.kinds.const_data_ptr<uint8_t>();
+  const int64_t vocab_size = arguments.kinds.size(0), pad = arguments.pad_token_id;
+  std::vector<uint8_t> table(kinds, kinds + vocab_size);
+  if (0 <= pad && pad < vocab_size) table[pad] |= kPadding;
+  return table;
+}
+
 }  // namespace
 
 SpanMaskTensors span_mask_cpu(const at::Tensor& input_ids, const at::Tensor& kinds,
@@ -64,8 +74,10 @@ SpanMaskTensors span_mask_cpu(const at::Tensor& input_ids, const at::Tensor& kin
   check_elements(arguments);
   const SpanMaskTensors outputs = empty_outputs(arguments);
   const SpanRules rules = span_rules(arguments);
+  const std::vector<uint8_t> table = table_with_padding(arguments);
   AT_DISPATCH_INDEX_TYPES(input_ids.scalar_type(), "span_mask", [&] {
-    const auto batch = span_batch<index_t>(arguments, outputs);
+    auto batch = span_batch<index_t>(arguments, outputs);
+    if (!table.empty()) batch.table = table.data();
     const int64_t bad_row = mask_batch(batch, rules);
     if (bad_row < batch.rows) check_rows(arguments, bad_row, bad_row + 1);
   });

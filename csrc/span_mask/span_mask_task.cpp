@@ -2,6 +2,7 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <limits>
@@ -201,13 +202,29 @@ SpanMaskArguments contiguous_on(at::Device device, SpanMaskArguments arguments) 
   return arguments;
 }
 
+// On a CPU the outputs share one allocation: five of them, freed together, are more than glibc keeps, and
+// every call would take its pages from the system again, which costs as much as masking.
 SpanMaskTensors empty_outputs(const SpanMaskArguments& arguments) {
   const at::Tensor& ids = arguments.input_ids;
   const int64_t rows = ids.size(0), length = ids.size(1), slots = token_budget(arguments.ratio, length);
   const auto index_options = ids.options().dtype(at::kLong);
-  return {at::empty({rows, length}, ids.options()), at::empty({rows, length}, index_options),
-          at::empty({rows, slots}, index_options), at::empty({rows, slots}, index_options),
-          at::empty({rows, slots}, index_options)};
+  if (!ids.is_cpu()) {
+    return {at::empty({rows, length}, ids.options()), at::empty({rows, length}, index_options),
+            at::empty({rows, slots}, index_options), at::empty({rows, slots}, index_options),
+            at::empty({rows, slots}, index_options)};
+  }
+  const auto bytes = [](int64_t elements) { return (elements * int64_t{8} + 63) / 64 * 64; };
+  const at::Tensor memory = at::empty({2 * bytes(rows * length) + 3 * bytes(rows * slots)}, at::kByte);
+  uint8_t* next = memory.mutable_data_ptr<uint8_t>();
+  const auto take = [&](int64_t columns, const at::TensorOptions& options) {
+    uint8_t* data = next;
+    next += bytes(rows * columns);
+    return at::from_blob(data, {rows, columns}, [memory](void*) {}, options);
+  };
+  const at::Tensor masked_ids = take(length, ids.options()), labels = take(length, index_options),
+                   masked_positions = take(slots, index_options), left_boundary = take(slots, index_options),
+                   right_boundary = take(slots, index_options);
+  return {masked_ids, labels, masked_positions, left_boundary, right_boundary};
 }
 
 SpanRules span_rules(const SpanMaskArguments& arguments) {

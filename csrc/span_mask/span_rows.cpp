@@ -43,6 +43,57 @@ void mark_padding(const void* attention, int64_t bytes, int64_t first, int64_t s
   }
 }
 
+// Whether an id is outside [0, vocab_size): its sign, or that of its distance to the largest id. Baseline
+// x86-64 has no vector comparison of 64 bits.
+template <typename Id>
+bool has_bad_id(const Id* ids, int64_t size, int64_t vocab_size) {
+  const uint64_t largest = static_cast<uint64_t>(vocab_size) - 1;
+  uint64_t signs = 0;
+  for (int64_t j = 0; j < size; ++j)
+    signs |= static_cast<uint64_t>(ids[j]) | (largest - static_cast<uint64_t>(ids[j]));
+  return signs >> 63;
+}
+
+// Kinds of ids that are in range. Eight at once: one store is read back as it was written, eight would not
+// be.
+template <typename Id>
+void look_up_kinds(const uint8_t* table, const Id* ids, int64_t size, uint8_t* codes) {
+  int64_t j = 0;
+  for (; j + 8 <= size; j += 8) {
+    uint64_t eight = 0;
+    for (int k = 0; k < 8; ++k) eight |= static_cast<uint64_t>(table[ids[j + k]]) << (8 * k);
+    std::memcpy(codes + j, &eight, sizeof(eight));
+  }
+  for (; j < size; ++j) codes[j] = table[ids[j]];
+}
+
+// Kinds of the positions first, first + 1, ... of all rows. Returns false for an id out of range, or an
+// explicit kind above 2.
+template <typename Id>
+bool read_kinds(const SpanBatch<Id>& batch, int64_t first, int64_t size, uint8_t* codes) {
+  const Id* ids = batch.ids + first;
+  if (has_bad_id(ids, size, batch.vocab_size)) return false;
+  if (batch.table != nullptr) {
+    look_up_kinds(batch.table, ids, size, codes);
+    return true;
+  }
+  const uint8_t* kinds = batch.kinds + first;
+  uint8_t largest = 0;
+  for (int64_t j = 0; j < size; ++j) {
+    largest = std::max(largest, kinds[j]);
+    codes[j] = kinds[j] | (ids[j] == batch.pad_token_id ? kPadding : uint8_t{0});
+  }
+  return largest <= kSpecial;
+}
+
+// The sum of hash_token over a block without padding. Not inlined: its products want two registers by name.
+template <typename Id>
+[[gnu::noinline]] uint64_t hash_block(const Id* ids, uint64_t rank) {
+  uint64_t sum = 0;
+  for (int64_t j = 0; j < kBlock; ++j) sum += hash_token(ids[j], rank + static_cast<uint64_t>(j));
+  return sum;
+}
+
 struct RowFacts {
   int64_t normal_count = 0;  // neither special nor padding
   uint64_t hash = 0;
@@ -54,31 +105,16 @@ struct RowFacts {
 template <typename Id>
 RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, const RowOutput<Id>& out) {
   const int64_t begin = b * batch.length;
-  const uint8_t* table = batch.table;
-  const uint64_t vocab_size = static_cast<uint64_t>(batch.vocab_size);
-  const int64_t pad_token_id = batch.pad_token_id;
   RowFacts facts;
   uint64_t hash_sum = 0, token_count = 0;
-  bool after_special = true, bad = false;
+  bool after_special = true;
   alignas(64) uint8_t codes[kBlock];
   for (int64_t word = 0; word < batch.words; ++word) {
     const int64_t first = word * kBlock, left = batch.length - first, size = left < kBlock ? left : kBlock;
     const Id* ids = batch.ids + begin + first;
     std::copy_n(ids, size, out.masked_ids + first);
     for (int64_t j = 0; j < size; ++j) out.labels[first + j] = kNoLabel;
-    for (int64_t j = 0; j < size; ++j) {
-      const bool in_range = static_cast<uint64_t>(ids[j]) < vocab_size;
-      bad |= !in_range;
-      const uint8_t kind = table != nullptr ? table[in_range ? ids[j] : 0] : uint8_t{0};
-      codes[j] = kind | (ids[j] == pad_token_id ? kPadding : uint8_t{0});
-    }
-    if (batch.kinds != nullptr) {
-      const uint8_t* kinds = batch.kinds + begin + first;
-      for (int64_t j = 0; j < size; ++j) {
-        bad |= kinds[j] > kSpecial;
-        codes[j] |= kinds[j];
-      }
-    }
+    if (!read_kinds(batch, begin + first, size, codes)) return {.bad = true};
     if (batch.attention != nullptr) {
       mark_padding(batch.attention, batch.attention_bytes, begin + first, size, codes);
     }
@@ -91,7 +127,7 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
     facts.normal_count += row.counts[word];
     if (batch.sample_ids == nullptr) {
       if (pack_plane(codes, 2) == 0) {
-        for (int64_t j = 0; j < kBlock; ++j) hash_sum += hash_token(ids[j], token_count + j);
+        hash_sum += hash_block(ids, token_count);
         token_count += kBlock;
       } else {
         for (int64_t j = 0; j < size; ++j) {
@@ -103,7 +139,6 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
     }
   }
   facts.hash = mix64(hash_sum + token_count * kGolden);
-  facts.bad = bad;
   return facts;
 }
 

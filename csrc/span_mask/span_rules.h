@@ -109,8 +109,7 @@ SPANBERT_EXT_HOST_DEVICE uint64_t mix64(uint64_t x) {  // splitmix64's finaliser
 // matters.
 constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
 SPANBERT_EXT_HOST_DEVICE uint64_t hash_token(int64_t id, uint64_t rank) {
-  const uint64_t a = static_cast<uint64_t>(id) + kGolden, b = (2 * rank + 1) * kGolden;
-  return (a * b) ^ multiply_high(a, b);
+  return fold_product(static_cast<uint64_t>(id) + kGolden, (2 * rank + 1) * kGolden);
 }
 
 // One word of `barriers` from raw kinds, where a continuation with nothing to continue starts a word.
