@@ -30,8 +30,11 @@ SPANBERT_EXT_HOST_DEVICE uint64_t fold_product(uint64_t a, uint64_t b) {
 SPANBERT_EXT_HOST_DEVICE int count_ones(uint64_t bits) {
 #ifdef __CUDA_ARCH__
   return __popcll(bits);
-#else
-  return __builtin_popcountll(bits);
+#else  // baseline x86-64 has no such instruction: a compiler's built-in would be a call
+  constexpr uint64_t kBytes = 0x0101010101010101u;
+  bits -= (bits >> 1) & (kBytes * 0x55);
+  bits = (bits & (kBytes * 0x33)) + ((bits >> 2) & (kBytes * 0x33));
+  return static_cast<int>((((bits + (bits >> 4)) & (kBytes * 0x0F)) * kBytes) >> 56);
 #endif
 }
 

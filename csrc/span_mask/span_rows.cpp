@@ -90,6 +90,7 @@ bool read_kinds(const SpanBatch<Id>& batch, int64_t first, int64_t size, uint8_t
 template <typename Id>
 [[gnu::noinline]] uint64_t hash_block(const Id* ids, uint64_t rank) {
   uint64_t sum = 0;
+#pragma GCC unroll 4
   for (int64_t j = 0; j < kBlock; ++j) sum += hash_token(ids[j], rank + static_cast<uint64_t>(j));
   return sum;
 }
@@ -159,21 +160,45 @@ class Proposals {
   Draws draws_;
 };
 
-// Draws random ids (and, per token, whether to) for the tokens of a span.
+// The tokens that become random ids, of any rows: a few at a time, since most spans are shorter than a draw
+// is wide.
 template <typename Id>
-void randomise_span(const SpanRules& rules, const RowRandom& random, int64_t begin, int64_t end,
-                    const RowOutput<Id>& out) {
-  Draws choices, ids;
+class RandomIds {
+ public:
+  RandomIds(const SpanRules& rules, uint64_t seed) : rules_(rules), seed_(seed) {}
+
+  void add(const RowRandom& random, int64_t position, Id* id) {
+    set_counter(random, Stream::kRandomId, position, count_, &counter_);
+    waiting_[count_++] = id;
+    if (count_ == kLanes) write();
+  }
+
+  void write() {
+    const Draws draws = philox4x32(seed_, counter_);
+    for (int lane = 0; lane < count_; ++lane)
+      *waiting_[lane] = static_cast<Id>(random_id(rules_, draws, lane));
+    count_ = 0;
+  }
+
+ private:
+  const SpanRules& rules_;
+  const uint64_t seed_;
+  Draws counter_{};
+  Id* waiting_[kLanes];
+  int count_ = 0;
+};
+
+// Draws for each token of a span whether to replace it.
+template <typename Id>
+void replace_tokens(const SpanRules& rules, const RowRandom& random, int64_t begin, int64_t end,
+                    RandomIds<Id>* random_ids, const RowOutput<Id>& out) {
+  Draws choices;
   for (int64_t i = begin; i < end; ++i) {
     const int lane = static_cast<int>((i - begin) % kLanes);
-    if (lane == 0) {
-      ids = draw_from<kLanes>(random, Stream::kRandomId, i);
-      if (rules.replace_per_token) choices = draw_from<kLanes>(random, Stream::kReplacement, i);
-    }
-    const Replacement choice =
-        rules.replace_per_token ? choose_replacement(rules, choices.word[0][lane]) : Replacement::kRandom;
+    if (lane == 0) choices = draw_from<kLanes>(random, Stream::kReplacement, i);
+    const Replacement choice = choose_replacement(rules, choices.word[0][lane]);
     if (choice == Replacement::kMask) out.masked_ids[i] = static_cast<Id>(rules.mask_token_id);
-    if (choice == Replacement::kRandom) out.masked_ids[i] = static_cast<Id>(random_id(rules, ids, lane));
+    if (choice == Replacement::kRandom) random_ids->add(random, i, out.masked_ids + i);
   }
 }
 
@@ -181,7 +206,8 @@ void randomise_span(const SpanRules& rules, const RowRandom& random, int64_t beg
 // entry masked_ids holds the row's ids.
 template <typename Id>
 void write_span(const SpanRules& rules, const RowRandom& random, const uint64_t* special, int64_t begin,
-                int64_t end, int64_t slot, Replacement replacement, const RowOutput<Id>& out) {
+                int64_t end, int64_t slot, Replacement replacement, RandomIds<Id>* random_ids,
+                const RowOutput<Id>& out) {
   const int64_t targets = count_targets(rules, special, begin, end);
   const bool to_mask = replacement == Replacement::kMask && !rules.replace_per_token;
   const Id mask_id = static_cast<Id>(rules.mask_token_id);
@@ -191,15 +217,18 @@ void write_span(const SpanRules& rules, const RowRandom& random, const uint64_t*
     out.labels[i] = id;
     out.masked_ids[i] = to_mask ? mask_id : id;
   }
-  if (replacement == Replacement::kRandom || rules.replace_per_token) {
-    randomise_span(rules, random, begin, end, out);
+  if (rules.replace_per_token) {
+    replace_tokens(rules, random, begin, end, random_ids, out);
+  } else if (replacement == Replacement::kRandom) {
+    for (int64_t i = begin; i < end; ++i) random_ids->add(random, i, out.masked_ids + i);
   }
 }
 
 // Writes all spans of a sampled row, whose barriers are overwritten. On entry labels are kNoLabel throughout.
 template <typename Id>
 void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& row, int64_t words,
-               int64_t masked_count, int64_t slot_count, const RowOutput<Id>& out) {
+               int64_t masked_count, int64_t slot_count, RandomIds<Id>* random_ids,
+               const RowOutput<Id>& out) {
   uint64_t* masked = row.barriers;
   for (int64_t word = 0; word < words; ++word) masked[word] = ~(row.special[word] | row.available[word]);
   int64_t slot = 0, end = 0;
@@ -214,7 +243,7 @@ void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& r
     const Draws draws = draw(random, Stream::kReplacement, begins);
     for (int span = 0; span < count; ++span) {
       const Replacement replacement = choose_replacement(rules, draws.word[0][span]);
-      write_span(rules, random, row.special, begins[span], ends[span], slot, replacement, out);
+      write_span(rules, random, row.special, begins[span], ends[span], slot, replacement, random_ids, out);
       slot += ends[span] - begins[span];
     }
   }
@@ -227,6 +256,7 @@ template <typename Id>
 int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t begin, int64_t end,
                   uint64_t* workspace) {
   const RowBits row = row_bits(workspace, batch.words);
+  RandomIds<Id> random_ids(rules, static_cast<uint64_t>(*batch.seed));
   std::memset(row.counts, 0, (batch.words + 7) / 8 * 8);
   for (int64_t b = begin; b < end; ++b) {
     const RowOutput<Id> out = row_output(batch, b);
@@ -236,8 +266,9 @@ int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t be
     Proposals proposals(rules, random);
     const int64_t masked_count =
         sample_spans(rules, proposals, row, facts.normal_count, row_candidates(batch, b));
-    write_row(rules, random, row, batch.words, masked_count, batch.slots, out);
+    write_row(rules, random, row, batch.words, masked_count, batch.slots, &random_ids, out);
   }
+  random_ids.write();
   return end;
 }
 

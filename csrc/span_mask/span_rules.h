@@ -41,15 +41,19 @@ struct RowRandom {
 };
 
 template <int kLanes>
+SPANBERT_EXT_HOST_DEVICE void set_counter(const RowRandom& random, Stream stream, int64_t block, int lane,
+                                          PhiloxLanes<kLanes>* counter) {
+  counter->word[0][lane] = static_cast<uint32_t>(random.sample_id);
+  counter->word[1][lane] = static_cast<uint32_t>(random.sample_id >> 32);
+  counter->word[2][lane] = random.epoch;
+  counter->word[3][lane] = (static_cast<uint32_t>(stream) << 28) | static_cast<uint32_t>(block);
+}
+
+template <int kLanes>
 SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> draw(const RowRandom& random, Stream stream,
                                                   const int64_t (&blocks)[kLanes]) {
   PhiloxLanes<kLanes> counter;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    counter.word[0][lane] = static_cast<uint32_t>(random.sample_id);
-    counter.word[1][lane] = static_cast<uint32_t>(random.sample_id >> 32);
-    counter.word[2][lane] = random.epoch;
-    counter.word[3][lane] = (static_cast<uint32_t>(stream) << 28) | static_cast<uint32_t>(blocks[lane]);
-  }
+  for (int lane = 0; lane < kLanes; ++lane) set_counter(random, stream, blocks[lane], lane, &counter);
   return philox4x32(random.seed, counter);
 }
 
