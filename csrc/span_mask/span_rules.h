@@ -151,12 +151,14 @@ SPANBERT_EXT_HOST_DEVICE int64_t select_available(const RowBits& row, uint64_t r
     if (rank < sum) break;
     rank -= sum;
   }
+  // No branch: a random rank would mispredict it.
   int64_t word = first;
   uint64_t sum = 0, before = 0;
   for (int i = 0; i < 8; ++i) {
     sum += row.counts[first + i];
-    word += sum <= rank ? 1 : 0;
-    before = sum <= rank ? sum : before;
+    const uint64_t passed = sum <= rank ? ~uint64_t{0} : 0;
+    word += passed & 1;
+    before += row.counts[first + i] & passed;
   }
   return word * 64 + select_one(row.available[word], static_cast<uint32_t>(rank - before));
 }
