@@ -1,14 +1,17 @@
-// Marks functions that CPU code and CUDA kernels share; a plain C++ compiler sees `inline`.
+// Marks functions that CPU code and CUDA kernels share. For a plain C++ compiler they are each file's own: as
+// weak symbols, code for a newer CPU could be linked into what an older one runs.
 #pragma once
 
 #ifdef __CUDACC__
 #define SPANBERT_EXT_HOST_DEVICE inline __host__ __device__
+#define SPANBERT_EXT_HOST_DEVICE_MEMBER __host__ __device__
 #else
-#define SPANBERT_EXT_HOST_DEVICE inline
+#define SPANBERT_EXT_HOST_DEVICE static inline
+#define SPANBERT_EXT_HOST_DEVICE_MEMBER
 #endif
 
 // Before a loop over a few independent lanes, which compilers otherwise unroll into scalar code.
-#if defined(_OPENMP) && !defined(__CUDACC__)
+#ifndef __CUDACC__
 #define SPANBERT_EXT_SIMD _Pragma("omp simd")
 #else
 #define SPANBERT_EXT_SIMD

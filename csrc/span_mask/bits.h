@@ -1,10 +1,13 @@
 // Products, and search and select on the 64-bit words of a row's bit sets. Torch-free, host and device; the
-// host versions need no instruction beyond the baseline of x86-64.
+// host versions use what the instruction set that they are compiled for has.
 #pragma once
 
 #include <cstdint>
 
 #include "common/host_device.h"
+#if defined(__BMI2__) && !defined(__CUDACC__)
+#include <immintrin.h>
+#endif
 
 namespace spanbert_ext {
 
@@ -30,6 +33,8 @@ SPANBERT_EXT_HOST_DEVICE uint64_t fold_product(uint64_t a, uint64_t b) {
 SPANBERT_EXT_HOST_DEVICE int count_ones(uint64_t bits) {
 #ifdef __CUDA_ARCH__
   return __popcll(bits);
+#elif defined(__POPCNT__)
+  return __builtin_popcountll(bits);
 #else  // baseline x86-64 has no such instruction: a compiler's built-in would be a call
   constexpr uint64_t kBytes = 0x0101010101010101u;
   bits -= (bits >> 1) & (kBytes * 0x55);
@@ -69,6 +74,9 @@ SPANBERT_EXT_HOST_DEVICE int count_places_before(uint64_t below_or_in, uint32_t 
 // Place of the one with `rank` ones below it; 0 <= rank < count_ones(bits). No branch: a random rank would
 // mispredict it.
 SPANBERT_EXT_HOST_DEVICE int select_one(uint64_t bits, uint32_t rank) {
+#if defined(__BMI2__) && !defined(__CUDACC__)
+  return lowest_one(_pdep_u64(uint64_t{1} << rank, bits));
+#else
   constexpr uint64_t kBytes = 0x0101010101010101u;
   uint64_t sums = bits - ((bits >> 1) & (kBytes * 0x55));
   sums = (sums & (kBytes * 0x33)) + ((sums >> 2) & (kBytes * 0x33));
@@ -79,6 +87,7 @@ SPANBERT_EXT_HOST_DEVICE int select_one(uint64_t bits, uint32_t rank) {
       (((bits >> shift) & 0xFF) * kBytes) & 0x8040201008040201u;  // bit i of our byte in byte i
   const uint64_t ones = ((spread + kBytes * 0x7F) >> 7) & kBytes;
   return shift + count_places_before(ones * kBytes, rank);
+#endif
 }
 
 // First position >= `from` that is in the set. It must exist.
@@ -102,6 +111,17 @@ SPANBERT_EXT_HOST_DEVICE int64_t previous_in(const uint64_t* set, int64_t from) 
   uint64_t bits = set[word] & (~uint64_t{0} >> (63 - (from & 63)));
   while (bits == 0) bits = set[--word];
   return word * 64 + highest_one(bits);
+}
+
+// Whether one of `size` ids is outside [0, limit): its sign, or that of its distance to the largest. Baseline
+// x86-64 has no vector comparison of 64 bits.
+template <typename Id>
+SPANBERT_EXT_HOST_DEVICE bool has_outside(const Id* ids, int64_t size, int64_t limit) {
+  const uint64_t largest = static_cast<uint64_t>(limit) - 1;
+  uint64_t signs = 0;
+  for (int64_t i = 0; i < size; ++i)
+    signs |= static_cast<uint64_t>(ids[i]) | (largest - static_cast<uint64_t>(ids[i]));
+  return signs >> 63;
 }
 
 }  // namespace spanbert_ext

@@ -188,8 +188,10 @@ __global__ void __launch_bounds__(kThreads)
   made[threadIdx.x] = proposals.make(threadIdx.x);
   __syncthreads();
   if (threadIdx.x == 0) {
-    const int64_t normal_count = Rank(row.available).before_word(words);
-    sample_spans(rules, proposals, row, normal_count, row_candidates(batch, b));
+    const Candidates candidates = row_candidates(batch, b);
+    Sampling sampling = begin_sampling(rules, Rank(row.available).before_word(words), candidates);
+    while (sample_span(rules, proposals, row, candidates, &sampling)) {
+    }
   }
   __syncthreads();
   find_spans(row, words);

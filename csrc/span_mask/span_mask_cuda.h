@@ -18,14 +18,16 @@ constexpr int64_t kSpanMaskSharedBytes = 48 * 1024;  // what every device gives 
 struct SpanMaskLayout {
   int64_t fixed_bytes, bits_bytes, ids_bytes;
 
-  SPANBERT_EXT_HOST_DEVICE SpanMaskLayout(int64_t words, int64_t length, int64_t id_bytes)
+  SPANBERT_EXT_HOST_DEVICE_MEMBER SpanMaskLayout(int64_t words, int64_t length, int64_t id_bytes)
       : fixed_bytes(kSpanMaskThreads * sizeof(Proposal) + 32 * sizeof(uint64_t)),
         bits_bytes(workspace_words(words) * sizeof(uint64_t)),
         ids_bytes(length * id_bytes) {
     if (fixed_bytes + bits_bytes > kSpanMaskSharedBytes) bits_bytes = 0;
     if (fixed_bytes + bits_bytes + ids_bytes > kSpanMaskSharedBytes) ids_bytes = 0;
   }
-  SPANBERT_EXT_HOST_DEVICE int64_t shared_bytes() const { return fixed_bytes + bits_bytes + ids_bytes; }
+  SPANBERT_EXT_HOST_DEVICE_MEMBER int64_t shared_bytes() const {
+    return fixed_bytes + bits_bytes + ids_bytes;
+  }
 };
 
 // Words of global memory for the bit sets of all rows; 0 where shared memory holds them.

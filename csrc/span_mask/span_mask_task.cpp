@@ -55,11 +55,8 @@ void fill_length_thresholds(double p, int max_words, uint64_t* thresholds) {
 
 void check_vocabulary(const at::Tensor& kinds, const at::Tensor& random_ids, int64_t vocab_size) {
   const int64_t* ids = random_ids.const_data_ptr<int64_t>();
-  bool ids_good = true;
-  for (int64_t i = 0; i < random_ids.numel(); ++i) {
-    ids_good &= static_cast<uint64_t>(ids[i]) < static_cast<uint64_t>(vocab_size);
-  }
-  for (int64_t i = 0; !ids_good && i < random_ids.numel(); ++i) {
+  const bool bad = has_outside(ids, random_ids.numel(), vocab_size);
+  for (int64_t i = 0; bad && i < random_ids.numel(); ++i) {
     TORCH_CHECK_INDEX(ids[i] >= 0 && ids[i] < vocab_size, "span_mask: random_ids[", i, "] is ", ids[i],
                       ", outside the vocabulary [0, ", vocab_size, ")");
   }

@@ -185,38 +185,58 @@ SPANBERT_EXT_HOST_DEVICE bool propose_candidate(const RowBits& row, const Candid
   return true;
 }
 
+// Where `words` words end that begin at `begin`: at the barrier of that number, or at a special before it.
+SPANBERT_EXT_HOST_DEVICE int64_t end_of_words(const RowBits& row, int64_t begin, int words) {
+  int64_t word = (begin + 1) >> 6;
+  uint64_t from = ~uint64_t{0} << ((begin + 1) & 63);
+  for (;; ++word, from = ~uint64_t{0}) {
+    const uint64_t special = row.special[word] & from;
+    const uint64_t barriers = row.barriers[word] & from & (special ^ (special - 1));  // none after a special
+    const int count = count_ones(barriers);
+    if (count >= words) return word * 64 + select_one(barriers, static_cast<uint32_t>(words - 1));
+    if (special != 0) return word * 64 + lowest_one(special);
+    words -= count;
+  }
+}
+
 // A geometric number of whole words from the word of a uniform available anchor on.
 SPANBERT_EXT_HOST_DEVICE void propose_words(const RowBits& row, int words, uint64_t anchor_rank,
                                             int64_t* begin, int64_t* end) {
   *begin = previous_in(row.barriers, select_available(row, anchor_rank));
-  *end = *begin;
-  do {
-    *end = next_in(row.barriers, *end + 1);
-  } while (--words > 0 && !has_bit(row.special, *end));
+  *end = end_of_words(row, *begin, words);
 }
 
-// Masks tokens until the budget is met. `normal_count`: the row's non-special positions. `proposal(d)` is the
-// Proposal of block d; they are asked for in order. Returns the number masked.
+// How far the sampling of a row is. `normal_count`: the row's non-special positions.
+struct Sampling {
+  int64_t normal_count, budget, masked, proposals;
+  bool use_candidates;
+};
+
+SPANBERT_EXT_HOST_DEVICE Sampling begin_sampling(const SpanRules& rules, int64_t normal_count,
+                                                 const Candidates& candidates) {
+  return {normal_count, token_budget(rules.ratio, normal_count), 0, 0, candidates.given};
+}
+
+// Masks one more proposal. `proposal(d)` is the Proposal of block d; they are asked for in order. Returns
+// whether there was anything to do: false when the budget is met, or candidates are all used up and nothing
+// is to follow.
 template <typename Proposals>
-SPANBERT_EXT_HOST_DEVICE int64_t sample_spans(const SpanRules& rules, Proposals& proposal, const RowBits& row,
-                                              int64_t normal_count, const Candidates& candidates) {
-  const int64_t budget = token_budget(rules.ratio, normal_count);
-  bool use_candidates = candidates.given;
-  int64_t masked = 0;
-  for (int64_t d = 0; masked < budget; ++d) {
-    const Proposal drawn = proposal(d);
-    int64_t begin = 0, end = 0;
-    if (use_candidates && !propose_candidate(row, candidates, drawn.bits, &begin, &end)) {
-      if (!rules.fill_after_candidates) break;
-      use_candidates = false;  // masking never reopens a candidate
-    }
-    if (!use_candidates) {
-      const uint64_t rank = multiply_high(drawn.bits, static_cast<uint64_t>(normal_count - masked));
-      propose_words(row, drawn.words, rank, &begin, &end);
-    }
-    masked += mask_range(row, begin, end, budget - masked);
+SPANBERT_EXT_HOST_DEVICE bool sample_span(const SpanRules& rules, Proposals& proposal, const RowBits& row,
+                                          const Candidates& candidates, Sampling* sampling) {
+  if (sampling->masked >= sampling->budget) return false;
+  const Proposal drawn = proposal(sampling->proposals++);
+  int64_t begin = 0, end = 0;
+  if (sampling->use_candidates && !propose_candidate(row, candidates, drawn.bits, &begin, &end)) {
+    if (!rules.fill_after_candidates) return false;
+    sampling->use_candidates = false;  // masking never reopens a candidate
   }
-  return masked;
+  if (!sampling->use_candidates) {
+    const uint64_t rank =
+        multiply_high(drawn.bits, static_cast<uint64_t>(sampling->normal_count - sampling->masked));
+    propose_words(row, drawn.words, rank, &begin, &end);
+  }
+  sampling->masked += mask_range(row, begin, end, sampling->budget - sampling->masked);
+  return true;
 }
 
 enum class Replacement { kMask, kRandom, kKeep };

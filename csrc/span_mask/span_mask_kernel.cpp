@@ -1,25 +1,37 @@
-// Most of a row's time goes into dependent steps and mispredicted branches: code for AVX2 or AVX-512 is no
-// faster.
-#include "span_mask/span_rows.h"
+// Compiled once per instruction set: newer ones count ones in a step and draw four lanes in one vector.
+// Integers alone, so all of them make the same masks.
+#include "span_mask/span_mask_kernel.h"
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
-namespace spanbert_ext {
+namespace spanbert_ext::CPU_CAPABILITY {
 namespace {
 
 constexpr int64_t kBlock = 64;  // positions per word of a bit set
 constexpr int kLanes = 4;       // draws made side by side
 using Draws = PhiloxLanes<kLanes>;
 
-// Bit `plane` of 64 bytes as one word, the first byte lowest.
-uint64_t pack_plane(const uint8_t* bytes, int plane) {
+// Bit kPlane of 64 bytes as one word, the first byte lowest.
+template <int kPlane>
+uint64_t pack_plane(const uint8_t* bytes) {
   uint64_t bits = 0;
+#if defined(__SSE2__)
+  for (int64_t j = 0; j < kBlock; j += 16) {
+    const __m128i sixteen = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + j));
+    bits |= static_cast<uint64_t>(_mm_movemask_epi8(_mm_slli_epi16(sixteen, 7 - kPlane))) << j;
+  }
+#else
   for (int64_t j = 0; j < kBlock; j += 8) {
     uint64_t eight;
     std::memcpy(&eight, bytes + j, sizeof(eight));
-    bits |= ((((eight >> plane) & 0x0101010101010101u) * 0x0102040810204080u) >> 56) << j;
+    bits |= ((((eight >> kPlane) & 0x0101010101010101u) * 0x0102040810204080u) >> 56) << j;
   }
+#endif
   return bits;
 }
 
@@ -43,17 +55,6 @@ void mark_padding(const void* attention, int64_t bytes, int64_t first, int64_t s
   }
 }
 
-// Whether an id is outside [0, vocab_size): its sign, or that of its distance to the largest id. Baseline
-// x86-64 has no vector comparison of 64 bits.
-template <typename Id>
-bool has_bad_id(const Id* ids, int64_t size, int64_t vocab_size) {
-  const uint64_t largest = static_cast<uint64_t>(vocab_size) - 1;
-  uint64_t signs = 0;
-  for (int64_t j = 0; j < size; ++j)
-    signs |= static_cast<uint64_t>(ids[j]) | (largest - static_cast<uint64_t>(ids[j]));
-  return signs >> 63;
-}
-
 // Kinds of ids that are in range. Eight at once: one store is read back as it was written, eight would not
 // be.
 template <typename Id>
@@ -72,7 +73,7 @@ void look_up_kinds(const uint8_t* table, const Id* ids, int64_t size, uint8_t* c
 template <typename Id>
 bool read_kinds(const SpanBatch<Id>& batch, int64_t first, int64_t size, uint8_t* codes) {
   const Id* ids = batch.ids + first;
-  if (has_bad_id(ids, size, batch.vocab_size)) return false;
+  if (has_outside(ids, size, batch.vocab_size)) return false;
   if (batch.table != nullptr) {
     look_up_kinds(batch.table, ids, size, codes);
     return true;
@@ -120,14 +121,14 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
       mark_padding(batch.attention, batch.attention_bytes, begin + first, size, codes);
     }
     std::memset(codes + size, kPadding, kBlock - size);
-    const uint64_t special = pack_plane(codes, 1);
+    const uint64_t special = pack_plane<1>(codes);
     row.special[word] = special;
-    row.barriers[word] = find_barriers(special, pack_plane(codes, 0), &after_special);
+    row.barriers[word] = find_barriers(special, pack_plane<0>(codes), &after_special);
     row.available[word] = ~special;
     row.counts[word] = static_cast<uint8_t>(count_ones(~special));
     facts.normal_count += row.counts[word];
     if (batch.sample_ids == nullptr) {
-      if (pack_plane(codes, 2) == 0) {
+      if (pack_plane<2>(codes) == 0) {
         hash_sum += hash_block(ids, token_count);
         token_count += kBlock;
       } else {
@@ -146,19 +147,49 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
 // The row's proposals, drawn a few at a time.
 class Proposals {
  public:
-  Proposals(const SpanRules& rules, const RowRandom& random) : rules_(rules), random_(random) {}
+  Proposals(const SpanRules& rules, const RowRandom& random) : rules_(&rules), random_(random) {}
 
   Proposal operator()(int64_t d) {
     const int lane = static_cast<int>(d % kLanes);
     if (lane == 0) draws_ = draw_from<kLanes>(random_, Stream::kProposal, d);
-    return make_proposal(rules_, draws_, lane);
+    return make_proposal(*rules_, draws_, lane);
   }
 
  private:
-  const SpanRules& rules_;
-  const RowRandom& random_;
+  const SpanRules* rules_;
+  RowRandom random_;
   Draws draws_;
 };
+
+// A row at work: read, then sampled, then written.
+template <typename Id>
+struct Row {
+  RowBits bits;
+  RowOutput<Id> out;
+  RowRandom random;
+  Candidates candidates;
+  Sampling sampling;
+};
+
+// A proposal waits for what the one before it left available; those of other rows fill the waiting.
+template <typename Id>
+void sample_rows(const SpanRules& rules, Row<Id>* rows, int count) {
+  std::optional<Proposals> proposals[kRowsAtOnce];
+  bool more[kRowsAtOnce] = {};
+  for (int r = 0; r < count; ++r) {
+    proposals[r].emplace(rules, rows[r].random);
+    more[r] = true;
+  }
+  for (bool any = true; any;) {
+    any = false;
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      Row<Id>& row = rows[r];
+      if (!more[r]) continue;
+      more[r] = sample_span(rules, *proposals[r], row.bits, row.candidates, &row.sampling);
+      any |= more[r];
+    }
+  }
+}
 
 // The tokens that become random ids, of any rows: a few at a time, since most spans are shorter than a draw
 // is wide.
@@ -226,11 +257,11 @@ void write_span(const SpanRules& rules, const RowRandom& random, const uint64_t*
 
 // Writes all spans of a sampled row, whose barriers are overwritten. On entry labels are kNoLabel throughout.
 template <typename Id>
-void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& row, int64_t words,
-               int64_t masked_count, int64_t slot_count, RandomIds<Id>* random_ids,
-               const RowOutput<Id>& out) {
-  uint64_t* masked = row.barriers;
-  for (int64_t word = 0; word < words; ++word) masked[word] = ~(row.special[word] | row.available[word]);
+void write_row(const SpanRules& rules, const Row<Id>& row, int64_t words, int64_t slot_count,
+               RandomIds<Id>* random_ids) {
+  const auto& [special, masked, available, counts] = row.bits;
+  const int64_t masked_count = row.sampling.masked;
+  for (int64_t word = 0; word < words; ++word) masked[word] = ~(special[word] | available[word]);
   int64_t slot = 0, end = 0;
   while (slot < masked_count) {
     int64_t begins[kLanes] = {}, ends[kLanes];
@@ -240,14 +271,15 @@ void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& r
       ends[count] = end = next_outside(masked, begins[count]);
       found += end - begins[count];
     }
-    const Draws draws = draw(random, Stream::kReplacement, begins);
+    const Draws draws = draw(row.random, Stream::kReplacement, begins);
     for (int span = 0; span < count; ++span) {
       const Replacement replacement = choose_replacement(rules, draws.word[0][span]);
-      write_span(rules, random, row.special, begins[span], ends[span], slot, replacement, random_ids, out);
+      write_span(rules, row.random, special, begins[span], ends[span], slot, replacement, random_ids,
+                 row.out);
       slot += ends[span] - begins[span];
     }
   }
-  for (; slot < slot_count; ++slot) clear_slot(slot, out);
+  for (; slot < slot_count; ++slot) clear_slot(slot, row.out);
 }
 
 }  // namespace
@@ -255,18 +287,25 @@ void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& r
 template <typename Id>
 int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t begin, int64_t end,
                   uint64_t* workspace) {
-  const RowBits row = row_bits(workspace, batch.words);
   RandomIds<Id> random_ids(rules, static_cast<uint64_t>(*batch.seed));
-  std::memset(row.counts, 0, (batch.words + 7) / 8 * 8);
-  for (int64_t b = begin; b < end; ++b) {
-    const RowOutput<Id> out = row_output(batch, b);
-    const RowFacts facts = read_row(batch, b, row, out);
-    if (facts.bad) return b;
-    const RowRandom random = row_random(batch, b, facts.hash);
-    Proposals proposals(rules, random);
-    const int64_t masked_count =
-        sample_spans(rules, proposals, row, facts.normal_count, row_candidates(batch, b));
-    write_row(rules, random, row, batch.words, masked_count, batch.slots, &random_ids, out);
+  Row<Id> rows[kRowsAtOnce];
+  for (int r = 0; r < kRowsAtOnce; ++r) {
+    rows[r].bits = row_bits(workspace + r * workspace_words(batch.words), batch.words);
+    std::memset(rows[r].bits.counts, 0, (batch.words + 7) / 8 * 8);
+  }
+  for (int64_t b = begin; b < end; b += kRowsAtOnce) {
+    const int count = static_cast<int>(end - b < kRowsAtOnce ? end - b : kRowsAtOnce);
+    for (int r = 0; r < count; ++r) {
+      Row<Id>& row = rows[r];
+      row.out = row_output(batch, b + r);
+      row.candidates = row_candidates(batch, b + r);
+      const RowFacts facts = read_row(batch, b + r, row.bits, row.out);
+      if (facts.bad) return b + r;
+      row.random = row_random(batch, b + r, facts.hash);
+      row.sampling = begin_sampling(rules, facts.normal_count, row.candidates);
+    }
+    sample_rows(rules, rows, count);
+    for (int r = 0; r < count; ++r) write_row(rules, rows[r], batch.words, batch.slots, &random_ids);
   }
   random_ids.write();
   return end;
@@ -275,4 +314,4 @@ int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t be
 template int64_t mask_rows(const SpanBatch<int32_t>&, const SpanRules&, int64_t, int64_t, uint64_t*);
 template int64_t mask_rows(const SpanBatch<int64_t>&, const SpanRules&, int64_t, int64_t, uint64_t*);
 
-}  // namespace spanbert_ext
+}  // namespace spanbert_ext::CPU_CAPABILITY
