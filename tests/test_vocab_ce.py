@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from capabilities import CAPABILITIES, run_tests_with
 from torch import Tensor
 from vocab_ce_samples import Sample, gradients, sample, sample_inputs
 
@@ -297,17 +295,9 @@ def test_unknown_impl_is_refused() -> None:
         sample().to(torch.float32).run("slow")
 
 
-@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+@pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_cpu_capability(capability: str) -> None:
-    selected = "float64_equals_reference or t7_extreme"
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selected],
-        check=False,
-        env={**os.environ, "SPANBERT_EXT_CPU_CAPABILITY": capability},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    run_tests_with(capability, __file__, "float64_equals_reference or t7_extreme")
 
 
 def test_same_result_for_any_number_of_threads() -> None:
