@@ -24,7 +24,9 @@ def as_features(examples: Sequence[Any]) -> list[Mapping[str, Any]]:
     """
     if len(examples) == 0:
         raise ValueError("the collator was called with an empty list of examples")
-    rows = [row if isinstance(row, Mapping) else {"input_ids": row} for row in examples]
+    # Tensors first: asking whether one is a Mapping takes longer than stacking it.
+    bare = [isinstance(row, torch.Tensor) or not isinstance(row, Mapping) for row in examples]
+    rows = [{"input_ids": row} if alone else row for row, alone in zip(examples, bare, strict=True)]
     columns = rows[0].keys()
     if "input_ids" not in columns:
         raise ValueError(f"example 0 has no column 'input_ids'; its columns are {sorted(columns)}")
@@ -36,17 +38,31 @@ def as_features(examples: Sequence[Any]) -> list[Mapping[str, Any]]:
     return rows
 
 
-def row_lengths(name: str, rows: Sequence[Any]) -> list[int]:
-    """Lengths of one-dimensional rows.
+def stack_if_equal(rows: Sequence[Any]) -> torch.Tensor | Sequence[Any]:
+    """Tensors or arrays of one shape as one tensor `[B, ...]`, never touched one by one; other rows as they are."""
+    try:
+        if isinstance(rows[0], torch.Tensor):
+            return torch.stack(list(rows))
+        if isinstance(rows[0], np.ndarray):
+            return torch.from_numpy(np.stack(rows))
+    except (TypeError, ValueError, RuntimeError):  # shapes that differ, or kinds of rows mixed
+        pass
+    return rows
+
+
+def row_lengths(name: str, column: torch.Tensor | Sequence[Any]) -> list[int]:
+    """Lengths of the one-dimensional rows of a column, stacked or not.
 
     Raises:
         ValueError: a row is not one-dimensional.
     """
+    if isinstance(column, torch.Tensor) and column.dim() == 2:
+        return [column.shape[1]] * len(column)
     try:
-        lengths = [len(row) for row in rows]
+        lengths = [len(row) for row in column]
     except TypeError as error:
         raise ValueError(f"column {name!r} must hold one sequence per example: {error}") from None
-    for index, row in enumerate(rows):
+    for index, row in enumerate(column):
         if getattr(row, "ndim", 1) != 1:
             raise ValueError(
                 f"{name!r} of example {index} has shape {tuple(row.shape)}, expected one dimension"
@@ -54,27 +70,27 @@ def row_lengths(name: str, rows: Sequence[Any]) -> list[int]:
     return lengths
 
 
-def stack_or_pad(name: str, rows: Sequence[Any], padding_value: float, side: str, width: int | None) -> Any:
+def stack_or_pad(
+    name: str, rows: torch.Tensor | Sequence[Any], padding_value: float, side: str, width: int | None
+) -> Any:
     """One column as a tensor `[B, ...]`; rows that are no numbers (strings, mappings) stay a list.
 
-    Rows of one length are stacked without a Python loop over their elements. Others are padded on `side` with
-    `padding_value`, to `width` columns or to the longest row. Python floats become float32.
+    Rows of one length are stacked without a Python loop over their elements (a tensor is taken as stacked already).
+    Others are padded on `side` with `padding_value`, to `width` columns or to the longest row. Python floats become
+    float32.
 
     Raises:
         TypeError: a row holds something that is no number.
     """
-    if not isinstance(rows[0], (torch.Tensor, np.ndarray, np.generic, list, tuple, int, float)):
+    if isinstance(rows, torch.Tensor):
+        column = rows
+    elif not isinstance(rows[0], (torch.Tensor, np.ndarray, np.generic, list, tuple, int, float)):
         return list(rows)
-    shapes = {
-        row.shape if hasattr(row, "shape") else (len(row) if hasattr(row, "__len__") else ()) for row in rows
-    }
-    try:
-        if len(shapes) == 1:
-            column = _stack(rows)
-        else:
-            column = pad_sequence([_as_tensor(row) for row in rows], True, padding_value, side)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"column {name!r} cannot become a tensor: {error}") from None
+    else:
+        try:
+            column = _stack_or_pad_rows(rows, padding_value, side)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"column {name!r} cannot become a tensor: {error}") from None
     missing = 0 if width is None or column.dim() < 2 else width - column.shape[1]
     if missing > 0:
         columns = (missing, 0) if side == "left" else (0, missing)
@@ -82,12 +98,14 @@ def stack_or_pad(name: str, rows: Sequence[Any], padding_value: float, side: str
     return column
 
 
-def _stack(rows: Sequence[Any]) -> torch.Tensor:
-    if isinstance(rows[0], torch.Tensor):
-        return torch.stack(list(rows))
-    if isinstance(rows[0], np.ndarray):
-        return torch.from_numpy(np.stack(rows))
-    return _as_tensor(rows)
+def _stack_or_pad_rows(rows: Sequence[Any], padding_value: float, side: str) -> torch.Tensor:
+    shapes = {
+        row.shape if hasattr(row, "shape") else (len(row) if hasattr(row, "__len__") else ()) for row in rows
+    }
+    if len(shapes) > 1:
+        return pad_sequence([_as_tensor(row) for row in rows], True, padding_value, side)
+    stacked = stack_if_equal(rows)
+    return stacked if isinstance(stacked, torch.Tensor) else _as_tensor(rows)
 
 
 def _as_tensor(row: Any) -> torch.Tensor:

@@ -16,6 +16,7 @@ from spanbert_ext.batching import (
     check_ids,
     explicit_kinds,
     row_lengths,
+    stack_if_equal,
     stack_or_pad,
 )
 from spanbert_ext.masking import SpanMasker
@@ -173,7 +174,7 @@ class DataCollatorForSpanMasking:
         if self.kinds == "words" and "token_kinds" not in columns:
             columns["token_kinds"] = [_word_kinds(index, row) for index, row in enumerate(rows)]
         columns.pop("word_ids", None)
-        batch = self._tensors(columns)
+        batch, all_text = self._tensors(columns)
         input_ids, special = batch["input_ids"], batch.get("special_tokens_mask")
         table = torch.as_tensor(self.masker.kinds)  # [V]
         if self.kinds == "words":  # word ids take a [SEP] that was typed in the text for a word
@@ -183,7 +184,7 @@ class DataCollatorForSpanMasking:
 
         masked = self.masker(
             input_ids,
-            batch["attention_mask"],
+            None if all_text else batch["attention_mask"],
             seed=self.seed,
             epoch=self._next_epoch(batch.get("sample_epoch")),
             sample_ids=batch.get("sample_ids"),
@@ -197,8 +198,12 @@ class DataCollatorForSpanMasking:
             batch = {name: x.numpy() if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
         return batch
 
-    def _tensors(self, columns: dict[str, list[Any]]) -> dict[str, Any]:
-        """Every column as a tensor, those along the tokens in one width; always with an attention mask."""
+    def _tensors(self, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Every column as a tensor, those along the tokens in one width; always with an attention mask.
+
+        Also whether the rows have no padding, so that the mask tells the masker nothing.
+        """
+        columns = {name: stack_if_equal(rows) for name, rows in columns.items()}
         lengths = row_lengths("input_ids", columns["input_ids"])
         width = max(lengths)
         if self.pad_to_multiple_of is not None:
@@ -208,7 +213,10 @@ class DataCollatorForSpanMasking:
             raise ValueError(
                 f"{min(lengths)} tokens need padding to {width}, but the tokenizer has no padding token"
             )
-        if "attention_mask" not in columns:
+        all_text = "attention_mask" not in columns and not ragged
+        if all_text:
+            columns["attention_mask"] = torch.ones(len(lengths), width, dtype=torch.int64)
+        elif "attention_mask" not in columns:
             columns["attention_mask"] = [torch.ones(length, dtype=torch.int64) for length in lengths]
 
         side = getattr(self.tokenizer, "padding_side", "right")
@@ -227,7 +235,7 @@ class DataCollatorForSpanMasking:
         if batch["input_ids"].is_floating_point() or batch["input_ids"].dtype == torch.bool:
             raise TypeError(f"input_ids must be integers, not {batch['input_ids'].dtype}")
         batch["input_ids"] = batch["input_ids"].to(torch.int64)
-        return batch
+        return batch, all_text
 
     def _next_epoch(self, sample_epoch: torch.Tensor | None) -> int | torch.Tensor:
         if sample_epoch is not None:
@@ -260,6 +268,8 @@ def _check_epoch(epoch: int) -> None:
 
 
 def _check_lengths(name: str, lengths: list[int], expected: list[int]) -> None:
+    if lengths == expected:
+        return
     for index, (length, tokens) in enumerate(zip(lengths, expected, strict=True)):
         if length != tokens:
             raise ValueError(f"{name!r} of example {index} has {length} entries for {tokens} input_ids")
