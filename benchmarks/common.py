@@ -237,27 +237,32 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return dict(zip(("p20", "p50", "p80"), found.tolist(), strict=True))
 
 
+def _best_ms(device: torch.device, work: Callable[[], object], times: int = 5) -> float:
+    watch = Stopwatch(device)
+    found = []
+    for _ in range(times + 1):  # the first is the warm-up
+        watch.start()
+        work()
+        watch.mark("end")
+        found.append(watch.read()["end"])
+    return min(found[1:])
+
+
+def gemm_tflop_s(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Rate of a product of two square matrices, measured now, best of five."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty_like(left)
+    return 2 * size**3 / _best_ms(device, lambda: torch.mm(left, right, out=product)) / 1e9
+
+
 def device_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """Copy bandwidth in GB/s (read plus written) and GEMM rate in TFLOP/s, measured now, best of five."""
     size, elements = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
     source = torch.randn(elements, device=device)
     target = torch.empty_like(source)
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    product = torch.empty_like(left)
-    watch = Stopwatch(device)
-
-    def best_ms(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(6):  # the first is the warm-up
-            watch.start()
-            work()
-            watch.mark("end")
-            times.append(watch.read()["end"])
-        return min(times[1:])
-
     return {
-        "copy_gb_s": 2 * source.nbytes / best_ms(lambda: target.copy_(source)) / 1e6,
-        "gemm_tflop_s": 2 * size**3 / best_ms(lambda: torch.mm(left, right, out=product)) / 1e9,
+        "copy_gb_s": 2 * source.nbytes / _best_ms(device, lambda: target.copy_(source)) / 1e6,
+        "gemm_tflop_s": gemm_tflop_s(device, dtype, size),
     }
 
 

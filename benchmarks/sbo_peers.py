@@ -48,6 +48,7 @@ def _fastest(candidates: list[Provider], setting: Setting) -> Provider:
 def _torch_linear_ce(name: str, setting: Setting, **options: Any) -> Provider:
     if not hasattr(F, "linear_cross_entropy") or not hasattr(torch.nn, "LinearCrossEntropyOptions"):
         raise Unavailable(f"torch {torch.__version__} has no chunked F.linear_cross_entropy (2.13 has)")
+    setting.require_speed()
     chosen = torch.nn.LinearCrossEntropyOptions(**options)
 
     def head_loss(rows: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:

@@ -107,6 +107,7 @@ def fused(setting: Setting) -> Provider:
 def eager_masked(setting: Setting) -> Provider:
     """Eager PyTorch on masked rows only."""
     setting.require_memory(sum(setting.rows) * setting.shape.vocab)
+    setting.require_speed()
     return Provider("eager_masked", setting.precision, masked_loss)
 
 
@@ -114,7 +115,8 @@ def eager_masked_float32(setting: Setting) -> Provider:
     """The same without autocast, beside a bfloat16 run."""
     if setting.precision == "float32":
         raise Unavailable("eager_masked is in float32 already")
-    return Provider("eager_masked_float32", "float32", eager_masked(setting).loss)
+    setting.require_memory(sum(setting.rows) * setting.shape.vocab)
+    return Provider("eager_masked_float32", "float32", masked_loss)
 
 
 def eager_masked_bfloat16(setting: Setting) -> Provider:
@@ -145,6 +147,7 @@ def hf_all_positions(setting: Setting) -> Provider:
     """The head of transformers' BertForMaskedLM, which decodes every position, and SBO on masked rows."""
     shape = setting.shape
     setting.require_memory((shape.rows * shape.length + setting.rows[1]) * shape.vocab)
+    setting.require_speed()
     try:
         import transformers  # noqa: F401
     except ImportError as error:
@@ -166,6 +169,7 @@ def eager_dense(setting: Setting) -> Provider:
     )  # a row has about 16 spans per 512 tokens; the longest row of a batch some more
     positions = shape.rows * (shape.length + spans * shape.position_slots)
     setting.require_memory(int(positions * shape.vocab))
+    setting.require_speed()
     return Provider("eager_dense", setting.precision, dense_loss)
 
 

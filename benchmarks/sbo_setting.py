@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from common import Unavailable, available_bytes
+from common import Unavailable, available_bytes, gemm_tflop_s
 from sbo_problem import Batch, Heads
 from text import Shape
 from torch import Tensor
 
 Precision = Literal["float32", "autocast", "bfloat16"]
 """float32 everywhere; float32 parameters and hidden states under bfloat16 autocast; bfloat16 everywhere."""
+
+SLOW_PRODUCT = 10.0  # seconds of one of a step's products, beyond which nobody would wait for its rounds
 
 Loss = Callable[[Heads, Tensor, Batch], Tensor]
 
@@ -49,6 +52,20 @@ class Setting:
         needed, free = 16 * logits, available_bytes(self.device)
         if needed > free:
             raise Unavailable(f"needs about {needed / 1e9:.0f} GB for logits, {free / 1e9:.0f} GB are free")
+
+    @cached_property
+    def product_seconds(self) -> float:
+        """About how long the slowest kind of product with the decoder takes in this run's dtype."""
+        flops = 2 * sum(self.rows) * self.shape.vocab * self.shape.hidden
+        return flops / gemm_tflop_s(self.device, self.dtype, 256) / 1e12
+
+    def require_speed(self) -> None:
+        """Unavailable when torch multiplies matrices of this run's dtype without the processor's help."""
+        if self.device.type == "cpu" and self.product_seconds > SLOW_PRODUCT:
+            raise Unavailable(
+                f"torch has no fast {str(self.dtype).removeprefix('torch.')} products on this processor: one of "
+                f"a step's takes about {self.product_seconds:.0f} s"
+            )
 
 
 def boundary_rows(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:
