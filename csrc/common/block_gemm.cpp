@@ -13,8 +13,8 @@ namespace {
 
 using at::native::cpublas::brgemm;
 
-constexpr int64_t kKernelPanel = 64;  // four vectors of float32: the widest tile of oneDNN's kernels
-constexpr int64_t kAtenPanel = 384;  // MKL splits it again; many threads still find enough panels
+constexpr int64_t kKernelPanel = 64;   // four vectors of float32: the widest tile of oneDNN's kernels
+constexpr int64_t kAtenPanel = 384;    // MKL splits it again; many threads still find enough panels
 constexpr int64_t kRowsPerCall = 128;  // of a, for all panels of b: they stay in the L2 cache
 
 // torch has no question to ask beforehand: it throws where a kernel is missing.
