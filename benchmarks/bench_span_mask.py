@@ -54,7 +54,7 @@ EXAMPLES = """examples:
   python benchmarks/bench_span_mask.py --rows 8 --length 64 --repeats 3    (shows that it works)
 """
 BATCHES = 8  # different ones, visited in turn
-SAMPLE_SECONDS = 0.01  # a sample is as many calls as fill this on a CPU, at most CALLS
+SAMPLE_SECONDS = 0.02  # a sample is as many calls as fill this on a CPU, at most CALLS
 CALLS = 32
 
 

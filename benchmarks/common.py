@@ -255,6 +255,14 @@ def gemm_tflop_s(device: torch.device, dtype: torch.dtype, size: int) -> float:
     return 2 * size**3 / _best_ms(device, lambda: torch.mm(left, right, out=product)) / 1e9
 
 
+def multiplies_fast(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch multiplies matrices of `dtype` at least as fast as float32 there: on many CPUs it has no
+    kernels for bfloat16 and takes a hundred times as long."""
+    if device.type != "cpu" or dtype == torch.float32:
+        return True
+    return gemm_tflop_s(device, dtype, 256) >= gemm_tflop_s(device, torch.float32, 256)
+
+
 def device_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """Copy bandwidth in GB/s (read plus written) and GEMM rate in TFLOP/s, measured now, best of five."""
     size, elements = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from common import Progress, Stopwatch, Task, Unavailable, WrongResult, gemm_tflop_s
+from common import Progress, Stopwatch, Task, Unavailable, WrongResult, multiplies_fast
 from memory import peak_mb, watch_resident_memory
 from sbo_problem import Heads, gradients, make_batch, oracle
 from sbo_providers import BUILDERS
@@ -138,11 +138,8 @@ def build(names: Sequence[str], setting: Setting) -> tuple[list[Provider], dict[
 def gemm_floor(setting: Setting) -> tuple[Task, dict[str, str]]:
     """A task that runs the three decoder products of both heads in their best layouts, and what these are."""
     rows, (vocab, width) = sum(setting.rows), (setting.shape.vocab, setting.shape.hidden)
-    dtype = setting.dtype
-    if setting.device.type == "cpu" and gemm_tflop_s(setting.device, dtype, 256) < gemm_tflop_s(
-        setting.device, torch.float32, 256
-    ):
-        dtype = torch.float32  # the processor has no products of its own in the run's dtype
+    # Where the processor has no products of its own in the run's dtype, float32 is the floor.
+    dtype = setting.dtype if multiplies_fast(setting.device, setting.dtype) else torch.float32
     tensor = functools.partial(torch.randn, device=setting.device, dtype=dtype)
     h, weight, gradient = tensor(rows, width), tensor(vocab, width), tensor(rows * vocab)
     logits = gradient.view(rows, vocab)  # [N, V]
