@@ -7,6 +7,7 @@
 
 #include "boundary_mlp/boundary_layers.h"
 #include "boundary_mlp/boundary_rows.h"
+#include "common/block_gemm.h"
 #include "common/chunks.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"

@@ -61,6 +61,11 @@ bool has_bfloat16_blocks() {
 #endif
 }
 
+c10::ScalarType cpu_gemm_dtype(c10::ScalarType compute) {
+  const bool reduced = compute == at::kHalf || (compute == at::kBFloat16 && !has_bfloat16_blocks());
+  return reduced ? at::kFloat : compute;
+}
+
 int64_t panel_columns() { return has_float_kernel() ? kKernelPanel : kAtenPanel; }
 
 template <typename T, typename acc_t>

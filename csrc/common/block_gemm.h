@@ -6,6 +6,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 #include <c10/util/BFloat16.h>
 
 #include <cstdint>
@@ -15,6 +16,10 @@ namespace spanbert_ext {
 
 // Whether bfloat16 operands are faster than float32 ones here; only then may block_gemm be given them.
 bool has_bfloat16_blocks();
+
+// What operands to multiply on this CPU for a caller that asked for `compute`: float32 in place of a reduced
+// dtype that has no fast products here; it also rounds less.
+c10::ScalarType cpu_gemm_dtype(c10::ScalarType compute);
 
 // Columns of b in one product.
 int64_t panel_columns();

@@ -15,11 +15,6 @@ inline c10::ScalarType accumulation_dtype(c10::ScalarType compute) {
   return compute == c10::kDouble ? c10::kDouble : c10::kFloat;
 }
 
-// CPU GEMMs: float16 has no fast path there, float32 is faster and rounds less.
-inline c10::ScalarType cpu_gemm_dtype(c10::ScalarType compute) {
-  return compute == c10::kHalf ? c10::kFloat : compute;
-}
-
 inline void check_float(const char* op, const char* name, c10::ScalarType type) {
   TORCH_CHECK_TYPE(is_supported_float(type), op, ": ", name, " has dtype ", type,
                    ", expected float64, float32, bfloat16 or float16");

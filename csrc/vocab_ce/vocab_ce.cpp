@@ -377,7 +377,7 @@ VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
   };
   if (compute_dtype == at::kDouble) return call.template operator()<double, double, double>();
   // Rows in pairs want an even width.
-  if (compute_dtype == at::kBFloat16 && has_bfloat16_blocks() && h.size(1) % 2 == 0) {
+  if (cpu_gemm_dtype(compute_dtype) == at::kBFloat16 && h.size(1) % 2 == 0) {
     if (weight.scalar_type() == at::kFloat) return call.template operator()<at::BFloat16, float, float>();
     return call.template operator()<at::BFloat16, at::BFloat16, float>();
   }
