@@ -21,7 +21,7 @@ from spanbert_ext.masking import SpanMasker
 from spanbert_ext.modeling_options import resolve_options
 from spanbert_ext.modeling_output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.ops import span_pretraining_loss
-from spanbert_ext.ops._common import may_read_values
+from spanbert_ext.read_rows import labelled_positions, only_rows, prepare_rows
 
 # Per model type: the modules of the native MLM head in front of its decoder. The encoder is `base_model` and
 # the decoder `get_output_embeddings()` in every masked language model, so this is all that a new type needs.
@@ -46,7 +46,8 @@ class SpanBertForPreTraining:
     Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim`
     (200) and `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share
     in the loss; `label_smoothing` (0), of both heads in training, in place of Trainer's own, which takes the
-    labels away.
+    labels away; `skip_unread_rows` (True), whether the encoder's last layer leaves its output at zero, and does
+    not compute it, in rows that no head reads: False, or `output_hidden_states`, for code of yours that reads it.
 
     Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in
     training by a step that is counted on the device, in evaluation always by the same one. Such a batch has
@@ -71,6 +72,7 @@ class SpanBertForPreTraining:
         position_slots: int | None = None,
         sbo_weight: float | None = None,
         label_smoothing: float | None = None,
+        skip_unread_rows: bool | None = None,
         **kwargs: Any,
     ) -> None:
         config = copy.deepcopy(config)  # the options belong to this model, not to the caller's object
@@ -79,6 +81,7 @@ class SpanBertForPreTraining:
             "position_slots": position_slots,
             "sbo_weight": sbo_weight,
             "label_smoothing": label_smoothing,
+            "skip_unread_rows": skip_unread_rows,
         }
         options = resolve_options(getattr(config, "span_pretraining", None), given)
         config.span_pretraining = options
@@ -99,6 +102,7 @@ class SpanBertForPreTraining:
         # how often forward has masked in training; not saved, `masking_step.fill_(n)` resumes a run
         self.register_buffer("masking_step", torch.zeros((), dtype=torch.int64), persistent=False)
         self.post_init()  # once more, for the modules that the native class does not know
+        prepare_rows(self)
 
     @classmethod
     def from_pretrained(
@@ -237,6 +241,7 @@ class SpanBertForPreTraining:
             input_ids, labels = masked.input_ids, masked.labels
             indices = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
 
+        options = self.config.span_pretraining
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -245,7 +250,14 @@ class SpanBertForPreTraining:
             "inputs_embeds": inputs_embeds,
         }
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        encoded = self.base_model(**inputs, **kwargs, return_dict=True)
+        with_sbo = indices[0] is not None
+        if labels is not None and not with_sbo:
+            indices = (labelled_positions(labels),)
+        shown = return_logits or kwargs.get("output_hidden_states") or self.config.output_hidden_states
+        all_rows = labels is None or shown or not options["skip_unread_rows"]
+        text = input_ids if input_ids is not None else inputs_embeds
+        with only_rows(self, text, None if all_rows else indices):
+            encoded = self.base_model(**inputs, **kwargs, return_dict=True)
         x = encoded[0]  # [B, L, H]
 
         transform, decoder = MLM_TRANSFORMS[self.config.model_type](self), self.get_output_embeddings()
@@ -255,12 +267,10 @@ class SpanBertForPreTraining:
         if labels is None:
             return SpanBertForPreTrainingOutput(**fields)
 
-        with_sbo = indices[0] is not None
-        options = self.config.span_pretraining
         losses = span_pretraining_loss(
             x,
             labels,
-            *(indices if with_sbo else (_labelled_positions(labels),)),
+            *indices,
             transform=transform,
             weight=decoder.weight,
             bias=decoder.bias,
@@ -334,16 +344,6 @@ def _check_indices(labels: Tensor | None, indices: tuple[Tensor | None, ...]) ->
         names = ("masked_positions", "left_boundary", "right_boundary")
         missing = [name for name, index in zip(names, indices, strict=True) if index is None]
         raise ValueError(f"the three index tensors go together; missing: {', '.join(missing)}")
-
-
-def _labelled_positions(labels: Tensor) -> Tensor:
-    """Every position with a label, ascending and padded with -1: [B, L] -> [B, K]."""
-    length = labels.shape[1]
-    live = labels >= 0
-    position = torch.arange(length, device=labels.device).where(live, length).sort(dim=1).values
-    if may_read_values(labels) and live.any():
-        position = position[:, : int(live.sum(1).max())]  # elsewhere K = L: no synchronisation
-    return position.where(position < length, -1)
 
 
 def _scalar(count: Tensor | int | None) -> Tensor | int | None:

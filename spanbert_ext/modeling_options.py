@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-DEFAULT_OPTIONS = {"position_dim": 200, "position_slots": 20, "sbo_weight": 1.0, "label_smoothing": 0.0}
+DEFAULT_OPTIONS = {
+    "position_dim": 200,
+    "position_slots": 20,
+    "sbo_weight": 1.0,
+    "label_smoothing": 0.0,
+    "skip_unread_rows": True,
+}
 
 
 def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -28,4 +34,6 @@ def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict
         raise ValueError(
             f"label_smoothing is {options['label_smoothing']!r}, expected 0 <= label_smoothing < 1"
         )
+    if not isinstance(options["skip_unread_rows"], bool):
+        raise ValueError(f"skip_unread_rows is {options['skip_unread_rows']!r}, expected True or False")
     return options

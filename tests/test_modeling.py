@@ -89,7 +89,13 @@ class TestClass:
             SpanBertForPreTraining.from_pretrained(tmp_path)
 
     def test_options_live_in_the_configuration(self, tmp_path):
-        options = {"position_dim": 12, "position_slots": 7, "sbo_weight": 0.5, "label_smoothing": 0.1}
+        options = {
+            "position_dim": 12,
+            "position_slots": 7,
+            "sbo_weight": 0.5,
+            "label_smoothing": 0.1,
+            "skip_unread_rows": False,
+        }
         model = SpanBertForPreTraining.from_config(tiny_config(), **options)
         assert model.config.span_pretraining == options
         assert model.sbo.position_embeddings.weight.shape == (7, 12)
@@ -105,7 +111,13 @@ class TestClass:
 
     @pytest.mark.parametrize(
         "option",
-        [{"position_dim": 0}, {"position_slots": 1.5}, {"sbo_weight": -1.0}, {"label_smoothing": 1.0}],
+        [
+            {"position_dim": 0},
+            {"position_slots": 1.5},
+            {"sbo_weight": -1.0},
+            {"label_smoothing": 1.0},
+            {"skip_unread_rows": "yes"},
+        ],
     )
     def test_options_out_of_range(self, option):
         with pytest.raises(ValueError, match=next(iter(option))):
