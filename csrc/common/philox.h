@@ -4,37 +4,84 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "common/host_device.h"
+#if defined(__SSE2__) && !defined(__CUDACC__)
+#include <immintrin.h>
+#endif
 
 namespace spanbert_ext {
 
-// Draws made side by side: on a CPU they hide each other's latency, or fill a vector.
+constexpr uint64_t kLow32 = 0xFFFFFFFFu;
+
+// Draws made side by side: on a CPU they hide each other's latency and fill a vector.
 template <int kLanes>
 struct PhiloxLanes {
-  uint32_t word[4][kLanes];  // [word of the counter or of the result, lane]
+  uint64_t word[4][kLanes];  // [word of the counter or of the result, lane], each below 2^32
 };
 
+// Some lanes in one register, and the products of their lower 32 bits.
 template <int kLanes>
-SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> philox4x32(uint64_t key, PhiloxLanes<kLanes> counter) {
+struct PhiloxVector {
+  using Type = uint64_t;
+  static constexpr int kWidth = 1;
+};
+SPANBERT_EXT_HOST_DEVICE uint64_t multiply_low(uint64_t a, uint64_t b) { return (a & kLow32) * (b & kLow32); }
+
+#if defined(__AVX2__) && !defined(__CUDACC__)
+template <>
+struct PhiloxVector<4> {
+  typedef uint64_t Type __attribute__((vector_size(32)));
+  static constexpr int kWidth = 4;
+};
+SPANBERT_EXT_HOST_DEVICE PhiloxVector<4>::Type multiply_low(const PhiloxVector<4>::Type& a,
+                                                            const PhiloxVector<4>::Type& b) {
+  return reinterpret_cast<PhiloxVector<4>::Type>(
+      _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+#elif defined(__SSE2__) && !defined(__CUDACC__)
+template <>
+struct PhiloxVector<4> {
+  typedef uint64_t Type __attribute__((vector_size(16)));
+  static constexpr int kWidth = 2;
+};
+SPANBERT_EXT_HOST_DEVICE PhiloxVector<4>::Type multiply_low(const PhiloxVector<4>::Type& a,
+                                                            const PhiloxVector<4>::Type& b) {
+  return reinterpret_cast<PhiloxVector<4>::Type>(
+      _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+}
+#endif
+
+template <int kLanes>
+SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> philox4x32(uint64_t key, const PhiloxLanes<kLanes>& counter) {
+  using Vector = typename PhiloxVector<kLanes>::Type;
+  constexpr int kVectors = kLanes / PhiloxVector<kLanes>::kWidth;
   constexpr uint64_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-  constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
+  constexpr uint64_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   constexpr int kRounds = 10;
-  uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
+  Vector word[4][kVectors];  // above the lower 32 bits is rubbish until the end
+  static_assert(sizeof(word) == sizeof(counter.word));
+  std::memcpy(word, counter.word, sizeof(word));
+  Vector key0 = Vector{} + key, key1 = Vector{} + (key >> 32);
   for (int round = 0; round < kRounds; ++round) {
-    SPANBERT_EXT_SIMD
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const uint64_t product0 = kMultiplier0 * counter.word[0][lane];
-      const uint64_t product1 = kMultiplier1 * counter.word[2][lane];
-      counter.word[0][lane] = static_cast<uint32_t>(product1 >> 32) ^ counter.word[1][lane] ^ key0;
-      counter.word[2][lane] = static_cast<uint32_t>(product0 >> 32) ^ counter.word[3][lane] ^ key1;
-      counter.word[1][lane] = static_cast<uint32_t>(product1);
-      counter.word[3][lane] = static_cast<uint32_t>(product0);
+    for (int i = 0; i < kVectors; ++i) {
+      const Vector product0 = multiply_low(word[0][i], Vector{} + kMultiplier0);
+      const Vector product1 = multiply_low(word[2][i], Vector{} + kMultiplier1);
+      word[0][i] = (product1 >> 32) ^ word[1][i] ^ key0;
+      word[2][i] = (product0 >> 32) ^ word[3][i] ^ key1;
+      word[1][i] = product1;
+      word[3][i] = product0;
     }
     key0 += kWeyl0;
     key1 += kWeyl1;
   }
-  return counter;
+  PhiloxLanes<kLanes> result;
+  for (auto& row : word) {
+    for (Vector& x : row) x &= Vector{} + kLow32;
+  }
+  std::memcpy(result.word, word, sizeof(word));
+  return result;
 }
 
 }  // namespace spanbert_ext

@@ -113,14 +113,18 @@ SPANBERT_EXT_HOST_DEVICE int64_t previous_in(const uint64_t* set, int64_t from) 
   return word * 64 + highest_one(bits);
 }
 
-// Whether one of `size` ids is outside [0, limit): its sign, or that of its distance to the largest. Baseline
-// x86-64 has no vector comparison of 64 bits.
+// The highest bit tells whether an id is outside [0, largest]: its sign, or that of its distance to the
+// largest. Baseline x86-64 has no vector comparison of 64 bits.
+SPANBERT_EXT_HOST_DEVICE uint64_t outside_sign(int64_t id, uint64_t largest) {
+  return static_cast<uint64_t>(id) | (largest - static_cast<uint64_t>(id));
+}
+
+// Whether one of `size` ids is outside [0, limit).
 template <typename Id>
 SPANBERT_EXT_HOST_DEVICE bool has_outside(const Id* ids, int64_t size, int64_t limit) {
   const uint64_t largest = static_cast<uint64_t>(limit) - 1;
   uint64_t signs = 0;
-  for (int64_t i = 0; i < size; ++i)
-    signs |= static_cast<uint64_t>(ids[i]) | (largest - static_cast<uint64_t>(ids[i]));
+  for (int64_t i = 0; i < size; ++i) signs |= outside_sign(ids[i], largest);
   return signs >> 63;
 }
 

@@ -68,12 +68,24 @@ void look_up_kinds(const uint8_t* table, const Id* ids, int64_t size, uint8_t* c
   for (; j < size; ++j) codes[j] = table[ids[j]];
 }
 
-// Kinds of the positions first, first + 1, ... of all rows. Returns false for an id out of range, or an
+// Copies ids and returns whether all of them are in range.
+template <typename Id>
+bool copy_ids(const Id* ids, int64_t size, int64_t vocab_size, Id* copy) {
+  const uint64_t largest = static_cast<uint64_t>(vocab_size) - 1;
+  uint64_t signs = 0;
+#pragma omp simd reduction(| : signs)
+  for (int64_t j = 0; j < size; ++j) {
+    signs |= outside_sign(ids[j], largest);
+    copy[j] = ids[j];
+  }
+  return signs >> 63 == 0;
+}
+
+// Kinds of the positions first, first + 1, ... of all rows, whose ids are in range. Returns false for an
 // explicit kind above 2.
 template <typename Id>
 bool read_kinds(const SpanBatch<Id>& batch, int64_t first, int64_t size, uint8_t* codes) {
   const Id* ids = batch.ids + first;
-  if (has_outside(ids, size, batch.vocab_size)) return false;
   if (batch.table != nullptr) {
     look_up_kinds(batch.table, ids, size, codes);
     return true;
@@ -114,8 +126,8 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
   for (int64_t word = 0; word < batch.words; ++word) {
     const int64_t first = word * kBlock, left = batch.length - first, size = left < kBlock ? left : kBlock;
     const Id* ids = batch.ids + begin + first;
-    std::copy_n(ids, size, out.masked_ids + first);
     for (int64_t j = 0; j < size; ++j) out.labels[first + j] = kNoLabel;
+    if (!copy_ids(ids, size, batch.vocab_size, out.masked_ids + first)) return {.bad = true};
     if (!read_kinds(batch, begin + first, size, codes)) return {.bad = true};
     if (batch.attention != nullptr) {
       mark_padding(batch.attention, batch.attention_bytes, begin + first, size, codes);

@@ -79,7 +79,7 @@ SPANBERT_EXT_HOST_DEVICE Proposal make_proposal(const SpanRules& rules, const Ph
   for (int k = 0; k < rules.max_words - 1; ++k) {
     words += rules.length_thresholds[k] <= draws.word[0][lane] ? 1 : 0;
   }
-  return {(static_cast<uint64_t>(draws.word[2][lane]) << 32) | draws.word[1][lane], words};
+  return {(draws.word[2][lane] << 32) | draws.word[1][lane], words};
 }
 
 struct RowBits {
@@ -241,7 +241,7 @@ SPANBERT_EXT_HOST_DEVICE bool sample_span(const SpanRules& rules, Proposals& pro
 
 enum class Replacement { kMask, kRandom, kKeep };
 
-SPANBERT_EXT_HOST_DEVICE Replacement choose_replacement(const SpanRules& rules, uint32_t word) {
+SPANBERT_EXT_HOST_DEVICE Replacement choose_replacement(const SpanRules& rules, uint64_t word) {
   if (word < rules.mask_threshold) return Replacement::kMask;
   return word < rules.random_threshold ? Replacement::kRandom : Replacement::kKeep;
 }
@@ -249,7 +249,7 @@ SPANBERT_EXT_HOST_DEVICE Replacement choose_replacement(const SpanRules& rules, 
 template <int kLanes>
 SPANBERT_EXT_HOST_DEVICE int64_t random_id(const SpanRules& rules, const PhiloxLanes<kLanes>& draws,
                                            int lane) {
-  const uint64_t bits = (static_cast<uint64_t>(draws.word[1][lane]) << 32) | draws.word[0][lane];
+  const uint64_t bits = (draws.word[1][lane] << 32) | draws.word[0][lane];
   return rules.random_ids[multiply_high(bits, static_cast<uint64_t>(rules.random_count))];
 }
 
