@@ -4,7 +4,7 @@
   vocab    vocabulary sizes at the base batch
   length   tokens a row at the base number of rows
 
-Each point is a run of bench_sbo.py with its check against float64.
+Each shape is a run of bench_sbo.py with its check against float64.
 """
 
 from __future__ import annotations

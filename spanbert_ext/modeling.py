@@ -46,8 +46,9 @@ class SpanBertForPreTraining:
     Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim`
     (200) and `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share
     in the loss; `label_smoothing` (0), of both heads in training, in place of Trainer's own, which takes the
-    labels away; `skip_unread_rows` (True), whether the encoder's last layer leaves its output at zero, and does
-    not compute it, in rows that no head reads: False, or `output_hidden_states`, for code of yours that reads it.
+    labels away; `skip_unread_rows` (True), whether the encoder's last layer, when there is a loss, leaves its
+    output at zero and does not compute it in rows that no head reads: False, or `output_hidden_states`, for hooks
+    of yours inside the encoder that expect all of them.
 
     Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in
     training by a step that is counted on the device, in evaluation always by the same one. Such a batch has
@@ -254,7 +255,7 @@ class SpanBertForPreTraining:
         if labels is not None and not with_sbo:
             indices = (labelled_positions(labels),)
         shown = return_logits or kwargs.get("output_hidden_states") or self.config.output_hidden_states
-        all_rows = labels is None or shown or not options["skip_unread_rows"]
+        all_rows = labels is None or shown or not options.get("skip_unread_rows", True)
         text = input_ids if input_ids is not None else inputs_embeds
         with only_rows(self, text, None if all_rows else indices):
             encoded = self.base_model(**inputs, **kwargs, return_dict=True)

@@ -2,10 +2,11 @@
 
 The heads read the masked tokens and the two boundaries of their spans, about a fifth of a batch. What follows the last
 attention (its output projection, the feed-forward network, dropout and LayerNorm) works on rows one by one, so the
-others need none of it: three quarters of the layer's products, and most of what it keeps for backward.
+others need none of it: three quarters of the layer's Linears, and most of what it keeps for backward.
 
 The rows are handed to the layer's own modules through an attribute and taken up by hooks, so that nothing of the
-layer's code is repeated here, and a copied, pickled or replicated model carries its own.
+layer's code is repeated here, and a copied, pickled or replicated model carries its own. Modules that somebody put in
+the place of transformers' own, or around them, compute all rows: nobody knows what they do with a few.
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import (
+    BertAttention,
+    BertEncoder,
+    BertLayer,
+    BertModel,
+    BertOutput,
+    BertSelfOutput,
+)
 
 from spanbert_ext.ops._common import may_read_values
 
@@ -39,11 +48,19 @@ class RowModules(NamedTuple):
 
 
 def _bert(model: Any) -> RowModules | None:
-    if len(model.bert.encoder.layer) == 0:
+    if not (isinstance(model.bert, BertModel) and isinstance(model.bert.encoder, BertEncoder)):
         return None
-    layer = model.bert.encoder.layer[-1]
+    *others, layer = model.bert.encoder.layer or [None]
+    if not isinstance(layer, BertLayer) or any(other is layer for other in others):
+        return None
     if layer.add_cross_attention or layer.chunk_size_feed_forward > 0:
         return None  # what lies between wants whole sequences
+    if not (
+        isinstance(layer.attention, BertAttention) and isinstance(layer.attention.output, BertSelfOutput)
+    ):
+        return None
+    if not isinstance(layer.output, BertOutput):
+        return None
     return RowModules(layer, layer.attention.output, layer.output)
 
 
@@ -62,28 +79,30 @@ class ReadRows(NamedTuple):
 def find_read_rows(positions: Sequence[Tensor], batch: int, length: int) -> ReadRows | None:
     """The rows at the positions of index tensors `[B, K]`, where those outside 0 ... L - 1 count as none.
 
-    Where values may not be read, as on a GPU, there are as many rows as could ever be read, and some that are not.
+    The first position of every row is read too: it stands in for no position. Where values may not be read, as on a
+    GPU, there are as many rows as could ever be read, and some that are not.
 
     Returns:
         None where that is all of them, or where the tensors are not such: the loss says what is wrong.
     """
-    if any(x.dim() != 2 or x.shape[0] != batch or x.is_floating_point() for x in positions):
-        return None
-    most = min(length, sum(x.shape[1] for x in positions))
+    device = positions[0].device
+    for x in positions:
+        if x.dim() != 2 or x.shape[0] != batch or x.is_floating_point() or x.device != device:
+            return None
+    most = min(length, 1 + sum(x.shape[1] for x in positions))
     may_read = may_read_values(positions[0])
     if most == length and not may_read:
         return None
-    device, rows = positions[0].device, batch * length
+    rows = batch * length
     begins = torch.arange(batch, device=device)[:, None] * length  # [B, 1]
     read = torch.zeros(rows + 1, dtype=torch.bool, device=device)  # the last one: no position
-    for x in positions:
+    for x in (torch.zeros_like(begins), *positions):
         inside = (x >= 0) & (x < length)
         read.index_fill_(0, (begins + x).where(inside, rows).flatten(), True)
     if may_read:
         return ReadRows(read[:rows].nonzero().flatten(), batch, length)
-    return ReadRows(
-        read[:rows].to(torch.uint8).argsort(descending=True, stable=True)[: batch * most], batch, length
-    )
+    index = read[:rows].to(torch.uint8).argsort(descending=True, stable=True)
+    return ReadRows(index[: batch * most], batch, length)
 
 
 def row_modules(model: Any) -> RowModules | None:
@@ -98,6 +117,7 @@ def prepare_rows(model: Any) -> None:
     if modules is not None:
         modules.first.register_forward_pre_hook(_gather)
         modules.last.register_forward_hook(_scatter)
+        modules.first.read_rows = modules.last.read_rows = None
 
 
 @contextmanager
@@ -108,35 +128,50 @@ def only_rows(model: Any, text: Tensor | None, positions: Sequence[Tensor] | Non
         text: what the encoder will read, `[B, L, ...]`.
         positions: int64 `[B, K]` each, negative where there is none; None: all rows are computed.
     """
-    modules = row_modules(model)
-    # a layer that is computed again in backward would not find the rows any more
-    if modules is None or (model.training and getattr(modules.layer, "gradient_checkpointing", False)):
-        positions = None
-    rows = None if text is None or positions is None else find_read_rows(positions, *text.shape[:2])
-    if rows is None:
+    rows = None
+    if positions is not None and text is not None and text.dim() >= 2:
+        rows = find_read_rows(positions, text.shape[0], text.shape[1])
+    modules = None if rows is None else row_modules(model)
+    if modules is None or not _takes_rows(modules):
         yield
         return
-    modules.first.read_rows = modules.last.read_rows = rows
+    modules.first.read_rows = modules.last.read_rows = (rows, torch.is_grad_enabled())
     try:
         yield
     finally:
         modules.first.read_rows = modules.last.read_rows = None
 
 
+def _takes_rows(modules: RowModules) -> bool:
+    if not (hasattr(modules.first, "read_rows") and hasattr(modules.last, "read_rows")):
+        return False  # put there after the model was made: no hooks
+    # A layer that is computed again in backward would not find its rows. One that is compiled by itself would be
+    # compiled for every number of rows.
+    checkpointed = modules.layer.training and modules.layer.gradient_checkpointing
+    return not checkpointed and getattr(modules.layer, "_compiled_call_impl", None) is None
+
+
+def _rows_of(module: nn.Module) -> ReadRows | None:
+    """None as well where gradients are off that were on: a reentrant checkpoint, which will compute this again."""
+    if module.read_rows is None:
+        return None
+    rows, grad_enabled = module.read_rows
+    return rows if grad_enabled == torch.is_grad_enabled() else None
+
+
 def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """[B, L, H] each -> [1, N, H] each."""
-    rows = getattr(module, "read_rows", None)
+    rows = _rows_of(module)
     if rows is None:
         return None
-    index = rows.index.to(inputs[0].device)
-    return tuple(x.flatten(0, 1).index_select(0, index)[None] for x in inputs)
+    return tuple(x.flatten(0, 1).index_select(0, rows.index.to(x.device))[None] for x in inputs)
 
 
 def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
     """[1, N, H] -> [B, L, H]."""
-    rows = getattr(module, "read_rows", None)
+    rows = _rows_of(module)
     if rows is None:
         return None
-    width = output.shape[-1]
-    full = output.new_zeros(rows.batch * rows.length, width)
-    return full.index_copy(0, rows.index.to(output.device), output[0]).view(rows.batch, rows.length, width)
+    full = output.new_zeros(rows.batch, rows.length, output.shape[-1])
+    full.view(-1, output.shape[-1]).index_copy_(0, rows.index.to(output.device), output[0])
+    return full

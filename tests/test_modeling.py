@@ -289,6 +289,7 @@ class TestLoss:
         output.loss.backward()
         torch.testing.assert_close(output.loss.detach().float(), expected, rtol=0.02, atol=0)
         assert model.sbo.bias.grad.dtype == dtype
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 class TestT1Scaling:

@@ -17,6 +17,10 @@ from tiny_models import (  # noqa: F401
     one_thread,
 )
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.models.bert.modeling_bert import BertLayer
 
 from spanbert_ext import read_rows
 from spanbert_ext.read_rows import find_read_rows
@@ -39,36 +43,37 @@ def rows_computed(model) -> list[int]:
     return counts
 
 
-def rows_read(batch: dict[str, torch.Tensor]) -> set[tuple[int, int]]:
+def rows_read(batch: dict[str, torch.Tensor], names: tuple[str, ...] = INDICES) -> set[tuple[int, int]]:
+    """The first position of every row stands in for none."""
     return {
-        (b, position)
-        for name in INDICES
+        (b, max(position, 0))
+        for name in names
         for b, row in enumerate(batch[name].tolist())
-        for position in row
-        if position >= 0
+        for position in [*row, 0]
     }
 
 
 class TestFindReadRows:
-    # 2 rows of 6: the second has a position at each end, one twice, and some that are none
+    # 2 rows of 6: the second has a position at its end, one twice, and some that are none
     POSITIONS = (torch.tensor([[-1], [0]]), torch.tensor([[-1], [5]]), torch.tensor([[6], [0]]))
 
     def test_by_hand(self):
-        assert find_read_rows(self.POSITIONS, 2, 6).index.tolist() == [6, 11]
+        assert find_read_rows(self.POSITIONS, 2, 6).index.tolist() == [0, 6, 11]
         assert find_read_rows(self.POSITIONS, 2, 6)[1:] == (2, 6)
-        assert find_read_rows((torch.full((2, 3), -1),), 2, 6).index.tolist() == []
-        assert find_read_rows((torch.full((2, 3), -7), torch.full((2, 1), 2)), 2, 6).index.tolist() == [2, 8]
+        assert find_read_rows((torch.full((2, 3), -1),), 2, 6).index.tolist() == [0, 6]
+        int32 = torch.full((2, 1), 2, dtype=torch.int32)
+        assert find_read_rows((torch.full((2, 3), -7), int32), 2, 6).index.tolist() == [0, 2, 6, 8]
 
     def test_by_hand_bounded(self, monkeypatch):
         monkeypatch.setattr(read_rows, "may_read_values", lambda x: False)
-        # room for 3 positions of each row: what is read, then rows from the front
-        assert find_read_rows(self.POSITIONS, 2, 6).index.tolist() == [6, 11, 0, 1, 2, 3]
-        assert find_read_rows((torch.zeros(2, 6, dtype=torch.int64),), 2, 6) is None  # could be all of them
+        # room for 1 + 3 positions of each row: what is read, then rows from the front
+        assert find_read_rows(self.POSITIONS, 2, 6).index.tolist() == [0, 6, 11, 1, 2, 3, 4, 5]
+        assert find_read_rows((torch.zeros(2, 5, dtype=torch.int64),), 2, 6) is None  # could be all of them
 
-    def test_tensors_of_another_batch_are_left_to_the_loss(self):
-        assert find_read_rows((torch.zeros(3, 1, dtype=torch.int64),), 2, 6) is None
-        assert find_read_rows((torch.zeros(2, dtype=torch.int64),), 2, 6) is None
-        assert find_read_rows((torch.zeros(2, 1),), 2, 6) is None
+    def test_t12_tensors_that_do_not_fit_are_left_to_the_loss(self):
+        fits = torch.zeros(2, 1, dtype=torch.int64)
+        for bad in (fits[:1], fits[:, 0], fits.double(), fits.to("meta")):
+            assert find_read_rows((fits, bad), 2, 6) is None
 
     def test_t4_empty_batches(self):
         for batch, length in ((0, 6), (2, 0)):
@@ -92,7 +97,7 @@ class TestLastLayer:
         assert_close(*grads, 1e-10)
         rows, length = batch["input_ids"].shape
         read = len(rows_read(batch))
-        bound = rows * min(length, sum(batch[name].shape[1] for name in INDICES))
+        bound = rows * min(length, 1 + sum(batch[name].shape[1] for name in INDICES))
         assert counts == [read if way == "counted" else bound, rows * length]
         assert read < bound < rows * length
 
@@ -106,7 +111,9 @@ class TestLastLayer:
             model(**labelled).loss.backward()
             grads.append(gradients(model))
             if skip and way == "counted":
-                assert computed == [int((batch["labels"] >= 0).sum())]
+                assert computed == [len(rows_read(batch, ("masked_positions",)))]
+            else:
+                assert computed == [batch["labels"].numel()]  # any position may have a label
         assert_close(*grads, 1e-10)
 
     def test_hidden_states_of_other_rows_are_zero(self):
@@ -147,39 +154,60 @@ class TestLastLayer:
                 model(**batch)
         assert torch.equal(model.bert(**encoder_inputs(batch))[0], expected)
 
-    def test_checkpointed_and_chunked_layers_compute_all_rows(self):
-        batch = make_batch()
-        every = batch["input_ids"].numel()
-        model = make_model()
-        model.gradient_checkpointing_enable()
-        computed = rows_computed(model)
-        model(**batch).loss.backward()
-        assert computed == [every, every]  # once more in backward
-        model.eval()
-        model(**batch)
-        assert computed[-1] == len(rows_read(batch))
-
-        model = make_model()
+    def test_chunked_layers_compute_all_rows(self):
+        model, batch = make_model(), make_batch()
         model.bert.encoder.layer[-1].chunk_size_feed_forward = batch["input_ids"].shape[1]
         computed = rows_computed(model)
         model(**batch).loss.backward()
-        assert computed == [every]
+        assert computed == [batch["input_ids"].numel()]
 
     def test_the_last_layer_is_the_one_that_is_last_now(self):
         """Layers stacked on a model, or taken off it, as in growing and pruning."""
-        batch = make_batch()
-        model = make_model().double()
-        layers = model.bert.encoder.layer
-        grown = copy.deepcopy(model)
-        grown.bert.encoder.layer = nn.ModuleList([*layers, *copy.deepcopy(layers)])
-        cut = copy.deepcopy(model)
-        cut.bert.encoder.layer = layers[:1]
-        for changed in (grown, cut):
+        model, batch = make_model().double(), make_batch()
+        every, read = batch["input_ids"].numel(), len(rows_read(batch))
+
+        def check(layers, expected: int) -> None:
+            changed = copy.deepcopy(model)
+            changed.bert.encoder.layer = nn.ModuleList(layers)
+            computed = rows_computed(changed) if layers else []
             loss = changed(**batch).loss
             changed.config.span_pretraining["skip_unread_rows"] = False
             torch.testing.assert_close(loss, changed(**batch).loss, rtol=1e-12, atol=0)
-        cut.bert.encoder.layer = nn.ModuleList()
-        assert torch.isfinite(cut(**batch).loss)
+            assert set(computed[: len(computed) // 2]) == ({expected} if layers else set())
+
+        layers = list(copy.deepcopy(model.bert.encoder.layer))
+        check([*layers, *copy.deepcopy(layers)], read)
+        check(layers[:1], every)  # it was never prepared
+        check([layers[1]] * 3, every)  # one layer for all: what is zero here is read there
+        check([], 0)
+
+    def test_foreign_modules_compute_all_rows(self):
+        """What stands in the place of transformers' modules is not asked to work on a few rows."""
+
+        class Wrapped(nn.Module):
+            def __init__(self, inner: nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, *args, **kwargs):
+                return self.inner(*args, **kwargs)
+
+        batch = make_batch()
+        expected = make_model(skip_unread_rows=False).double().eval()(**batch).loss
+        for path in ("bert.encoder", "bert.encoder.layer.1", "bert.encoder.layer.1.attention"):
+            model = make_model().double().eval()
+            computed = rows_computed(model)
+            parent, name = model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
+            setattr(parent, name, Wrapped(getattr(parent, name)))
+            assert model(**batch).loss == expected
+            assert computed == [batch["input_ids"].numel()]
+        for path in ("attention.output", "output"):
+            model = make_model().double().eval()
+            layer = model.bert.encoder.layer[-1]
+            fresh = copy.deepcopy(model.bert.encoder.layer[0].get_submodule(path))
+            fresh.load_state_dict(layer.get_submodule(path).state_dict())
+            layer.set_submodule(path, fresh)  # one of transformers' own, but without our hooks
+            assert model(**batch).loss == expected
 
     def test_copies_skip_too(self):
         model, batch = make_model().eval(), make_batch()
@@ -198,3 +226,70 @@ class TestLastLayer:
         batch["left_boundary"] = batch["left_boundary"][:3]
         with pytest.raises(ValueError, match="left_boundary"):
             model(**batch)
+        batch["left_boundary"] = torch.empty(8, 3, dtype=torch.int64, device="meta")
+        with pytest.raises(ValueError, match="left_boundary is on meta"):
+            model(**batch)
+
+
+class TestRecomputation:
+    """Layers that backward computes again, in all the ways there are; dropout tells whether it is the same."""
+
+    def gradients_of(self, prepare, skip: bool) -> tuple[dict[str, torch.Tensor], list[int]]:
+        model = make_model(skip_unread_rows=skip).double()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.1
+        computed = rows_computed(model)
+        prepare(model)
+        torch.manual_seed(0)
+        model(**make_batch()).loss.backward()
+        return gradients(model), computed
+
+    def own(self, model) -> None:
+        model.gradient_checkpointing_enable()
+
+    def wrapped(self, model) -> None:
+        apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, BertLayer))
+
+    @pytest.mark.parametrize("way", ["own", "wrapped"])
+    def test_all_rows_are_computed_twice(self, way):
+        found, computed = self.gradients_of(getattr(self, way), True)
+        expected, _ = self.gradients_of(getattr(self, way), False)
+        assert_close(found, expected, 1e-12)
+        assert computed == [make_batch()["input_ids"].numel()] * 2
+
+    def test_reentrant_around_the_encoder(self):
+        def prepare(model) -> None:
+            forward = model.bert.encoder.forward
+
+            def again(x, **kwargs):
+                return checkpoint(lambda x: forward(x, **kwargs)[0], x, use_reentrant=True)
+
+            def encoder(x, **kwargs):
+                return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=again(x, **kwargs))
+
+            model.bert.encoder.forward = encoder
+
+        found, computed = self.gradients_of(prepare, True)
+        expected, _ = self.gradients_of(prepare, False)
+        assert_close(found, expected, 1e-12)
+        assert computed == [make_batch()["input_ids"].numel()] * 2
+
+    def test_a_checkpointed_layer_in_evaluation_is_computed_once(self):
+        model, batch = make_model(), make_batch()
+        model.gradient_checkpointing_enable()
+        computed = rows_computed(model)
+        model.eval()
+        model(**batch)
+        model.bert.train()  # the layer asks itself, not the model
+        model(**batch).loss.backward()
+        every = batch["input_ids"].numel()
+        assert computed == [len(rows_read(batch)), every, every]
+
+    def test_a_layer_compiled_by_itself_computes_all_rows(self):
+        model, batch = make_model().eval(), make_batch()
+        computed = rows_computed(model)
+        expected = model(**batch).loss
+        model.bert.encoder.layer[-1].compile(backend="eager")
+        torch.testing.assert_close(model(**batch).loss, expected)
+        assert computed == [len(rows_read(batch)), batch["input_ids"].numel()]

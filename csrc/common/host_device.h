@@ -9,10 +9,3 @@
 #define SPANBERT_EXT_HOST_DEVICE static inline
 #define SPANBERT_EXT_HOST_DEVICE_MEMBER
 #endif
-
-// Before a loop over a few independent lanes, which compilers otherwise unroll into scalar code.
-#ifndef __CUDACC__
-#define SPANBERT_EXT_SIMD _Pragma("omp simd")
-#else
-#define SPANBERT_EXT_SIMD
-#endif

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "common/host_device.h"
 #if defined(__SSE2__) && !defined(__CUDACC__)
@@ -21,42 +22,29 @@ struct PhiloxLanes {
   uint64_t word[4][kLanes];  // [word of the counter or of the result, lane], each below 2^32
 };
 
-// Some lanes in one register, and the products of their lower 32 bits.
-template <int kLanes>
-struct PhiloxVector {
-  using Type = uint64_t;
-  static constexpr int kWidth = 1;
-};
+// The product of the lower 32 bits of each lane; of a vector too, where there is an instruction for it.
 SPANBERT_EXT_HOST_DEVICE uint64_t multiply_low(uint64_t a, uint64_t b) { return (a & kLow32) * (b & kLow32); }
-
 #if defined(__AVX2__) && !defined(__CUDACC__)
-template <>
-struct PhiloxVector<4> {
-  typedef uint64_t Type __attribute__((vector_size(32)));
-  static constexpr int kWidth = 4;
-};
-SPANBERT_EXT_HOST_DEVICE PhiloxVector<4>::Type multiply_low(const PhiloxVector<4>::Type& a,
-                                                            const PhiloxVector<4>::Type& b) {
-  return reinterpret_cast<PhiloxVector<4>::Type>(
+typedef uint64_t WidestLanes __attribute__((vector_size(32)));
+SPANBERT_EXT_HOST_DEVICE WidestLanes multiply_low(const WidestLanes& a, const WidestLanes& b) {
+  return reinterpret_cast<WidestLanes>(
       _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
 #elif defined(__SSE2__) && !defined(__CUDACC__)
-template <>
-struct PhiloxVector<4> {
-  typedef uint64_t Type __attribute__((vector_size(16)));
-  static constexpr int kWidth = 2;
-};
-SPANBERT_EXT_HOST_DEVICE PhiloxVector<4>::Type multiply_low(const PhiloxVector<4>::Type& a,
-                                                            const PhiloxVector<4>::Type& b) {
-  return reinterpret_cast<PhiloxVector<4>::Type>(
+typedef uint64_t WidestLanes __attribute__((vector_size(16)));
+SPANBERT_EXT_HOST_DEVICE WidestLanes multiply_low(const WidestLanes& a, const WidestLanes& b) {
+  return reinterpret_cast<WidestLanes>(
       _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
 }
+#else
+typedef uint64_t WidestLanes;
 #endif
 
 template <int kLanes>
 SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> philox4x32(uint64_t key, const PhiloxLanes<kLanes>& counter) {
-  using Vector = typename PhiloxVector<kLanes>::Type;
-  constexpr int kVectors = kLanes / PhiloxVector<kLanes>::kWidth;
+  constexpr int kWidest = sizeof(WidestLanes) / sizeof(uint64_t);
+  using Vector = std::conditional_t<kLanes % kWidest == 0, WidestLanes, uint64_t>;
+  constexpr int kVectors = kLanes * sizeof(uint64_t) / sizeof(Vector);
   constexpr uint64_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
   constexpr uint64_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   constexpr int kRounds = 10;
