@@ -124,6 +124,8 @@ def prepare_rows(model: Any) -> None:
 def only_rows(model: Any, text: Tensor | None, positions: Sequence[Tensor] | None) -> Iterator[None]:
     """Within it, the encoder's output is zero, and not computed, in rows that are not at `positions`.
 
+    Not for two threads that use one model at the same time.
+
     Args:
         text: what the encoder will read, `[B, L, ...]`.
         positions: int64 `[B, K]` each, negative where there is none; None: all rows are computed.
