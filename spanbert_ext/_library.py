@@ -62,6 +62,11 @@ def _load() -> tuple[ModuleType, ModuleType]:
 _build_config, _C = _load()
 
 
+def missing_cuda_kernels() -> str:
+    """Why this build has no CUDA kernels, empty when it has. A constant: torch.compile can trace it."""
+    return _build_config.CUDA_REASON
+
+
 def build_info() -> dict[str, str | bool]:
     """Versions, CPU instruction sets and CUDA state of the compiled operators.
 
@@ -81,8 +86,8 @@ def build_info() -> dict[str, str | bool]:
         "compiler": _build_config.COMPILER,
         "cpu_capabilities": _build_config.CPU_CAPABILITIES,
         "cpu_capability": _C.cpu_capability(),
-        "cuda_kernels": not _build_config.CUDA_REASON,
-        "cuda_reason": _build_config.CUDA_REASON,
+        "cuda_kernels": not missing_cuda_kernels(),
+        "cuda_reason": missing_cuda_kernels(),
         "cuda_emulated": _build_config.CUDA_EMULATED,
         "cuda_architectures": _build_config.CUDA_ARCHITECTURES,
         "nvcc": _build_config.NVCC_VERSION,

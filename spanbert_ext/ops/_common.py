@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spanbert_ext._library import build_info
+from spanbert_ext._library import missing_cuda_kernels
 
 Impl = Literal["fused", "reference"]
 
@@ -68,11 +68,11 @@ def require_kernels(op: str, x: Tensor) -> None:
         raise RuntimeError(
             f"{op}: input is on {x.device}, expected cpu or cuda; impl='reference' runs anywhere"
         )
-    info = build_info()
-    if not info.get("cuda_kernels"):
+    missing = missing_cuda_kernels()
+    if missing:
         raise RuntimeError(
             f"{op}: input is on {x.device}, but this build of spanbert_ext has no CUDA kernels "
-            f"({info.get('cuda_reason', 'built without CUDA')}). Install a CUDA build of torch and nvcc, then rebuild: "
+            f"({missing}). Install a CUDA build of torch and nvcc, then rebuild: "
             "SPANBERT_EXT_CUDA=ON pip install --no-build-isolation --force-reinstall --no-deps spanbert-ext. "
             "impl='reference' works meanwhile."
         )
