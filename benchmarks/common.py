@@ -109,10 +109,13 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The checked-out commit, with `-dirty` when tracked files other than results differ from it.
+    """What SPANBERT_EXT_COMMIT says: a copy of the tree on a machine for measuring has no history, or another's.
 
-    Outside a checkout (a copy of the tree on a machine for measuring) what SPANBERT_EXT_COMMIT says, or None.
+    Else the checked-out commit, with `-dirty` when tracked files other than results differ from it; None outside a
+    checkout.
     """
+    if named := os.environ.get("SPANBERT_EXT_COMMIT"):
+        return named
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -124,7 +127,7 @@ def commit() -> str | None:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("SPANBERT_EXT_COMMIT")
+        return None
 
 
 def available_bytes(device: torch.device) -> int:

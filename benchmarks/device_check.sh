@@ -12,8 +12,8 @@
 # transformers, accelerate, pytest, hypothesis. Nothing is downloaded: other packages (datasets, matplotlib,
 # liger-kernel, cut-cross-entropy) are taken as wheels from $WHEELS, ./wheels or ../wheels. The build stays in
 # build/device and is made anew when sources change. Reports go to benchmarks/results/<device>; with $OUT set, one
-# tar of them, one log, one page and one plot are put there. $SPANBERT_EXT_COMMIT names the commit of a tree
-# without .git.
+# tar of them, one log, one page and one plot are put there. $SPANBERT_EXT_COMMIT names the commit of a copied tree,
+# which has no .git of its own.
 set -uo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
