@@ -29,9 +29,12 @@ TORCH_LIBRARY(spanbert_ext, m) {
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
   m.def(
-      "vocab_ce(Tensor h, Tensor weight, Tensor? bias, int[] first_rows, Tensor targets, Tensor row_weight,"
-      " ScalarType compute_dtype, float label_smoothing, int? max_rows, bool need_dh, bool need_dw, bool need_db)"
-      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh, Tensor dw, Tensor db)");
+      "vocab_ce(Tensor h, Tensor weight, Tensor? bias, SymInt[] first_rows, Tensor targets, Tensor row_weight,"
+      " ScalarType compute_dtype, float label_smoothing, SymInt? max_rows, bool need_dh, bool need_dw, bool need_db)"
+      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows, Tensor slots, Tensor dw,"
+      " Tensor db)");
+  m.def("vocab_ce_gradient_rows(Tensor dh_rows, Tensor slots, Tensor scale, ScalarType dtype) -> Tensor");
+  m.def("vocab_ce_scale_(Tensor(a!) gradient, Tensor scale) -> ()");
 }
 // clang-format on
 
@@ -47,6 +50,8 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("boundary_mlp", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp));
   m.impl("boundary_mlp_backward", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp_backward));
   m.impl("vocab_ce", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce));
+  m.impl("vocab_ce_gradient_rows", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce_gradient_rows));
+  m.impl("vocab_ce_scale_", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce_scale));
 }
 
 #ifdef SPANBERT_EXT_WITH_CUDA
@@ -55,5 +60,7 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CUDA, m) {
   m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cuda);
   m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cuda);
   m.impl("vocab_ce", &spanbert_ext::vocab_ce_cuda);
+  m.impl("vocab_ce_gradient_rows", &spanbert_ext::vocab_ce_gradient_rows_cuda);
+  m.impl("vocab_ce_scale_", &spanbert_ext::vocab_ce_scale_cuda);
 }
 #endif
