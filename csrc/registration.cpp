@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "boundary_mlp/boundary_mlp.h"
+#include "head_targets/head_targets.h"
 #include "span_mask/span_mask.h"
 #include "vocab_ce/vocab_ce.h"
 
@@ -29,6 +30,13 @@ TORCH_LIBRARY(spanbert_ext, m) {
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
   m.def(
+      "head_targets(Tensor labels, Tensor masked_positions, Tensor? left_boundary, Tensor? num_items,"
+      " Tensor? num_sbo_items, float sbo_weight, ScalarType dtype, SymInt? max_rows)"
+      " -> (Tensor token_rows, Tensor ranks, Tensor targets, Tensor row_weight, Tensor counts)");
+  m.def(
+      "head_statistics(Tensor nll, Tensor prediction, Tensor targets, Tensor ranks, bool has_sbo)"
+      " -> (Tensor row_statistics, Tensor means, Tensor mlm_prediction, Tensor sbo_prediction)");
+  m.def(
       "vocab_ce(Tensor h, Tensor weight, Tensor? bias, SymInt[] first_rows, Tensor targets, Tensor row_weight,"
       " ScalarType compute_dtype, float label_smoothing, SymInt? max_rows, bool need_dh, bool need_dw, bool need_db)"
       " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows, Tensor slots, Tensor dw,"
@@ -49,6 +57,8 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("span_mask", SPANBERT_EXT_CPU_OR_EMULATED(span_mask));
   m.impl("boundary_mlp", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp));
   m.impl("boundary_mlp_backward", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp_backward));
+  m.impl("head_targets", SPANBERT_EXT_CPU_OR_EMULATED(head_targets));
+  m.impl("head_statistics", SPANBERT_EXT_CPU_OR_EMULATED(head_statistics));
   m.impl("vocab_ce", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce));
   m.impl("vocab_ce_gradient_rows", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce_gradient_rows));
   m.impl("vocab_ce_scale_", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce_scale));
@@ -59,6 +69,8 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CUDA, m) {
   m.impl("span_mask", &spanbert_ext::span_mask_cuda);
   m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cuda);
   m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cuda);
+  m.impl("head_targets", &spanbert_ext::head_targets_cuda);
+  m.impl("head_statistics", &spanbert_ext::head_statistics_cuda);
   m.impl("vocab_ce", &spanbert_ext::vocab_ce_cuda);
   m.impl("vocab_ce_gradient_rows", &spanbert_ext::vocab_ce_gradient_rows_cuda);
   m.impl("vocab_ce_scale_", &spanbert_ext::vocab_ce_scale_cuda);

@@ -19,7 +19,6 @@ from spanbert_ext.ops._common import (
     use_reference,
 )
 
-
 _ROW_MULTIPLE = 128  # rows of a tile of the matrix products
 
 
