@@ -216,7 +216,11 @@ BAD = {
     ),
     "below": (torch.tensor([-2]), IndexError, r"token_rows\[0\] is -2; expected -1"),
     "dims": (torch.tensor([[0]]), ValueError, r"token_rows has shape \[1, 1\]; expected \[R\]"),
-    "floats": (torch.tensor([0.0]), TypeError, r"token_rows has dtype (float|Float); expected int64 or int32"),
+    "floats": (
+        torch.tensor([0.0]),
+        TypeError,
+        r"token_rows has dtype (float|Float); expected int64 or int32",
+    ),
 }
 
 

@@ -19,7 +19,7 @@ constexpr int64_t kLeastRowsPerBlock = 4;
 // Sums that one kernel makes of all their parts at the end.
 class Sums {
  public:
-  explicit Sums(const Task& task) : task_(task) {}
+  explicit Sums(const BoundaryTask& task) : task_(task) {}
 
   // partials [parts, columns], each a contiguous row of values -> their sum, [columns] in stored(dtype).
   Tensor add(const Tensor& partials, at::ScalarType dtype) {
@@ -40,18 +40,18 @@ class Sums {
   }
 
  private:
-  const Task& task_;
+  const BoundaryTask& task_;
   SumPartials sums_{};
   std::vector<Tensor> partials_;  // alive until the kernel has its turn
 };
 
 // -> parts [blocks, 3, columns] of the gradients of bias, gain and shift in the accumulate dtype. `out` may
 // be undefined.
-Tensor layer_backward(const Task& task, const NormParameters& norm, const Tensor& z, const Tensor& statistics,
-                      int64_t statistics_column, const Tensor& grad_out, bool grad_out_is_of_y,
-                      const Tensor& grad_z, const Tensor& out) {
-  const int64_t rows_per_block = std::max(kLeastRowsPerBlock, (task.rows() + kSumBlocks - 1) / kSumBlocks);
-  const int64_t blocks = (task.rows() + rows_per_block - 1) / rows_per_block;
+Tensor layer_backward(const BoundaryTask& task, const NormParameters& norm, const Tensor& z,
+                      const Tensor& statistics, int64_t statistics_column, const Tensor& grad_out,
+                      bool grad_out_is_of_y, const Tensor& grad_z, const Tensor& out) {
+  const int64_t rows_per_block = std::max(kLeastRowsPerBlock, divide_up(task.rows(), kSumBlocks));
+  const int64_t blocks = divide_up(task.rows(), rows_per_block);
   const Tensor sums = at::empty({blocks, 3, z.size(1)}, task.options(task.accumulate));
   check_launch(kBoundaryMlp, launch_norm_layer_backward(
                                  {.index = task.index,
@@ -75,7 +75,7 @@ Tensor layer_backward(const Task& task, const NormParameters& norm, const Tensor
 }
 
 // The gradient of weight1 in the accumulate dtype, rows as long as the operand's.
-Tensor first_linear_backward_weight(const Task& task, const Tensor& grad_z1) {
+Tensor first_linear_backward_weight(const BoundaryTask& task, const Tensor& grad_z1) {
   const Tensor grad = at::empty({task.sizes.inner, operand_columns(task.sizes.input_columns())},
                                 task.options(task.accumulate));
   if (task.rows() == 0) grad.zero_();
@@ -86,8 +86,8 @@ Tensor first_linear_backward_weight(const Task& task, const Tensor& grad_z1) {
 }
 
 // -> parts [groups, S * E] of the sums of grad_z1 by slot.
-Tensor sum_by_slot(const Task& task, const Tensor& grad_z1) {
-  const int64_t groups = (task.rows() + kSlotRows - 1) / kSlotRows;
+Tensor sum_by_slot(const BoundaryTask& task, const Tensor& grad_z1) {
+  const int64_t groups = divide_up(task.rows(), kSlotRows);
   const Tensor sums = at::empty({groups, task.sizes.slots * task.sizes.inner}, task.options(task.accumulate));
   check_launch(kBoundaryMlp, launch_sum_by_slot({.index = task.index,
                                                  .columns = task.sizes.inner,
@@ -99,7 +99,7 @@ Tensor sum_by_slot(const Task& task, const Tensor& grad_z1) {
 }
 
 // The gradient of x from grad_z1 [rows, E], where that is defined, and from the rows handed out.
-Tensor backward_x(const Task& task, const Tensor& grad_z1, const Tensor& weight1,
+Tensor backward_x(const BoundaryTask& task, const Tensor& grad_z1, const Tensor& weight1,
                   const std::optional<Tensor>& grad_rows) {
   const int64_t hidden = task.sizes.hidden, tokens = task.sizes.tokens();
   BoundaryIndex boundaries = task.index;
@@ -148,7 +148,7 @@ Tensor backward_x(const Task& task, const Tensor& grad_z1, const Tensor& weight1
 }
 
 // Fills `grads` but for x's; -> grad_z1 [rows, E].
-Tensor backward_layers(const Task& task, const BoundaryInputs& inputs, const BoundarySaved& saved,
+Tensor backward_layers(const BoundaryTask& task, const BoundaryInputs& inputs, const BoundarySaved& saved,
                        const Tensor& grad_y, bool need_parameters, BoundaryGradients& grads) {
   const BoundarySizes& sizes = task.sizes;
   const auto empty = [&](int64_t columns, at::ScalarType dtype) {
@@ -216,7 +216,7 @@ BoundaryGradients backward_boundary_mlp_cuda(const BoundaryInputs& inputs, const
   if (!request.need_x && !request.need_parameters) return grads;
 
   const CudaScope scope(inputs.x);
-  const Task task = make_task(inputs, sizes, saved.kept.contiguous(), saved.count, scope.stream());
+  const BoundaryTask task = make_task(inputs, sizes, saved.kept.contiguous(), saved.count, scope.stream());
   const Tensor grad_z1 =
       request.grad_y ? backward_layers(task, inputs, saved, *request.grad_y, request.need_parameters, grads)
                      : Tensor();

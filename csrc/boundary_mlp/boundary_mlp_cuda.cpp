@@ -11,8 +11,9 @@ namespace {
 
 using at::Tensor;
 
-void layer_forward(const Task& task, const NormParameters& norm, const Tensor& z, const Tensor& statistics,
-                   int64_t statistics_column, double eps, const Tensor& out, bool out_is_y) {
+void layer_forward(const BoundaryTask& task, const NormParameters& norm, const Tensor& z,
+                   const Tensor& statistics, int64_t statistics_column, double eps, const Tensor& out,
+                   bool out_is_y) {
   check_launch(kBoundaryMlp,
                launch_norm_layer_forward({.index = task.index,
                                           .columns = z.size(1),
@@ -43,7 +44,7 @@ BoundaryOutputs forward_boundary_mlp_cuda(const BoundaryInputs& inputs, double e
   const int64_t total = sizes.total();
   const auto index = inputs.x.options().dtype(at::kLong);
   const Tensor kept = at::full({total}, -1, index), count = at::empty({1}, index);
-  const Task task = make_task(inputs, sizes, kept, count, scope.stream());
+  const BoundaryTask task = make_task(inputs, sizes, kept, count, scope.stream());
   check_launch(kBoundaryMlp, launch_compact_rows({.values = task.index.left_boundary,  // as is_kept
                                                   .others = task.index.right_boundary,
                                                   .rows = total,
@@ -60,8 +61,9 @@ BoundaryOutputs forward_boundary_mlp_cuda(const BoundaryInputs& inputs, double e
   const Tensor z1 = at::empty({total, sizes.inner}, task.options(task.compute));
   const Tensor z2 = at::empty({total, sizes.outer}, task.options(task.compute));
   const Tensor statistics = at::empty({total, 4}, task.options(task.accumulate));
-  // What no kernel writes; nothing where every row may be live.
-  for (const Tensor& saved : {z1, z2, statistics}) saved.narrow(0, rows, total - rows).zero_();
+  if (rows < total) {  // what no kernel writes
+    for (const Tensor& saved : {z1, z2, statistics}) saved.narrow(0, rows, total - rows).zero_();
+  }
   const Tensor weight1 = make_operand(inputs.weight1, operand_columns(sizes.input_columns()), task.compute);
   const Tensor weight2 = make_operand(inputs.weight2, sizes.inner, task.compute);
   const BoundaryOutputs outputs{y, taken, z1, z2, statistics, kept, count, weight1, weight2};

@@ -39,7 +39,8 @@ at::Tensor make_operand(const at::Tensor& weight, int64_t columns, at::ScalarTyp
   if (is_operand(weight, columns, compute)) return at::empty({0}, options);
   const at::Tensor operand = at::empty({weight.size(0), columns}, options);
   operand.narrow(1, 0, weight.size(1)).copy_(weight);
-  operand.narrow(1, weight.size(1), columns - weight.size(1)).zero_();
+  const int64_t padding = columns - weight.size(1);
+  if (padding > 0) operand.narrow(1, weight.size(1), padding).zero_();
   return operand;
 }
 

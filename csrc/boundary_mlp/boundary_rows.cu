@@ -3,6 +3,7 @@
 
 #include "boundary_mlp/boundary_mlp_cuda.h"
 #include "boundary_mlp/row_values.h"
+#include "common/integers.h"
 
 namespace spanbert_ext {
 namespace {
@@ -110,7 +111,7 @@ __global__ void __launch_bounds__(kWarpLanes* kTokensPerBlock, 2) sum_into_token
 }
 
 unsigned blocks_of(int64_t items, int64_t per_block) {
-  return static_cast<unsigned>((items + per_block - 1) / per_block);
+  return static_cast<unsigned>(divide_up(items, per_block));
 }
 
 // Whether N values at a time can be read of every token.

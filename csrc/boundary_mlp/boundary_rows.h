@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "boundary_mlp/boundary_mlp.h"
+#include "common/integers.h"
 
 namespace spanbert_ext {
 
@@ -41,9 +42,7 @@ struct TokenList {
 // Rows of products' operands hold a multiple of this many values: 16 bytes of the 16-bit types, and what
 // cuBLAS asks of every dimension in them.
 constexpr int64_t kOperandValues = 8;
-inline int64_t operand_columns(int64_t columns) {
-  return (columns + kOperandValues - 1) / kOperandValues * kOperandValues;
-}
+inline int64_t operand_columns(int64_t columns) { return round_up(columns, kOperandValues); }
 // weight [N, M] as [N, columns] of `compute`, padded with zeros; [0] where the weight itself is that.
 at::Tensor make_operand(const at::Tensor& weight, int64_t columns, at::ScalarType compute);
 inline const at::Tensor& operand_of(const at::Tensor& operand, const at::Tensor& weight) {

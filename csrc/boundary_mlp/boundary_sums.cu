@@ -3,6 +3,7 @@
 
 #include "boundary_mlp/boundary_mlp_cuda.h"
 #include "boundary_mlp/row_values.h"
+#include "common/integers.h"
 
 namespace spanbert_ext {
 namespace {
@@ -70,10 +71,10 @@ __global__ void __launch_bounds__(kWarpLanes* kPartialRows, 2)
 }  // namespace
 
 cudaError_t launch_sum_by_slot(const SumBySlot& task, cudaStream_t stream) {
-  const int64_t groups = (task.index.capacity + kSlotRows - 1) / kSlotRows;
+  const int64_t groups = divide_up(task.index.capacity, kSlotRows);
   if (groups == 0 || task.index.slots == 0 || task.columns == 0) return cudaSuccess;
   const bool packs = moves_packs<kSlotValues>(task.type, task.rows, task.columns);
-  const int64_t tile = kWarpLanes * (packs ? kSlotValues : 1), tiles = (task.columns + tile - 1) / tile;
+  const int64_t tile = kWarpLanes * (packs ? kSlotValues : 1), tiles = divide_up(task.columns, tile);
   return dispatch_float(task.type, [&]<typename T>() {
     return launch(packs ? sum_by_slot<T, kSlotValues> : sum_by_slot<T, 1>,
                   dim3(static_cast<unsigned>(tiles * task.index.slots), static_cast<unsigned>(groups)),
@@ -85,8 +86,7 @@ cudaError_t launch_sum_partials(const SumPartials& task, cudaStream_t stream) {
   int64_t columns = 0;
   for (int i = 0; i < task.count; ++i) columns = std::max(columns, task.sums[i].columns);
   if (columns == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>((columns + kWarpLanes - 1) / kWarpLanes),
-                  static_cast<unsigned>(task.count));
+  const dim3 grid(static_cast<unsigned>(divide_up(columns, kWarpLanes)), static_cast<unsigned>(task.count));
   return launch(task.accumulate_type == FloatType::kDouble ? sum_partials<double> : sum_partials<float>, grid,
                 dim3(kWarpLanes, kPartialRows), 0, stream, task);
 }

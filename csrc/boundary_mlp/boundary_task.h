@@ -10,6 +10,7 @@
 #include "boundary_mlp/boundary_rows.h"
 #include "common/chunks.h"
 #include "common/cuda_host.h"
+#include "common/integers.h"
 
 namespace spanbert_ext {
 
@@ -18,9 +19,7 @@ constexpr const char* kBoundaryMlp = "boundary_mlp";
 // time: 50 MB in float32 at H = 768. A batch of 32x512 is one chunk.
 constexpr int64_t kChunkRows = 8192;
 
-inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
-struct Task {
+struct BoundaryTask {
   BoundarySizes sizes;
   at::ScalarType compute, accumulate;
   at::Tensor x;          // [B, L, H], H contiguous
@@ -41,22 +40,22 @@ struct Task {
 };
 
 // `kept` and `count` are forward's to fill, backward's to read.
-Task make_task(const BoundaryInputs& inputs, const BoundarySizes& sizes, const at::Tensor& kept,
-               const at::Tensor& count, cudaStream_t stream);
+BoundaryTask make_task(const BoundaryInputs& inputs, const BoundarySizes& sizes, const at::Tensor& kept,
+                       const at::Tensor& count, cudaStream_t stream);
 
 // The vectors of one layer, in the accumulate dtype.
 struct NormParameters {
   at::Tensor bias, gain, shift;
 };
-NormParameters norm_parameters(const Task& task, const at::Tensor& bias, const at::Tensor& gain,
+NormParameters norm_parameters(const BoundaryTask& task, const at::Tensor& bias, const at::Tensor& gain,
                                const at::Tensor& shift);
 
 // The first Linear's input [out.size(0), operand_columns] of the compact rows from `first` on.
-void gather_inputs(const Task& task, int64_t first, const at::Tensor& out);
+void gather_inputs(const BoundaryTask& task, int64_t first, const at::Tensor& out);
 
 // Calls body(inputs, first) with one chunk of that input after the other.
 template <typename Body>
-void for_each_input_chunk(const Task& task, const Body& body) {
+void for_each_input_chunk(const BoundaryTask& task, const Body& body) {
   constexpr int64_t kTileRows = 128;  // of the products: chunks are whole tiles
   const int64_t rows = task.rows(), columns = operand_columns(task.sizes.input_columns());
   const int64_t chunk = std::min(rows, round_up(chunk_rows(rows, kChunkRows), kTileRows));

@@ -7,22 +7,22 @@ namespace spanbert_ext {
 
 using at::Tensor;
 
-Task make_task(const BoundaryInputs& inputs, const BoundarySizes& sizes, const Tensor& kept,
-               const Tensor& count, cudaStream_t stream) {
-  Task task{.sizes = sizes,
-            .compute = inputs.compute_dtype,
-            .accumulate = accumulation_dtype(inputs.compute_dtype),
-            .x = inputs.x.stride(2) == 1 ? inputs.x : inputs.x.contiguous(),
-            .positions = {},
-            .masked_positions = index_tensor("masked_positions", inputs.masked_positions, sizes),
-            .left_boundary = index_tensor("left_boundary", inputs.left_boundary, sizes),
-            .right_boundary = index_tensor("right_boundary", inputs.right_boundary, sizes),
-            .kept = kept,
-            .count = count,
-            .token_rows = token_row_tensor(inputs),
-            .index = {},
-            .handed_out = {},
-            .stream = stream};
+BoundaryTask make_task(const BoundaryInputs& inputs, const BoundarySizes& sizes, const Tensor& kept,
+                       const Tensor& count, cudaStream_t stream) {
+  BoundaryTask task{.sizes = sizes,
+                    .compute = inputs.compute_dtype,
+                    .accumulate = accumulation_dtype(inputs.compute_dtype),
+                    .x = inputs.x.stride(2) == 1 ? inputs.x : inputs.x.contiguous(),
+                    .positions = {},
+                    .masked_positions = index_tensor("masked_positions", inputs.masked_positions, sizes),
+                    .left_boundary = index_tensor("left_boundary", inputs.left_boundary, sizes),
+                    .right_boundary = index_tensor("right_boundary", inputs.right_boundary, sizes),
+                    .kept = kept,
+                    .count = count,
+                    .token_rows = token_row_tensor(inputs),
+                    .index = {},
+                    .handed_out = {},
+                    .stream = stream};
   task.positions = inputs.positions.to(task.stored(inputs.positions.scalar_type())).contiguous();
   task.index = {.masked_positions = task.masked_positions.const_data_ptr<int64_t>(),
                 .left_boundary = task.left_boundary.const_data_ptr<int64_t>(),
@@ -39,7 +39,7 @@ Task make_task(const BoundaryInputs& inputs, const BoundarySizes& sizes, const T
   return task;
 }
 
-Tokens Task::tokens() const {
+Tokens BoundaryTask::tokens() const {
   return {.type = float_type(x.scalar_type()),
           .x = x.const_data_ptr(),
           .batch_stride = x.stride(0),
@@ -48,13 +48,13 @@ Tokens Task::tokens() const {
           .hidden = sizes.hidden};
 }
 
-NormParameters norm_parameters(const Task& task, const Tensor& bias, const Tensor& gain,
+NormParameters norm_parameters(const BoundaryTask& task, const Tensor& bias, const Tensor& gain,
                                const Tensor& shift) {
   const auto vector = [&](const Tensor& t) { return t.to(task.accumulate).contiguous(); };
   return {vector(bias), vector(gain), vector(shift)};
 }
 
-void gather_inputs(const Task& task, int64_t first, const Tensor& out) {
+void gather_inputs(const BoundaryTask& task, int64_t first, const Tensor& out) {
   check_launch(kBoundaryMlp,
                launch_gather_boundaries({.index = task.index,
                                          .first = first,
