@@ -168,12 +168,15 @@ def test_t10_colliding_boundaries_are_summed_with_equal_bits_every_time(
 def test_no_synchronisation(dtype: torch.dtype) -> None:
     sample = sample_inputs()["odd"].on("cuda").to(dtype)
     grad_y = grad_like(sample).to(dtype)
+    token_rows, grad_rows = some_tokens(sample, 20)
+    grad_rows = grad_rows.to(dtype)
     sample.value_and_gradients("fused", grad_y)  # cuBLAS sets itself up
     torch.cuda.set_sync_debug_mode("error")
     try:
         for max_rows in (None, 8):
             sample.value_and_gradients("fused", grad_y, max_rows=max_rows)
         sample.value_and_gradients("fused", grad_y, torch.float16)
+        sample.value_and_gradients("fused", grad_y, token_rows=token_rows, grad_rows=grad_rows)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
