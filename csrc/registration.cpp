@@ -19,13 +19,16 @@ TORCH_LIBRARY(spanbert_ext, m) {
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
       " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, float eps, ScalarType compute_dtype,"
-      " int? max_rows=None)"
-      " -> (Tensor y, Tensor z1, Tensor z2, Tensor statistics)");
+      " SymInt? max_rows=None, Tensor? token_rows=None)"
+      " -> (Tensor y, Tensor rows, Tensor z1, Tensor z2, Tensor statistics, Tensor kept, Tensor count,"
+      " Tensor weight1_operand, Tensor weight2_operand)");
   m.def(
-      "boundary_mlp_backward(Tensor grad_y, Tensor x, Tensor masked_positions, Tensor left_boundary,"
-      " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, Tensor z1, Tensor z2, Tensor statistics,"
-      " ScalarType compute_dtype, bool need_x, bool need_parameters, int? max_rows=None)"
+      "boundary_mlp_backward(Tensor? grad_y, Tensor? grad_rows, Tensor x, Tensor masked_positions,"
+      " Tensor left_boundary, Tensor right_boundary, Tensor positions, Tensor weight1, Tensor bias1,"
+      " Tensor norm1_weight, Tensor norm1_bias, Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias,"
+      " Tensor z1, Tensor z2, Tensor statistics, Tensor kept, Tensor count, Tensor weight1_operand,"
+      " Tensor weight2_operand, ScalarType compute_dtype, bool need_x, bool need_parameters, SymInt? max_rows=None,"
+      " Tensor? token_rows=None)"
       " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor grad_norm1_weight,"
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
