@@ -56,8 +56,8 @@ def span_pretraining_loss(
         left_boundary, right_boundary: [B, K] int64, the positions s-1 and e+1 around each masked token's span, -1
             where the token takes no part in SBO. None: MLM alone.
         transform: the model's own MLM transform, [..., H] -> [..., D], row by row; its modules are not rewritten. It is
-            called with the rows that have a target, [1, R, H]; where the number of these is not known here, copies
-            of the batch's first row follow them.
+            called with the rows that have a target, [1, R, H]; where the host does not know how many these are,
+            rows that count for nothing follow them.
         weight, bias: decoder matrix [V, D] and MLM bias [V] or None.
         boundary_rows: the SBO representation, called as
             `boundary_rows(x, masked_positions, left_boundary, right_boundary, impl=impl)` -> [B, K, D], with
@@ -83,8 +83,10 @@ def span_pretraining_loss(
     acc = accumulation_dtype(compute_dtype("span_pretraining_loss", x, {}))
 
     has_sbo = left_boundary is not None
-    if max_rows is None and may_read_values(labels):
-        max_rows = _count_targets(labels, masked_positions)
+    if may_read_values(labels):
+        targets = _count_targets(labels, masked_positions)
+        if max_rows is None or targets < max_rows:  # a smaller bound is a mistake that head_targets reports
+            max_rows = targets
     heads = head_targets(
         labels,
         masked_positions,
@@ -152,8 +154,7 @@ def _count_targets(labels: Tensor, masked_positions: Tensor) -> int:
 
 
 def _rows_at(x: Tensor, token_rows: Tensor) -> Tensor:
-    """[B, L, H], [R] -> [R, H]; the first row of all where there is no token (a row of zeros would overflow
-    float16's LayerNorm)."""
+    """[B, L, H], [R] -> [R, H]; the first row of all where there is no token."""
     return x.reshape(-1, x.shape[-1]).index_select(0, token_rows.clamp_min(0))
 
 
