@@ -122,8 +122,8 @@ def count_waits(activities: Sequence[Activity]) -> int:
     return waits
 
 
-def summarize(activities: Sequence[Activity], wall_ms: float) -> StepProfile:
-    """The profile of a step from its activities, by their start."""
+def summarize(activities: Sequence[Activity], wall_ms: float, longest: int = LONGEST) -> StepProfile:
+    """The profile of a step from its activities, by their start; `longest` kernels are kept by name."""
     on_device = [activity for activity in activities if activity.on_device]
     if not on_device:
         return StepProfile(wall_ms)
@@ -131,18 +131,21 @@ def summarize(activities: Sequence[Activity], wall_ms: float) -> StepProfile:
     for activity in on_device:
         calls, us = sums.get(activity.name, (0, 0.0))
         sums[activity.name] = calls + 1, us + activity.end_us - activity.start_us
-    longest = sorted(((name, calls, us) for name, (calls, us) in sums.items()), key=lambda entry: -entry[2])
+    by_time = sorted(((name, calls, us) for name, (calls, us) in sums.items()), key=lambda entry: -entry[2])
     return StepProfile(
         wall_ms,
         busy_us(on_device) / 1e3,
         sum(not activity.name.startswith(COPIES) for activity in on_device),
         count_waits(activities),
-        longest[:LONGEST],
+        by_time[:longest],
     )
 
 
-def profile_step(step: Callable[[], object]) -> StepProfile:
-    """Runs `step` once under the profiler. Warm it up before: a first step compiles and allocates."""
+def profile_step(step: Callable[[], object], longest: int = LONGEST) -> StepProfile:
+    """Runs `step` once under the profiler, and keeps the `longest` kernels.
+
+    Warm it up before: a first step compiles and allocates.
+    """
     if not torch.cuda.is_available():
         begin = time.perf_counter()
         step()
@@ -159,4 +162,4 @@ def profile_step(step: Callable[[], object]) -> StepProfile:
         step()
         wait()
         wall_ms = (time.perf_counter() - begin) * 1e3
-    return summarize(bracketed(read_activities(recorded.events())), wall_ms)
+    return summarize(bracketed(read_activities(recorded.events())), wall_ms, longest)
