@@ -37,6 +37,7 @@ site=$work/site
 baseline=$work/site-baseline
 wheel_site=$work/wheels
 part_seconds=570
+compile_seconds=400
 part=${1:-}
 shift || true
 part_options=("$@")
@@ -119,7 +120,7 @@ source_stamp() {
 # compile SOURCE SITE: installs the package in SOURCE and what it is built with into SITE
 compile() {
     # PYTHONPATH would offer the build what it is about to replace
-    (cd "$1" && PYTHONPATH=$wheel_site SPANBERT_EXT_CUDA=ON SPANBERT_EXT_TUNING=ON limited 400 "$python" -m pip install \
+    (cd "$1" && PYTHONPATH=$wheel_site SPANBERT_EXT_CUDA=ON SPANBERT_EXT_TUNING=ON limited $compile_seconds "$python" -m pip install \
         --no-build-isolation --no-deps --upgrade --target "$2" .)
 }
 
@@ -321,7 +322,8 @@ mkdir -p "$work"
 reports='' # a folder of the parts whose figures are not published
 case $part in
     site)
-        part_seconds=3600
+        part_seconds=7200
+        compile_seconds=7200
         begin_part site
         if [[ -n ${BASELINE:-} ]]; then build_baseline; else build; fi
         exit
