@@ -249,15 +249,16 @@ head_table() { # NAME SHAPE OPTION...
 }
 
 compare() {
-    local heads=(--providers "fused,eager_masked,compile") steps=(--shape base-32x512 --seconds 20)
+    local heads=(--providers "fused,eager_masked,compile") steps=(--shape base-32x512 --seconds 15)
     head_table base-32x512 base-32x512 "${heads[@]}"
     head_table base-256x512 base-256x512 "${heads[@]}"
     if [[ -d $baseline/spanbert_ext ]]; then
         PYTHONPATH=$baseline:$wheel_site head_table baseline-base-32x512 base-32x512 --providers fused
         PYTHONPATH=$baseline:$wheel_site head_table baseline-base-256x512 base-256x512 --providers fused
     fi
-    table step-eager 60 bench_step.py "${steps[@]}" --providers spanbert,stock_mlm,masked_only
-    table step-compiled 90 bench_step.py "${steps[@]}" --providers spanbert,stock_mlm,masked_only --compile
+    steps+=(--providers "spanbert,stock_mlm,masked_only,stock_mlm_as_shipped")
+    table step-eager 60 bench_step.py "${steps[@]}" --modes eager
+    table step-compiled 100 bench_step.py "${steps[@]}" --modes layers,model --compile-seconds 45
     head_table large-32x512 large-32x512 "${heads[@]}"
     head_table base-32x512-29056 base-32x512 "${heads[@]}" --vocab 29056
     head_table base-256x512-29056 base-256x512 "${heads[@]}" --vocab 29056

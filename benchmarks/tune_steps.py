@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from common import Stopwatch, Unavailable
-from profiled import StepProfile, profile_step
+from profiled import profile_step
 from sbo_providers import BUILDERS
 from sbo_runner import Bench as HeadBench
 from text import Shape
-from torch import nn
 from tune_session import Bench, Line, Sizes
 
 KERNELS = 40  # of a profile that the report keeps
-HEAD_STEPS = 5
+WARM_UPS, STEPS = 4, 3  # a step of each text, then those that are timed
+BACKEND = "inductor"
 # Busy milliseconds at base 32x512 on an H200: what the design aims at for `fused`, what was measured for the others.
 HEAD_MS = {"fused": 1.85, "eager_masked": 5.3, "compile": 2.65}
 # Seconds until a step runs for the first time, on 16 cores.
@@ -38,21 +38,30 @@ STEP_MS = {
 }
 
 
-def fields_of(profile: StepProfile) -> dict[str, Any]:
-    """A profile for the report; without a GPU the wall time stands for the GPU's."""
-    busy = profile.wall_ms if profile.busy_ms is None else profile.busy_ms
-    return {
-        "measured_us": busy * 1e3,
-        "wall_ms": profile.wall_ms,
+def profile_fields(step: Callable[[], object], times: Sequence[float]) -> dict[str, Any]:
+    """A step's profile for the report, and the median of the milliseconds that it takes unprofiled.
+
+    Where there is no profile, of a GPU or at all, that median is the measured time.
+    """
+    full_ms = statistics.median(times)
+    found = {"measured_us": full_ms * 1e3, "full_ms": full_ms}
+    try:
+        profile = profile_step(step, longest=KERNELS)
+    except Exception as error:  # a profiler that does not work here costs the profile alone
+        return found | {"profile_error": f"{type(error).__name__}: {error}"}
+    found |= {"wall_ms": profile.wall_ms, "table": profile.table()}
+    if profile.busy_ms is None:
+        return found
+    return found | {
+        "measured_us": profile.busy_ms * 1e3,
         "busy_ms": profile.busy_ms,
-        "busy_over_wall": None if profile.busy_ms is None else profile.busy_ms / profile.wall_ms,
+        "busy_over_wall": profile.busy_ms / profile.wall_ms,
         "kernels": profile.kernels,
         "syncs": profile.syncs,
         "longest": [
-            {"kernel": name, "calls": calls, "us": us, "share": us / busy / 1e3}
+            {"kernel": name, "calls": calls, "us": us, "share": us / profile.busy_ms / 1e3}
             for name, calls, us in profile.longest
         ],
-        "table": profile.table(),
     }
 
 
@@ -64,11 +73,10 @@ def head_line(name: str, sizes: Sizes) -> Line:
         for round_ in (0, 1):
             heads.prepare(provider, round_)()
         watch, times = Stopwatch(bench.device), []
-        for _ in range(HEAD_STEPS):
+        for _ in range(STEPS):
             heads.prepare(provider, 1)(watch)
             times.append(watch.read()["full"])
-        step = heads.prepare(provider, 1)
-        return fields_of(profile_step(step, longest=KERNELS)) | {"full_ms": statistics.median(times)}
+        return profile_fields(heads.prepare(provider, 1), times)
 
     seconds = 20.0 if name == "compile" else 3.0
     return Line("head", name, {"provider": name}, HEAD_MS[name] * 1e3, measure, seconds=seconds)
@@ -78,71 +86,48 @@ def head_lines(sizes: Sizes, _card: object) -> list[Line]:
     return [head_line(name, sizes) for name in HEAD_MS]
 
 
-class Trainer:
-    """Steps of two models around one set of parameters, as bench_step.py has them."""
+def add_contestant(trainer: Any, name: str, how: str, with_mask: bool) -> Any:
+    """A contestant of bench_step.py whose batch has the attention mask, or not; both texts are without padding."""
+    from step_providers import BOUNDARIES, Provider, compile_provider, stock_model, twin
+    from step_runner import Contestant
 
-    def __init__(self, sizes: Sizes, device: torch.device) -> None:
-        try:
-            from step_providers import Masks, make_model, stock_model
-        except ImportError as error:
-            raise Unavailable(f"needs transformers: {error}") from error
+    contestant = Contestant(f"{name} {'with' if with_mask else 'without'} attention_mask", how)
+    model, masks = twin(trainer.model), trainer.masks
+    # With its mask a batch is tensors alone: the collator's word for it that nothing is padded is left away.
+    tensors = ("input_ids", "attention_mask", "labels", "masked_positions", *BOUNDARIES)
+    keys, without = (tensors, ()) if with_mask else (None, ("attention_mask",))
+    if name == "spanbert":
+        provider = Provider(model, masks.spans, keys, without, skips_rows=True)
+    else:
+        provider = Provider(stock_model(model), masks.tokens_by_stock, keys, without)
+    provider.module.train()
+    trainer.providers[contestant] = compile_provider(provider, how, BACKEND)
+    return contestant
 
-        shape = Shape.parse(sizes.shape)
-        self.device = device
-        self.model = make_model(shape, sizes.layers, device)
-        self.models: dict[str, nn.Module] = {"spanbert": self.model, "stock_mlm": stock_model(self.model)}
-        self.masks = Masks(shape, device)
-        self.how = "eager"
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
 
-    def layers(self) -> list[nn.Module]:
-        """Those that are compiled one by one; the last one computes only the rows that the heads read."""
-        return list(self.model.bert.encoder.layer[:-1])
-
-    def compiled(self, name: str, how: str) -> nn.Module:
-        """The model, with nothing, its layers, or all of it compiled."""
-        if how != self.how:
-            torch._dynamo.reset()  # one way's graphs count against the next one's recompilations
-            self.how = how
-        for layer in self.layers():
-            layer._compiled_call_impl = None
-            if how == "layers":
-                layer.compile()
-        model = self.models[name]
-        return torch.compile(model) if how == "model" else model
-
-    def step(self, model: nn.Module, name: str, with_mask: bool, number: int) -> Callable[[], None]:
-        """One training step; stock's masks are ready, as from a DataLoader's worker."""
-        ready = self.masks.tokens_by_collator(number) if name == "stock_mlm" else None
-
-        def train() -> None:
-            batch = self.masks.spans(number) if ready is None else ready
-            kept = {key: value for key, value in batch.items() if with_mask or key != "attention_mask"}
-            with torch.autocast(self.device.type, torch.bfloat16):
-                loss = model(**kept).loss
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-
-        return train
+def make_trainer(sizes: Sizes, bench: Bench) -> Any:
+    try:
+        import step_runner
+    except ImportError as error:
+        raise Unavailable(f"needs transformers: {error}") from error
+    problem = step_runner.Sizes(Shape.parse(sizes.shape), sizes.layers, torch.bfloat16, BACKEND)
+    return step_runner.Trainer(problem, bench.device)
 
 
 def step_line(name: str, how: str, with_mask: bool, sizes: Sizes) -> Line:
     def measure(bench: Bench) -> dict[str, Any]:
-        trainer: Trainer = bench.share("trainer", lambda: Trainer(sizes, bench.device))
-        model = trainer.compiled(name, how)
-        for number in range(3):
-            trainer.step(model, name, with_mask, number)()
-        watch = Stopwatch(bench.device, launch_ahead=False)
-        times = []
-        for number in range(3, 6):
-            step = trainer.step(model, name, with_mask, number)
+        trainer = bench.share("trainer", lambda: make_trainer(sizes, bench))
+        contestant = add_contestant(trainer, name, how, with_mask)
+        for number in range(WARM_UPS):
+            trainer.prepare(contestant, number)()
+        watch, times = Stopwatch(bench.device, launch_ahead=False), []
+        for number in range(STEPS):
+            step = trainer.prepare(contestant, number)
             watch.start()
             step()
             watch.mark("full")
             times.append(watch.read()["full"])
-        found = fields_of(profile_step(trainer.step(model, name, with_mask, 6), longest=KERNELS))
-        return found | {"full_ms": statistics.median(times)}
+        return profile_fields(trainer.prepare(contestant, 0), times)
 
     key = {"provider": name, "compiled": how, "attention_mask": with_mask}
     label = f"{name}, {'with' if with_mask else 'without'} attention_mask, {how}"

@@ -62,7 +62,7 @@ class LogitsProblem:
         self.checked = torch.linspace(0, rows - 1, sizes.checked_rows).long().to(device)
         # a dead row is among the checked ones, and a maximum that occurs twice
         self.checked[-1] = DEAD_EVERY - 1 if rows >= DEAD_EVERY else self.checked[-1]
-        peaks = self.logits[self.checked[0]]
+        peaks = self.logits[int(self.checked[0])]
         peaks[self.vocab // 3] = peaks[self.vocab // 2] = peaks.max() + 1
 
     def reset(self) -> None:

@@ -88,7 +88,7 @@ def test_run_b_compares_heads_and_steps_with_an_older_commit(with_site: Path) ->
     assert sum(run.startswith("bench_sbo.py") for run in runs) == 5
     assert sum("--vocab 29056" in run for run in runs) == 2
     steps = [run for run in runs if run.startswith("bench_step.py")]
-    assert ["--compile" in step for step in steps] == [False, True]
+    assert ["--modes eager" in step for step in steps] == [True, False] and "--modes layers,model" in steps[1]
 
     (with_site / "repository" / "build" / "device" / "site-baseline" / "spanbert_ext").mkdir(parents=True)
     done, calls = run_stand_in(with_site, "run-b")

@@ -165,6 +165,7 @@ def test_without_time_lines_say_so(tmp_path: Path) -> None:
     assert lines and all("no time left" in line["skipped"] for line in lines[1:])
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_line_that_takes_too_long_or_fails_leaves_the_others() -> None:
     from common import Progress
     from tune_session import QUICK, Bench, Line, describe, measure_line
@@ -219,6 +220,30 @@ def test_a_lost_device_is_replaced_by_a_new_process(tmp_path: Path, monkeypatch:
     options = tune_cuda.parse(command[2:])
     assert options.resume and options.quick and options.output == path and options.parts == ["rates", "ce"]
     assert 0 < options.limit <= 240
+
+
+def test_a_profiler_that_fails_costs_the_profile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tune_steps
+    from profiled import StepProfile
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("expected two waits")
+
+    monkeypatch.setattr(tune_steps, "profile_step", fail)
+    found = tune_steps.profile_fields(lambda: None, [3.0, 1.0, 2.0])
+    assert found == {"measured_us": 2e3, "full_ms": 2.0, "profile_error": "ValueError: expected two waits"}
+    profile = StepProfile(4.0, 1.0, 7, 2, [("nvjet", 3, 750.0), ("copy", 1, 250.0)])
+    monkeypatch.setattr(tune_steps, "profile_step", lambda *_, **__: profile)
+    found = tune_steps.profile_fields(lambda: None, [5.0])
+    assert found["measured_us"] == 1e3 and found["busy_over_wall"] == 0.25 and found["full_ms"] == 5.0
+    assert found["longest"][0] == {"kernel": "nvjet", "calls": 3, "us": 750.0, "share": 0.75}
+
+
+def test_kernels_are_named_by_their_share() -> None:
+    from tune_session import kernel_names
+
+    kernels = [("nvjet_hsh", 1, 90.0), ("splitKreduce", 1, 9.0), ("memset", 1, 1.0)]
+    assert kernel_names(kernels) == "nvjet_hsh + splitKreduce" and kernel_names([]) == ""
 
 
 # --- The row kernel's variants and the chunks, by operators that stand in for those of csrc/tuning -------------------
@@ -337,10 +362,10 @@ def test_heads_and_steps_are_profiled_eager_and_compiled(
 ) -> None:
     import tune_steps
 
+    torch.set_num_threads(1)
     # what is compiled is asked for, not compiled: that takes minutes
     asked: list[str] = []
-    monkeypatch.setattr(torch, "compile", lambda model: asked.append(type(model).__name__) or model)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer: asked.append(type(layer).__name__))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: asked.append(type(module).__name__))
     monkeypatch.setitem(tune_steps.BUILDERS, "compile", tune_steps.BUILDERS["eager_masked"])
     steps = [("spanbert", "eager", True), ("stock_mlm", "layers", False), ("spanbert", "model", False)]
     monkeypatch.setattr(tune_steps, "STEP_MS", {key: tune_steps.STEP_MS[key] for key in steps})
@@ -355,7 +380,11 @@ def test_heads_and_steps_are_profiled_eager_and_compiled(
     for line in lines:
         assert line["measured_us"] > 0 and line["full_ms"] > 0 and line["wall_ms"] > 0, line
         assert "nothing ran on a GPU" in line["table"]  # read from the CPU's clock
-    assert asked == ["BertLayer", "BertForSpanPreTraining"]  # the first of two layers, then the model
+    assert asked == [
+        "BertLayer",
+        "BertLayer",
+        "BertForSpanPreTraining",
+    ]  # both of stock's layers, then all of ours
 
 
 # --- Rules ----------------------------------------------------------------------------------------------------------
