@@ -64,7 +64,7 @@ def fused(setting: Setting) -> Provider:
         sbo = heads.sbo
 
         def fused_rows(
-            *indexed: Tensor, impl: Literal["fused", "reference"], max_rows: int | None
+            *indexed: Tensor, impl: Literal["fused", "reference"], max_rows: int | None = None
         ) -> Tensor:  # [B, K, D]
             return boundary_mlp(
                 *indexed,
