@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
 FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: demo test test-lowest lint format sanitize emulate cuda-build cuda-check clean
+.PHONY: demo test test-lowest lint format sanitize emulate cuda-build cuda-check device-site clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
@@ -84,6 +84,25 @@ cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against 
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
 	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK
 	$(BIN)/cmake --build build/cuda-check --target cuda_check
+
+# For a machine with a GPU that is lent for minutes and has no network: benchmarks/device_check.sh takes build/device/site
+# instead of compiling, where Python's minor version, torch, the architecture and the sources are the same.
+DEVICE_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null || \
+	ls -d $(HOME)/.pyenv/versions/3.12.*/bin/python3.12 2>/dev/null | tail -n 1)
+DEVICE_TORCH ?= 2.11.0
+DEVICE_ARCH ?= 9.0
+DEVICE_LIBRARIES ?= GLIBC=2.39 GLIBCXX=3.4.33
+DEVICE_VENV := build/venv-device
+DEVICE_SITE := build/device/site$(if $(BASELINE),-baseline)
+device-site: ## the package for that machine, or with BASELINE=COMMIT an older one beside it; needs nvcc, but no GPU
+	$(if $(NVCC),,$(error device-site needs nvcc, of CUDA 13, in CUDA_HOME, PATH or /usr/local/cuda))
+	$(if $(DEVICE_PYTHON),,$(error device-site needs the Python of the machine with the GPU: DEVICE_PYTHON=.../python3.12))
+	test -x $(DEVICE_VENV)/bin/python || $(DEVICE_PYTHON) -m venv $(DEVICE_VENV)
+	$(DEVICE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile torch==$(DEVICE_TORCH) \
+		setuptools cmake ninja pybind11
+	PYTHON=$(abspath $(DEVICE_VENV))/bin/python TORCH_CUDA_ARCH_LIST=$(DEVICE_ARCH) BASELINE=$(BASELINE) \
+		benchmarks/device_check.sh site
+	$(DEVICE_VENV)/bin/python tools/library_needs.py $(DEVICE_SITE)/spanbert_ext/_C*.so $(DEVICE_LIBRARIES)
 
 clean: ## all that was built
 	rm -rf build dist demo-output .venv .venv-lowest .venv-cuda spanbert_ext/*.so spanbert_ext/_build_config.py

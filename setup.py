@@ -26,7 +26,7 @@ def find_tool(name: str) -> str:
 
 
 class CMakeBuild(build_ext):
-    """Compiles in `build/PYTHON-torch-VERSION`, installs `_C` and `_build_config.py` into the package."""
+    """Compiles in `build/PYTHON-torch-VERSION[-OPTION]`, installs `_C` and `_build_config.py` into the package."""
 
     def run(self) -> None:
         if sys.platform == "win32":
@@ -34,14 +34,14 @@ class CMakeBuild(build_ext):
         torch = find_torch()
         if torch is None:
             raise SystemExit("spanbert-ext found no torch to build against: pip install torch first")
-        sanitize = os.environ.get("SPANBERT_EXT_SANITIZE", "OFF")
-        key = f"{sys.implementation.cache_tag}-torch-{torch.version}{'-sanitize' if sanitize == 'ON' else ''}"
-        build = ROOT / "build" / key
+        options = {name: os.environ.get(f"SPANBERT_EXT_{name}", "OFF") for name in ("SANITIZE", "TUNING")}
+        chosen = [f"-{name.lower()}" for name, value in options.items() if value == "ON"]
+        build = ROOT / "build" / f"{sys.implementation.cache_tag}-torch-{torch.version}{''.join(chosen)}"
         configure = [
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DSPANBERT_EXT_TORCH_DIR={torch.folder}",
             f"-DSPANBERT_EXT_CUDA={os.environ.get('SPANBERT_EXT_CUDA', 'AUTO')}",
-            f"-DSPANBERT_EXT_SANITIZE={sanitize}",
+            *(f"-DSPANBERT_EXT_{name}={value}" for name, value in options.items()),
             # A kept build folder remembers the ninja of an isolated environment that is gone.
             f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}",
         ]

@@ -60,8 +60,9 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         for shape in shapes:
             if shape not in measured:
                 progress(f"{axis}: {shape.name}, vocabulary {shape.vocab}")
-                one = argparse.Namespace(**{**vars(options), "shape": shape.name, "vocab": shape.vocab})
-                measured[shape] = bench_sbo.run(one, progress)
+                chosen = {"shape": shape.name, "vocab": shape.vocab, "json": None}
+                one = bench_sbo.run(argparse.Namespace(**{**vars(options), **chosen}), progress)
+                measured[shape] = {**one, **one["runs"][0]}
             found = measured[shape]
             report |= {key: found[key] for key in KEPT if key not in report}
             axes[axis].append(

@@ -11,8 +11,11 @@ oracle; one that is wrong ends the run with exit status 1 (another project's is 
   backward  full minus forward
 
 `gemm_floor` is the time of the three bare matrix products of both heads' decoder (logits, their gradients
-with respect to rows and weight) on preallocated memory, each in the fastest of its layouts here: no
-cross-entropy, no heads.
+with respect to rows and weight) on preallocated memory, each in the fastest of the layouts that were tried,
+aligned ones too, with outputs in the fused operator's dtypes: no cross-entropy, no heads.
+
+A vocabulary that is no multiple of 128 is slow for whoever does not pad. With --vocab both every provider runs on
+the vocabulary as it is and on the next multiple of 128, so that a gain by alignment can be told from others.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, make_parser, measure
+from cli import add_measuring, check_measuring, checkpoint, make_parser, measure
 from common import (
     Progress,
     Stopwatch,
@@ -39,11 +42,13 @@ from common import (
     ratios,
     versions,
 )
+from gemm_floor import gemm_floor, round_up
 from memory import in_child, watch_cuda_memory
 from plots import Bars, plot_bars
 from sbo_providers import BUILDERS
-from sbo_runner import Bench, build, child_peaks, gemm_floor
-from text import Shape
+from sbo_runner import Bench, build, child_peaks
+from tables import by_provider
+from text import FIRST_WORD, Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_sbo.py --device cpu --shape base-8x512 --json out.json --plot out.png
@@ -54,13 +59,25 @@ EXAMPLES = """examples:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    """The whole benchmark; returns the report that --json writes."""
+ALIGNED = 128  # values
+RATIOS = ("eager_masked", "compile")  # providers that each time is set against, beside the reference
+
+
+def vocabularies(options: argparse.Namespace) -> list[int]:
+    """The sizes to measure, each once."""
+    if options.vocab not in (None, "both"):
+        return [options.vocab]
+    own = Shape.parse(options.shape).vocab
+    both = options.vocab == "both" or options.device == "cuda"
+    return list(dict.fromkeys([own, round_up(own, ALIGNED)] if both else [own]))
+
+
+def run_vocabulary(options: argparse.Namespace, vocab: int, progress: Progress) -> dict[str, Any]:
+    """The part of the report on one vocabulary."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
-    shape = Shape.parse(options.shape, options.vocab)
+    shape = Shape.parse(options.shape, vocab)
     bench = Bench(shape, device, dtype)
     setting = bench.setting(progress)
-    described = machine(device)  # before the work: the load should be other people's
     progress(
         f"{shape} on {device}, {options.dtype}, {torch.get_num_threads()} threads, "
         f"{setting.rows[0]} MLM rows, {setting.rows[1]} SBO rows"
@@ -73,8 +90,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     unavailable.update(wrong)
 
     tasks = {provider.name: bench.task(provider) for provider in providers}
-    floor_task, layouts = gemm_floor(setting)
-    tasks["gemm_floor"] = floor_task
+    tasks["gemm_floor"], layouts, tried = gemm_floor(setting)
     for name, task in tasks.items():
         task(-1, Stopwatch(device))  # the equality check was the first step
         progress(f"warmed up  {name}")
@@ -91,6 +107,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         unavailable["peak_mb"] = str(reason)
 
     reference = "fused" if "fused" in samples else providers[0].name
+    against = [name for name in dict.fromkeys([reference, *RATIOS, "gemm_floor"]) if name in samples]
 
     def times(name: str) -> dict[str, dict[str, float]]:
         rounds = samples[name]
@@ -98,19 +115,11 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             "forward_ms": quantiles([sample["forward"] for sample in rounds]),
             "backward_ms": quantiles([sample["full"] - sample["forward"] for sample in rounds]),
             "full_ms": quantiles([sample["full"] for sample in rounds]),
-            f"time_over_{reference}": ratios(samples, name, reference),
+            **{f"time_over_{other}": ratios(samples, name, other) for other in against},
         }
 
     return {
-        "benchmark": "bench_sbo",
-        "machine": described,
-        "rates": device_rates(device, dtype),
-        "device": options.device,
-        "shape": shape.name,
         "sizes": {**dataclasses.asdict(shape), "mlm_rows": setting.rows[0], "sbo_rows": setting.rows[1]},
-        "dtype": options.dtype,
-        "versions": versions(["transformers", "triton", "liger-kernel", "cut-cross-entropy"]),
-        "commit": commit(),
         "rounds": len(samples[reference]),
         "reference": reference,
         "providers": {
@@ -123,65 +132,98 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             }
             for provider in providers
         },
-        "gemm_floor": {**times("gemm_floor"), "layouts": layouts},
+        "gemm_floor": {**times("gemm_floor"), "layouts": layouts, "tried_ms": tried},
         "unavailable": unavailable,
     }
 
 
+def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    """The whole benchmark; returns the report that --json writes, with one of `runs` for each vocabulary."""
+    device, dtype = torch.device(options.device), DTYPES[options.dtype]
+    described = machine(device)  # before the work: the load should be other people's
+    report: dict[str, Any] = {
+        "benchmark": "bench_sbo",
+        "machine": described,
+        "rates": device_rates(device, dtype),
+        "device": options.device,
+        "shape": options.shape,
+        "dtype": options.dtype,
+        "versions": versions(["transformers", "triton", "liger-kernel", "cut-cross-entropy"]),
+        "commit": commit(),
+        "runs": [],
+    }
+    for vocab in vocabularies(options):
+        report["runs"].append(run_vocabulary(options, vocab, progress))
+        checkpoint(options, report)
+    return {**report, "complete": True}
+
+
 def summary(report: dict[str, Any]) -> str:
     """The report as a table for people."""
-    reference = report["reference"]
-    floor = report["gemm_floor"]["full_ms"]["p50"]
-    base_peak = report["providers"][reference]["peak_mb"]
+    runs = report["runs"]
+    entries = by_provider(runs)
+    against = dict.fromkeys(key for _, _, entry in entries for key in entry if key.startswith("time_over_"))
     rows = []
-    for name, entry in [*report["providers"].items(), ("gemm_floor", report["gemm_floor"])]:
+    for name, vocab, entry in entries:
         full, peak = entry["full_ms"], entry.get("peak_mb")
         rows.append(
             [
                 name,
+                str(vocab),
                 f"{entry['forward_ms']['p50']:.2f}",
                 f"{entry['backward_ms']['p50']:.2f}",
                 f"{full['p50']:.2f}",
                 f"{full['p20']:.2f} .. {full['p80']:.2f}",
-                f"{entry[f'time_over_{reference}']['p50']:.2f}",
-                f"{full['p50'] / floor:.2f}",
+                *("-" if key not in entry else f"{entry[key]['p50']:.2f}" for key in against),
                 "-" if peak is None else f"{peak:.1f}",
-                "-" if not (peak and base_peak) else f"{peak / base_peak:.2f}",
             ]
         )
-    header = [
-        "provider",
-        "forward ms",
-        "backward ms",
-        "full ms",
-        "p20 .. p80",
-        f"time/{reference}",
-        "time/floor",
-    ]
+    header = ["provider", "vocabulary", "forward ms", "backward ms", "full ms", "p20 .. p80"]
+    header += [f"time/{key.removeprefix('time_over_')}" for key in against]
     lines = [
         f"{report['shape']} {report['dtype']} on {report['machine'].get('gpu') or report['machine']['cpu']}, "
-        f"{report['rounds']} rounds, {report['machine']['torch_threads']} CPU threads; copy "
+        f"{runs[0]['rounds']} rounds, {report['machine']['torch_threads']} CPU threads; copy "
         f"{report['rates']['copy_gb_s']:.0f} GB/s, GEMM {report['rates']['gemm_tflop_s']:.2f} TFLOP/s",
-        format_table([*header, "peak MB", f"peak/{reference}"], rows),
+        format_table([*header, "peak MB"], rows),
     ]
-    lines += [f"{name}: {entry['notes']}" for name, entry in report["providers"].items() if "notes" in entry]
-    lines += [f"not measured: {name}: {reason}" for name, reason in report["unavailable"].items()]
-    return "\n".join(lines)
+    for found in runs:
+        at = f"at {found['sizes']['vocab']}" if len(runs) > 1 else ""
+        layouts = "; ".join(f"{name} {layout}" for name, layout in found["gemm_floor"]["layouts"].items())
+        lines.append(f"gemm_floor {at}: {layouts}")
+        lines += [
+            f"{name} {at}: {entry['notes']}" for name, entry in found["providers"].items() if "notes" in entry
+        ]
+        lines += [f"not measured {at}: {name}: {reason}" for name, reason in found["unavailable"].items()]
+    return "\n".join(line.replace(" :", ":") for line in lines)
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
     processor = report["machine"].get("gpu") or report["machine"]["cpu"]
     title = f"MLM + SBO loss, {report['shape']}, {report['dtype']}, {processor}"
-    entries = report["providers"]
+    several = len(report["runs"]) > 1
+    entries = {
+        f"{name}, {vocab}" if several else name: entry
+        for name, vocab, entry in by_provider(report["runs"])
+        if name != "gemm_floor"
+    }
     time = {name: entry["full_ms"] for name, entry in entries.items()}
     forward = {name: entry["forward_ms"]["p50"] for name, entry in entries.items()}
     memory = {
         name: {"p50": entry["peak_mb"]} for name, entry in entries.items() if entry["peak_mb"] is not None
     }
-    floor = ("three bare GEMMs", report["gemm_floor"]["full_ms"]["p50"])
+    floor = ("three bare GEMMs", report["runs"][0]["gemm_floor"]["full_ms"]["p50"])
     plot_bars(
         path, title, [Bars("ms, forward (dark) and backward", time, forward, floor), Bars("peak MB", memory)]
     )
+
+
+def vocabulary(text: str) -> int | str:
+    """An argument of --vocab."""
+    if text == "both":
+        return text
+    if not text.isdecimal() or int(text) <= FIRST_WORD:
+        raise argparse.ArgumentTypeError(f"expected both or a size above {FIRST_WORD}, not {text!r}")
+    return int(text)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -192,7 +234,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="tiny, or (tiny|base|large)-ROWSxLENGTH[-ragged]; ragged: a line of text a row (default %(default)s)",
     )
     parser.add_argument(
-        "--vocab", type=int, help="vocabulary size instead of 28996 (29056 is a multiple of 128)"
+        "--vocab",
+        type=vocabulary,
+        metavar="both|SIZE",
+        help="a vocabulary size instead of the shape's (28996, tiny 257); both: the shape's and the next multiple "
+        "of 128, in one table (default: both on CUDA, the shape's on the CPU)",
     )
     parser.add_argument(
         "--dtype",
@@ -203,7 +249,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_measuring(parser, list(BUILDERS), repeats=20, seconds=150)
     options = parser.parse_args(arguments)
     try:
-        Shape.parse(options.shape, options.vocab)
+        vocabularies(options)
     except ValueError as error:
         parser.error(str(error))
     check_measuring(parser, options, list(BUILDERS))

@@ -1,34 +1,40 @@
-"""Benchmark of one training step of a BERT: masks, forward, backward, AdamW; tokens a second and peak memory.
+"""Benchmark of one training step of a BERT: forward, backward, AdamW; tokens a second and peak memory.
 
-  spanbert            SpanBertForPreTraining, MLM and SBO, masks by SpanMasker in the step
-  spanbert_no_sbo     the same on its MLM loss alone
-  stock_mlm           transformers' BertForMaskedLM, masks by DataCollatorForLanguageModeling on tensors
-  masked_only         a trainer in plain PyTorch that decodes masked rows only, MLM and SBO, masks by SpanMasker
-  masked_only_no_sbo  the same on its MLM loss alone
+  spanbert              SpanBertForPreTraining, MLM and SBO, on what DataCollatorForSpanMasking gives
+  spanbert_no_sbo       the same without the boundaries: its MLM loss alone
+  spanbert_labels       the same model on the labels of transformers' collator alone
+  stock_mlm             transformers' BertForMaskedLM on its DataCollatorForLanguageModeling
+  stock_mlm_as_shipped  the same with the attention mask that a batch without padding does not need
+  masked_only           a trainer in plain PyTorch that decodes masked rows only, MLM and SBO
+  masked_only_no_sbo    the same on its MLM loss alone
+  masked_only_labels    the same, which finds the rows in the labels of transformers' collator
+
+Each in three modes: eager; layers, where every layer of the encoder is compiled by itself (of ours all but the
+last, which computes only rows that are read); model, where torch.compile gets all of it.
 
 All share one set of random weights, one optimizer and one attention implementation. Providers that compute the
 same thing are compared on the same masks before anything is timed: loss and all gradients. With --device cuda
-the stock collator, which runs on the CPU, works before the clock starts, as in a DataLoader's worker.
+the collators, which run on the CPU, work before the clock starts, as in a DataLoader's worker.
 
 Memory is the high-water mark of a step minus what is alive after it (weights, optimizer state); gradients count.
+On CUDA one step of each is profiled: gpu_busy_ms, kernels, syncs (how often the host waits), the ten longest kernels.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, make_parser, measure
+from cli import add_measuring, check_measuring, checkpoint, make_parser, measure, name_list
 from common import (
     Progress,
     Stopwatch,
-    Task,
     Unavailable,
-    WrongResult,
     commit,
     device_rates,
     format_table,
@@ -38,167 +44,49 @@ from common import (
     ratios,
     versions,
 )
-from memory import in_child, peak_mb, watch_cuda_memory, watch_resident_memory
+from memory import in_child, watch_cuda_memory
 from plots import Bars, plot_bars
-from step_providers import LAYERS, NAMES, SAME_LOSS, Batch, Masks, Provider, make_model, make_providers
+from step_providers import LAYERS, MODES, NAMES
+from step_runner import Contestant, Sizes, Trainer, child_peaks, graphs_compiled, profile_fields
 from text import Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_step.py --layers 2 --shape base-4x512 --json out.json
   python benchmarks/bench_step.py --device cuda --dtype bfloat16 --shape base-32x512 --json out.json
-  python benchmarks/bench_step.py --device cuda --dtype bfloat16 --shape large-32x512 --compile
+  python benchmarks/bench_step.py --device cuda --dtype bfloat16 --shape large-32x512 --modes eager,layers
   python benchmarks/bench_step.py --shape tiny --repeats 3                  (shows that it works)
 """
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-REFERENCE = "stock_mlm"
-# Relative difference of the losses, and of all gradients as one vector. A head that is missing or counted
-# twice makes 0.3 and more; bfloat16 rounding passes through every layer.
-TOLERANCE = {torch.float32: (1e-5, 1e-3), torch.bfloat16: (1e-2, 1e-1)}
+STOCK, MASKED_ONLY = "stock_mlm", "masked_only"
+REFERENCES = [Contestant(name, mode) for name in (STOCK, MASKED_ONLY) for mode in MODES]
+Samples = Mapping[Contestant, list[dict[str, float]]]
 
 
-class Trainer:
-    """Steps of every provider on one set of parameters."""
-
-    def __init__(
-        self, shape: Shape, layers: int, device: torch.device, dtype: torch.dtype, compiled: bool
-    ) -> None:
-        self.device, self.dtype = device, dtype
-        self.model = make_model(shape, layers, device)
-        self.masks = Masks(shape, device)
-        self.providers = make_providers(self.model, self.masks)
-        self.compiled = compiled
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
-
-    def compile(self) -> None:
-        """After the check: its mode without dropout would be compiled beside the one that is timed."""
-        if self.compiled:
-            self.providers = {name: provider.compiled() for name, provider in self.providers.items()}
-
-    def loss(self, provider: Provider, batch: Batch) -> torch.Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            return provider.loss(batch)
-
-    def prepare(self, name: str, step: int) -> Callable[[], None]:
-        """A training step, without what a DataLoader's worker would have done."""
-        provider = self.providers[name]
-        ready = provider.masks(step) if provider.in_worker else None
-
-        def train() -> None:
-            batch = provider.masks(step) if ready is None else ready
-            self.loss(provider, batch).backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-
-        return train
-
-    def task(self, name: str, steps: int) -> Task:
-        def timed(round_: int, watch: Stopwatch) -> None:
-            prepared = [self.prepare(name, (round_ + 1) * steps + step) for step in range(steps)]
-            watch.start()
-            for train in prepared:
-                train()
-            watch.mark("full")
-
-        return timed
-
-    def check(self, names: Sequence[str], progress: Progress) -> dict[str, dict[str, float]]:
-        """Differences of the pairs in SAME_LOSS without dropout; WrongResult beyond the tolerance."""
-        self.model.eval()
-        batch = self.masks.spans(0)
-
-        def loss_and_gradient(name: str) -> tuple[float, torch.Tensor]:
-            loss = self.loss(self.providers[name], batch)
-            loss.backward()
-            gradients = [
-                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                for parameter in self.model.parameters()
-            ]
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            self.optimizer.zero_grad(set_to_none=True)
-            return loss.item(), flat
-
-        found = {}
-        for pair in SAME_LOSS:
-            if not set(pair) <= set(names):
-                continue
-            (loss, gradient), (other_loss, other_gradient) = map(loss_and_gradient, pair)
-            difference = abs(loss - other_loss) / abs(loss)
-            apart = ((gradient - other_gradient).norm() / gradient.norm()).item()
-            label = " and ".join(pair)
-            found[label] = {"loss": difference, "gradients": apart}
-            progress(f"equality  {label}: relative difference {difference:.1e}, of gradients {apart:.1e}")
-            if not (difference <= TOLERANCE[self.dtype][0] and apart <= TOLERANCE[self.dtype][1]):
-                raise WrongResult(
-                    f"{label} should agree: losses differ by {difference:.3g}, gradients by {apart:.3g}; "
-                    "nothing was timed"
-                )
-        self.model.train()
-        return found
-
-    def peaks(self, names: Sequence[str], peak: Callable[..., int], progress: Progress) -> dict[str, float]:
-        found = {}
-        for name in names:
-            found[name] = peak_mb(peak, lambda step, name=name: self.prepare(name, step))
-            progress(f"memory  {name}: {found[name]:.1f} MB")
-        return found
-
-
-def child_peaks(
-    shape: Shape, layers: int, dtype: torch.dtype, compiled: bool, names: Sequence[str], threads: int
-) -> dict[str, float]:
-    """Peak memory on the CPU; runs in a process of its own, see memory.py."""
-    torch.set_num_threads(threads)
-    trainer = Trainer(shape, layers, torch.device("cpu"), dtype, compiled)
-    trainer.compile()
-    return trainer.peaks(names, watch_resident_memory(), Progress())
+def entry(samples: Samples, contestant: Contestant, tokens: float) -> dict[str, Any]:
+    """Time of a contestant, and its speed against stock transformers and masked-only PyTorch in each mode."""
+    step_ms = quantiles([sample["full"] for sample in samples[contestant]])
+    against = {
+        f"{reference}": ratios(samples, reference, contestant)
+        for reference in REFERENCES
+        if reference in samples
+    }
+    return {"tokens_per_s": tokens / step_ms["p50"] * 1e3, "step_ms": step_ms, "speed_over": against}
 
 
 def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The whole benchmark; returns the report that --json writes."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
     shape = Shape.parse(options.shape, options.vocab)
-    layers = options.layers or LAYERS[shape.hidden]
+    sizes = Sizes(shape, options.layers or LAYERS[shape.hidden], dtype, options.backend)
     steps = options.steps or (5 if device.type == "cuda" else 1)
     described = machine(device)
-    progress(f"{layers} layers, {shape} on {device}, {options.dtype}, {torch.get_num_threads()} threads")
-    trainer = Trainer(shape, layers, device, dtype, options.compile)
-    names, unavailable = list(options.providers), {}
-    checked = trainer.check(names, progress)
-    trainer.compile()
-
-    tasks = {name: trainer.task(name, steps) for name in names}
-    watch = Stopwatch(device, launch_ahead=False)  # a step's launches are part of it
-    for name, task in tasks.items():
-        task(-1, watch)
-        progress(f"warmed up  {name}")
-    samples = interleave(tasks, watch, options.repeats, options.seconds, progress)
-    samples = {
-        name: [{"full": sample["full"] / steps} for sample in rounds] for name, rounds in samples.items()
-    }
-
-    try:
-        if device.type == "cuda":
-            peaks = trainer.peaks(names, watch_cuda_memory(device), progress)
-        else:
-            size = (shape, layers, dtype, options.compile)
-            del trainer, tasks  # the child makes its own
-            peaks = in_child(child_peaks, *size, names, torch.get_num_threads())
-    except Unavailable as reason:
-        peaks = {}
-        unavailable["peak_mb"] = str(reason)
-
-    reference = REFERENCE if REFERENCE in samples else names[0]
-    tokens = Masks(shape, torch.device("cpu")).tokens
-    entries = {}
-    for name, rounds in samples.items():
-        step_ms = quantiles([sample["full"] for sample in rounds])
-        entries[name] = {
-            "tokens_per_s": tokens / step_ms["p50"] * 1e3,
-            "peak_mb": peaks.get(name),
-            "step_ms": step_ms,
-            f"speed_over_{reference}": ratios(samples, reference, name),
-        }
-    return {
+    progress(
+        f"{sizes.layers} layers, {shape} on {device}, {options.dtype}, {torch.get_num_threads()} threads"
+    )
+    trainer = Trainer(sizes, device)
+    tokens = trainer.masks.tokens
+    names = list(options.providers)
+    report: dict[str, Any] = {
         "benchmark": "bench_step",
         "machine": described,
         "rates": device_rates(device, dtype),
@@ -209,47 +97,133 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             "length": shape.length,
             "hidden": shape.hidden,
             "vocab": shape.vocab,
-            "layers": layers,
+            "layers": sizes.layers,
             "tokens": tokens,
         },
         "dtype": options.dtype,
-        "compile": options.compile,
+        "modes": options.modes,
+        "backend": options.backend,
         "steps_per_sample": steps,
         "versions": versions(["transformers", "triton"]),
         "commit": commit(),
-        "rounds": len(samples[reference]),
-        "reference": reference,
-        "agreement": checked,
-        "providers": entries,
-        "unavailable": unavailable,
+        "agreement": trainer.check(names, progress),
+        "rounds": 0,
+        "entries": [],
+        "unavailable": {},
     }
+    if trainer.masks.padded and "stock_mlm_as_shipped" in names:
+        names.remove("stock_mlm_as_shipped")
+        report["unavailable"]["stock_mlm_as_shipped"] = "the same as stock_mlm where a batch is padded"
+    if device.type != "cuda":
+        report["unavailable"]["gpu_busy_ms, kernels, syncs"] = "of a profiled step on CUDA alone"
+    known: dict[Contestant, dict[str, Any]] = {}
+
+    def add(samples: Samples, rounds: int) -> None:
+        times = {
+            who: [{"full": sample["full"] / steps} for sample in found] for who, found in samples.items()
+        }
+        report["rounds"] = rounds
+        report["entries"] = [
+            {"provider": who.name, "mode": who.mode, **entry(times, who, tokens), **fields}
+            for who, fields in known.items()
+        ]
+        checkpoint(options, report)
+
+    watch = Stopwatch(device, launch_ahead=False)  # a step's launches are part of it
+    first: dict[
+        Contestant, list[dict[str, float]]
+    ] = {}  # what there is if the run is stopped before the rounds
+    compiling = 0.0
+    for contestant in (Contestant(name, mode) for mode in MODES if mode in options.modes for name in names):
+        if contestant.mode != "eager" and compiling > options.compile_seconds:
+            report["unavailable"][str(contestant)] = (
+                f"not compiled: the {options.compile_seconds:g} s for it were over"
+            )
+            continue
+        begin = time.perf_counter()
+        try:
+            known[contestant] = {"first_step_s": trainer.warm_up(contestant)}
+            trainer.task(contestant, steps)(-1, watch)
+            first[contestant] = [watch.read()]
+            add(first, rounds=0)
+        except Unavailable as reason:
+            report["unavailable"][str(contestant)] = str(reason)
+            progress(f"{contestant} {reason}")
+        seconds = time.perf_counter() - begin
+        compiling += 0 if contestant.mode == "eager" else seconds
+        progress(f"warmed up  {contestant} in {seconds:.1f} s")
+    if not known:
+        raise SystemExit(f"no provider can run here: {report['unavailable']}")
+
+    graphs = graphs_compiled()
+    samples = interleave(
+        {contestant: trainer.task(contestant, steps) for contestant in known},
+        watch,
+        options.repeats,
+        options.seconds,
+        progress,
+        after_round=add,
+    )
+    # A contestant that is compiled while it is timed is slower than it need be.
+    report["graphs_compiled_while_timed"] = graphs_compiled() - graphs
+    try:
+        if device.type == "cuda":
+            peaks = trainer.peaks(list(known), watch_cuda_memory(device), progress)
+        else:
+            eager = [contestant for contestant in known if contestant.mode == "eager"]
+            if len(eager) < len(known):
+                report["unavailable"]["peak_mb of compiled modes"] = "measured on CUDA alone"
+            peaks = in_child(child_peaks, sizes, eager, torch.get_num_threads()) if eager else {}
+    except Unavailable as reason:
+        peaks = {}
+        report["unavailable"]["peak_mb"] = str(reason)
+    for contestant, fields in known.items():
+        fields["peak_mb"] = peaks.get(contestant)
+    for contestant, fields in known.items():  # last: a profiler may leave launches slower than they were
+        try:
+            fields |= profile_fields(trainer.profile(contestant))
+        except ValueError as reason:
+            report["unavailable"][f"profile of {contestant}"] = str(reason)
+        add(samples, report["rounds"])
+    return {**report, "complete": True}
+
+
+def shown(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def summary(report: dict[str, Any]) -> str:
     """The report as a table for people."""
-    reference = report["reference"]
+    against = [str(reference) for reference in REFERENCES]
+    against = [name for name in against if any(name in found["speed_over"] for found in report["entries"])]
     rows = []
-    for name, entry in report["providers"].items():
-        step, peak = entry["step_ms"], entry["peak_mb"]
+    for found in report["entries"]:
+        step = found["step_ms"]
         rows.append(
             [
-                name,
-                f"{entry['tokens_per_s']:.0f}",
-                f"{entry[f'speed_over_{reference}']['p50']:.2f}",
+                found["provider"],
+                found["mode"],
+                f"{found['tokens_per_s']:.0f}",
                 f"{step['p50']:.2f}",
                 f"{step['p20']:.2f} .. {step['p80']:.2f}",
-                "-" if peak is None else f"{peak:.1f}",
+                *(shown(found["speed_over"].get(name, {}).get("p50")) for name in against),
+                shown(found.get("gpu_busy_ms")),
+                shown(found.get("kernels"), 0),
+                shown(found.get("syncs"), 0),
+                shown(found["peak_mb"], 1),
             ]
         )
-    header = ["provider", "tokens/s", f"speed/{reference}", "step ms", "p20 .. p80", "peak MB"]
+    header = ["provider", "mode", "tokens/s", "step ms", "p20 .. p80"]
+    header += [f"against {name}" for name in against] + ["GPU busy ms", "kernels", "syncs", "peak MB"]
     lines = [
-        f"{report['shape']}, {report['sizes']['layers']} layers, {report['dtype']}"
-        f"{', torch.compile' if report['compile'] else ''} on "
-        f"{report['machine'].get('gpu') or report['machine']['cpu']}, {report['rounds']} rounds, "
-        f"{report['machine']['torch_threads']} CPU threads; copy {report['rates']['copy_gb_s']:.0f} GB/s, "
-        f"GEMM {report['rates']['gemm_tflop_s']:.2f} TFLOP/s",
+        f"{report['shape']}, {report['sizes']['layers']} layers, {report['dtype']}, torch.compile by "
+        f"{report['backend']} on {report['machine'].get('gpu') or report['machine']['cpu']}, "
+        f"{report['rounds']} rounds, {report['machine']['torch_threads']} CPU threads; copy "
+        f"{report['rates']['copy_gb_s']:.0f} GB/s, GEMM {report['rates']['gemm_tflop_s']:.2f} TFLOP/s",
         format_table(header, rows),
     ]
+    if report["graphs_compiled_while_timed"]:
+        lines.append(f"{report['graphs_compiled_while_timed']} graphs were compiled while steps were timed")
     lines += [f"not measured: {name}: {reason}" for name, reason in report["unavailable"].items()]
     return "\n".join(lines)
 
@@ -257,10 +231,10 @@ def summary(report: dict[str, Any]) -> str:
 def plot(report: dict[str, Any], path: Path) -> None:
     processor = report["machine"].get("gpu") or report["machine"]["cpu"]
     title = f"Training step, {report['shape']}, {report['sizes']['layers']} layers, {report['dtype']}, {processor}"
-    entries = report["providers"]
-    times = {name: entry["step_ms"] for name, entry in entries.items()}
+    entries = {f"{found['provider']}, {found['mode']}": found for found in report["entries"]}
+    times = {name: found["step_ms"] for name, found in entries.items()}
     peaks = {
-        name: {"p50": entry["peak_mb"]} for name, entry in entries.items() if entry["peak_mb"] is not None
+        name: {"p50": found["peak_mb"]} for name, found in entries.items() if found["peak_mb"] is not None
     }
     plot_bars(path, title, [Bars("ms a step", times), Bars("peak MB", peaks)])
 
@@ -280,7 +254,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="float32",
         help="bfloat16 is autocast over float32 parameters (default %(default)s)",
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile every provider's model")
+    parser.add_argument(
+        "--modes",
+        type=name_list,
+        metavar="MODES",
+        help=f"comma-separated, from: {', '.join(MODES)} (default: all on CUDA, eager on the CPU)",
+    )
+    parser.add_argument("--backend", default="inductor", help="of torch.compile (default %(default)s)")
+    parser.add_argument(
+        "--compile-seconds",
+        type=float,
+        default=600,
+        help="compile nothing more after this many seconds of compiling (default %(default)s)",
+    )
     parser.add_argument("--steps", type=int, help="steps in one sample (default 1, on CUDA 5)")
     add_measuring(parser, NAMES, repeats=10, seconds=120)
     options = parser.parse_args(arguments)
@@ -291,6 +277,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("layers", "steps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
+    options.modes = options.modes or (list(MODES) if options.device == "cuda" else ["eager"])
+    for mode in options.modes:
+        if mode not in MODES:
+            parser.error(f"no mode {mode!r}; there are {', '.join(MODES)}")
+    if options.backend not in torch.compiler.list_backends(exclude_tags=()):
+        parser.error(f"no backend {options.backend!r} of torch.compile")
     check_measuring(parser, options, NAMES)
     return options
 

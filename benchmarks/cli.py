@@ -78,6 +78,12 @@ def check_measuring(
         torch.set_num_threads(options.threads)
 
 
+def checkpoint(options: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Writes what there is of a report to --json, so that a run that is stopped keeps it; marked as not complete."""
+    if options.json:
+        write_json(options.json, {**report, "complete": False})
+
+
 def measure(
     options: argparse.Namespace,
     run: Callable[[argparse.Namespace, Progress], dict[str, Any]],

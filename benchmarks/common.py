@@ -20,11 +20,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -202,19 +202,24 @@ Task = Callable[[int, Stopwatch], None]
 """Takes the round's number, makes its inputs, then calls `start`, does the work and `mark`s the stopwatch."""
 
 
+Name = TypeVar("Name", bound=Hashable)
+
+
 def interleave(
-    tasks: Mapping[str, Task],
-    watches: Stopwatch | Mapping[str, Stopwatch],
+    tasks: Mapping[Name, Task],
+    watches: Stopwatch | Mapping[Name, Stopwatch],
     repeats: int,
     seconds: float,
     progress: Progress,
-) -> dict[str, list[dict[str, float]]]:
+    after_round: Callable[[dict[Name, list[dict[str, float]]], int], None] | None = None,
+) -> dict[Name, list[dict[str, float]]]:
     """Runs every task once a round, for `repeats` rounds or until `seconds` are over, but 3 rounds at least.
 
-    Returns, per task and round, milliseconds by mark; round r of one task belongs to round r of another.
+    Returns, per task and round, milliseconds by mark; round r of one task belongs to round r of another. `after_round`
+    gets what there is of it and the number of rounds.
     """
     names = list(tasks)
-    samples: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    samples: dict[Name, list[dict[str, float]]] = {name: [] for name in names}
     begin = time.perf_counter()
     for round_ in range(repeats):
         if round_ >= 3 and time.perf_counter() - begin > seconds:
@@ -229,6 +234,8 @@ def interleave(
             samples[name].append(sample)
             shown = ", ".join(f"{mark} {value:.2f} ms" for mark, value in sample.items())
             progress(f"round {round_ + 1}/{repeats}  {name}: {shown}", throttle=True)
+        if after_round:
+            after_round(samples, round_ + 1)
     return samples
 
 
@@ -281,7 +288,7 @@ def device_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
 
 
 def ratios(
-    samples: Mapping[str, list[dict[str, float]]], name: str, reference: str, mark: str = "full"
+    samples: Mapping[Name, list[dict[str, float]]], name: Name, reference: Name, mark: str = "full"
 ) -> dict[str, float]:
     """Quantiles of `name`'s time over `reference`'s, taken round by round."""
     pairs = zip(samples[name], samples[reference], strict=True)
@@ -300,7 +307,10 @@ def check_outputs(*paths: Path | None) -> None:
 
 
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    """In one go: a program that is stopped leaves the old file or the new one."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(report, indent=2) + "\n")
+    part.replace(path)
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

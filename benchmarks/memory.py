@@ -59,6 +59,9 @@ def watch_resident_memory() -> Callable[[Step], int]:
     if not (mallopt(m_mmap_threshold, 2**16) and mallopt(m_trim_threshold, 0) and mallopt(m_arena_max, 1)):
         raise Unavailable("glibc's malloc refused the settings that peak memory needs")
 
+    gc.collect()
+    gc.freeze()  # modules and models stay anyway: collections around a step need not look at them
+
     def peak(step: Step) -> int:
         return _cpu_peak(step, trim)
 

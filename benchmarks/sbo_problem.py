@@ -17,7 +17,7 @@ IGNORED = -100
 class Batch:
     """One batch as a collator hands it over.
 
-    The first five go to the fused loss. The others spell the same targets out for the eager providers, ready
+    The first six go to the fused loss. The others spell the same targets out for the eager providers, ready
     made, so that none of them pays for a search or a synchronisation. Rows index hidden states as [B*L, H].
     """
 
@@ -26,6 +26,7 @@ class Batch:
     masked_positions: Tensor  # [B, K]
     left_boundary: Tensor  # [B, K]
     right_boundary: Tensor  # [B, K]
+    max_rows: int | None  # where the collator gives one: rows are then much fewer than B * K
 
     mlm_rows: Tensor  # [N_mlm]
     mlm_targets: Tensor  # [N_mlm]
@@ -38,12 +39,14 @@ class Batch:
     pair_targets: Tensor  # [B, spans, S], IGNORED where there is none
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: x.to(device) if isinstance(x, Tensor) else x for name, x in values.items()})
 
 
 def make_batch(shape: Shape, seed: int, device: torch.device) -> Batch:
     """Fresh hidden states, ids and span masks; the same for the same seed."""
     from spanbert_ext.ops import span_mask
+    from spanbert_ext.row_bounds import row_bounds
 
     generator = torch.Generator().manual_seed(seed)
     ids, attention_mask = sample_text(shape, generator)
@@ -83,6 +86,7 @@ def make_batch(shape: Shape, seed: int, device: torch.device) -> Batch:
         masked_positions=positions,
         left_boundary=left,
         right_boundary=right,
+        max_rows=row_bounds((positions, left, right), shape.length).get("max_rows"),
         mlm_rows=mlm_rows,
         mlm_targets=flat_ids[mlm_rows],
         sbo_left_rows=left_rows,

@@ -19,8 +19,6 @@ from sbo_problem import IGNORED, Batch, Heads
 from sbo_setting import Provider, Setting, boundary_rows
 from torch import Tensor, nn
 
-ROW_MULTIPLE = 256  # bounds are rounded up, so that batches of about one size use the same GEMMs
-
 
 def sbo_loss(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:
     """The SBO's loss on its live rows; `flat` are the hidden states as [B*L, H]."""
@@ -66,7 +64,7 @@ def fused(setting: Setting) -> Provider:
         sbo = heads.sbo
 
         def fused_rows(
-            *indexed: Tensor, impl: Literal["fused", "reference"], max_rows: int
+            *indexed: Tensor, impl: Literal["fused", "reference"], max_rows: int | None = None
         ) -> Tensor:  # [B, K, D]
             return boundary_mlp(
                 *indexed,
@@ -84,8 +82,6 @@ def fused(setting: Setting) -> Provider:
                 impl=impl,
             )
 
-        # What a collator knows of its batch without asking the device.
-        max_rows = -(-len(batch.mlm_rows) // ROW_MULTIPLE) * ROW_MULTIPLE
         output = span_pretraining_loss(
             hidden,
             batch.labels,
@@ -97,7 +93,7 @@ def fused(setting: Setting) -> Provider:
             bias=heads.mlm_bias,
             boundary_rows=fused_rows,
             sbo_bias=sbo.bias,
-            max_rows=max_rows,
+            max_rows=batch.max_rows,
         )
         return output.loss
 

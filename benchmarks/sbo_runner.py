@@ -1,4 +1,4 @@
-"""Runs the providers of bench_sbo.py: steps, the equality check, the bare products and peak memory."""
+"""Runs the providers of bench_sbo.py: steps, the equality check and peak memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from common import Progress, Stopwatch, Task, Unavailable, WrongResult, multiplies_fast
+from common import Progress, Stopwatch, Task, Unavailable, WrongResult
 from memory import peak_mb, watch_resident_memory
 from sbo_problem import Heads, gradients, make_batch, oracle
 from sbo_providers import BUILDERS
@@ -133,54 +133,6 @@ def build(names: Sequence[str], setting: Setting) -> tuple[list[Provider], dict[
         except Unavailable as reason:
             unavailable[name] = str(reason)
     return providers, unavailable
-
-
-def gemm_floor(setting: Setting) -> tuple[Task, dict[str, str]]:
-    """A task that runs the three decoder products of both heads in their best layouts, and what these are."""
-    rows, (vocab, width) = sum(setting.rows), (setting.shape.vocab, setting.shape.hidden)
-    # Where the processor has no products of its own in the run's dtype, float32 is the floor.
-    dtype = setting.dtype if multiplies_fast(setting.device, setting.dtype) else torch.float32
-    tensor = functools.partial(torch.randn, device=setting.device, dtype=dtype)
-    h, weight, gradient = tensor(rows, width), tensor(vocab, width), tensor(rows * vocab)
-    logits = gradient.view(rows, vocab)  # [N, V]
-    transposed = gradient.view(vocab, rows)  # [V, N]; the same memory, its values do not matter here
-    out_logits, out_h, out_weight = (torch.empty_like(like) for like in (gradient, h, weight))
-    layouts: dict[str, dict[str, Callable[[], object]]] = {
-        "logits": {
-            "h @ W.T": lambda: torch.mm(h, weight.T, out=out_logits.view(rows, vocab)),
-            "W @ h.T": lambda: torch.mm(weight, h.T, out=out_logits.view(vocab, rows)),
-        },
-        "grad_h": {
-            "g @ W": lambda: torch.mm(logits, weight, out=out_h),
-            "gT.T @ W": lambda: torch.mm(transposed.T, weight, out=out_h),
-            "W.T @ gT": lambda: torch.mm(weight.T, transposed, out=out_h.view(width, rows)),
-        },
-        "grad_W": {
-            "g.T @ h": lambda: torch.mm(logits.T, h, out=out_weight),
-            "gT @ h": lambda: torch.mm(transposed, h, out=out_weight),
-            "h.T @ g": lambda: torch.mm(h.T, logits, out=out_weight.view(width, vocab)),
-        },
-    }
-    watch = Stopwatch(setting.device)
-
-    def fastest(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(3):
-            watch.start()
-            work()
-            watch.mark("end")
-            times.append(watch.read()["end"])
-        return min(times)
-
-    chosen = {name: min(forms, key=lambda form: fastest(forms[form])) for name, forms in layouts.items()}
-
-    def task(_: int, watch: Stopwatch) -> None:
-        watch.start()
-        for name, form in chosen.items():
-            layouts[name][form]()
-            watch.mark("forward" if name == "logits" else "full")
-
-    return task, {"dtype": str(dtype).removeprefix("torch."), **chosen}
 
 
 def child_peaks(

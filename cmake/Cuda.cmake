@@ -6,6 +6,7 @@
 #                         EMULATE  compile with the C++ compiler and run on the CPU in the place of the CPU kernels: for
 #                                tests of the CUDA code where there is no GPU; needs neither nvcc nor a CUDA torch
 #                         OFF
+#      SPANBERT_EXT_TUNING  needs a mode other than NONE
 #      TORCH_CUDA_VERSION, cuda_sources (csrc/*/*.cu, torch-free), cuda_host_sources (csrc/*/*_cuda.cpp)
 # Out: cuda_mode          LINK, CHECK, EMULATE or NONE
 #      cuda_reason        why the mode is not LINK
@@ -51,6 +52,9 @@ endif()
 
 if(SPANBERT_EXT_CUDA STREQUAL "ON" AND NOT cuda_mode STREQUAL "LINK")
   message(FATAL_ERROR "SPANBERT_EXT_CUDA=ON, but ${cuda_reason}")
+endif()
+if(SPANBERT_EXT_TUNING AND cuda_mode STREQUAL "NONE")
+  message(FATAL_ERROR "SPANBERT_EXT_TUNING=ON needs CUDA kernels, but ${cuda_reason}")
 endif()
 message(STATUS "CUDA kernels: ${cuda_mode} ${cuda_reason}")
 if(cuda_mode STREQUAL "NONE")
@@ -102,6 +106,9 @@ find_package(CUDAToolkit REQUIRED)
 add_library(cuda_kernels OBJECT ${cuda_sources})
 target_compile_options(cuda_kernels PRIVATE "SHELL:-Werror all-warnings" -Xcompiler=-Wall,-Wextra,-Werror)
 target_include_directories(cuda_kernels PRIVATE csrc)
+if(SPANBERT_EXT_TUNING)
+  target_compile_definitions(cuda_kernels PRIVATE SPANBERT_EXT_TUNING)
+endif()
 
 # For the C++ files that include c10/cuda: a CUDA toolkit of nvcc alone lacks cuBLAS' headers, pip's packages have them.
 add_library(cuda::host INTERFACE IMPORTED)

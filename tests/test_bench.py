@@ -21,22 +21,100 @@ def test_report_has_the_promised_keys(tmp_path: Path) -> None:
     assert bench_sbo.main(arguments + files) == 0
 
     report = json.loads((tmp_path / "out.json").read_text())
-    assert report["shape"] == "tiny" and report["dtype"] == "float32" and report["rounds"] == 3
+    assert report["shape"] == "tiny" and report["dtype"] == "float32" and report["complete"] is True
     assert report["machine"]["torch_threads"] == 1
     assert report["versions"]["torch"] == torch.__version__
+    (found,) = report["runs"]
+    assert found["sizes"]["vocab"] == 257 and found["rounds"] == 3
     skipped = {"torch_linear_ce_default"} if not hasattr(torch.nn, "LinearCrossEntropyOptions") else set()
-    assert set(report["unavailable"]) - {"peak_mb"} == skipped, report["unavailable"]
-    assert set(report["providers"]) == set(names) - skipped
-    for entry in [*report["providers"].values(), report["gemm_floor"]]:
+    assert set(found["unavailable"]) - {"peak_mb"} == skipped, found["unavailable"]
+    assert set(found["providers"]) == set(names) - skipped
+    for entry in [*found["providers"].values(), found["gemm_floor"]]:
         for key in ("forward_ms", "full_ms"):
             assert 0 < entry[key]["p20"] <= entry[key]["p50"] <= entry[key]["p80"]
         assert entry["forward_ms"]["p50"] < entry["full_ms"]["p50"]
-    assert report["providers"]["fused"]["time_over_fused"]["p50"] == 1
-    assert report["providers"]["fused"]["relative_error"] < 1e-4
-    if "peak_mb" not in report["unavailable"]:  # systems without VmHWM say so
-        dense, masked = (report["providers"][name]["peak_mb"] for name in ("eager_dense", "eager_masked"))
+        against = {key for key in entry if key.startswith("time_over_")}
+        assert against == {"time_over_fused", "time_over_eager_masked", "time_over_gemm_floor"}
+    assert found["providers"]["fused"]["time_over_fused"]["p50"] == 1
+    assert found["providers"]["fused"]["relative_error"] < 1e-4
+    if "peak_mb" not in found["unavailable"]:  # systems without VmHWM say so
+        dense, masked = (found["providers"][name]["peak_mb"] for name in ("eager_dense", "eager_masked"))
         assert dense > masked >= 0
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_vocabularies_stand_in_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench_sbo
+    from common import Unavailable
+    from tables import page
+
+    def in_child(*_: object) -> None:
+        raise Unavailable("takes seconds")
+
+    monkeypatch.setattr(bench_sbo, "in_child", in_child)
+    names = ["fused", "eager_masked"]
+    arguments = ["--shape", "tiny", "--repeats", "3", "--providers", ",".join(names), "--vocab", "both"]
+    assert bench_sbo.main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
+    runs = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert [found["sizes"]["vocab"] for found in runs] == [257, 384]
+    lines = capsys.readouterr().out.splitlines()
+    begins = [line.split()[:2] for line in lines[3:9]]
+    assert begins == [[name, vocab] for name in (*names, "gemm_floor") for vocab in ("257", "384")]
+    shown = page(tmp_path)
+    assert "| provider | vocabulary | forward ms |" in shown
+    assert (
+        shown.index("| **fused** | 257 |")
+        < shown.index("| **fused** | 384 |")
+        < shown.index("| eager_masked | 257")
+    )
+    assert "three bare GEMMs at vocabulary 384, fastest layouts: logits `" in shown
+    assert "float32`" in shown.split("three bare GEMMs at vocabulary 257")[1].splitlines()[0]
+
+
+def test_a_run_of_two_vocabularies_that_is_stopped_leaves_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench_sbo
+
+    def run_vocabulary(_: object, vocab: int, __: object) -> dict[str, int]:
+        if vocab == 384:
+            raise KeyboardInterrupt
+        return {"vocabulary": vocab}
+
+    monkeypatch.setattr(bench_sbo, "run_vocabulary", run_vocabulary)
+    with pytest.raises(KeyboardInterrupt):
+        bench_sbo.main(["--shape", "tiny", "--vocab", "both", "--json", str(tmp_path / "out.json")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["complete"] is False and report["runs"] == [{"vocabulary": 257}]
+
+
+@pytest.mark.parametrize(
+    "options, device, expected",
+    [
+        ([], "cpu", [28996]),
+        ([], "cuda", [28996, 29056]),
+        (["--vocab", "both"], "cpu", [28996, 29056]),
+        (["--vocab", "29056"], "cuda", [29056]),
+        (["--vocab", "50265"], "cpu", [50265]),
+    ],
+)
+def test_which_vocabularies_are_measured(options: list[str], device: str, expected: list[int]) -> None:
+    import bench_sbo
+
+    chosen = bench_sbo.parse(["--shape", "base-8x512", *options])
+    chosen.device = device
+    assert bench_sbo.vocabularies(chosen) == expected
+
+
+@pytest.mark.parametrize("text", ["bot", "4", "-1", "1.5"])
+def test_a_vocabulary_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import bench_sbo
+
+    with pytest.raises(SystemExit):
+        bench_sbo.main(["--shape", "tiny", f"--vocab={text}"])
+    assert repr(text) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -96,9 +174,9 @@ def test_wrong_provider_of_another_project_is_listed_and_the_others_are_timed(
     assert (
         bench_sbo.main(["--shape", "tiny", "--repeats", "3", "--providers", "cce,eager_masked", *files]) == 0
     )
-    report = json.loads((tmp_path / "out.json").read_text())
-    assert list(report["providers"]) == ["eager_masked"]
-    assert "cce is wrong" in report["unavailable"]["cce"]
+    (found,) = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert list(found["providers"]) == ["eager_masked"]
+    assert "cce is wrong" in found["unavailable"]["cce"]
 
 
 def test_peers_that_a_cpu_cannot_run_say_why() -> None:
@@ -189,3 +267,19 @@ def test_ragged_rows_and_their_targets_agree_in_every_form() -> None:
     left, right = batch.pairs.flatten(0, 1)[spans].unbind(1)
     assert torch.equal(left, batch.sbo_left_rows) and torch.equal(right, batch.sbo_right_rows)
     assert torch.equal(slots, batch.sbo_slots)
+
+
+@pytest.mark.parametrize("name", ["base-32x512", "base-32x512-ragged"])
+def test_the_fused_loss_is_given_the_collators_bound(name: str) -> None:
+    from dataclasses import replace
+
+    from sbo_problem import make_batch
+    from text import Shape
+
+    shape = replace(Shape.parse(name), hidden=8)
+    batch = make_batch(shape, 3, torch.device("cpu"))
+    if not shape.ragged:  # nothing to gain: nearly all slots are taken
+        assert batch.max_rows is None
+        return
+    assert batch.max_rows is not None
+    assert len(batch.mlm_rows) <= batch.max_rows < len(batch.mlm_rows) + 256 and batch.max_rows % 256 == 0

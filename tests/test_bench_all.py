@@ -91,9 +91,29 @@ def test_run_all_reports_what_fails_or_does_not_fit(
         == 1
     )
     error = capsys.readouterr().err
-    assert "no report of broken, slow, late" in error
+    assert "no complete report of broken, slow, late" in error
     assert "late: not started: the budget is used up" in error
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["README.md"]
+
+
+def test_run_all_keeps_what_a_stopped_benchmark_had_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_all
+
+    job = run_all.Job("step", "bench_step.py", "bench_step-tiny", ())
+    (tmp_path / "bench_step-tiny.png").write_text("of an earlier report")
+
+    def run_job(job: Any, device: str, scratch: Path, log: Path | None, limit: float) -> str:
+        (scratch / "bench_step-tiny.json").write_text(json.dumps({"benchmark": "another", "complete": False}))
+        return "stopped after 1 s"
+
+    monkeypatch.setattr(run_all, "run_job", run_job)
+    monkeypatch.setattr(run_all, "quick_plan", lambda: [job])
+    assert run_all.main(["--device", "cpu", "--quick", "--output", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "stopped after 1 s" in error and "no complete report of bench_step-tiny" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"bench_step-tiny.json", "README.md"}
 
 
 @pytest.mark.parametrize("plan", ["cpu_plan", "cuda_plan", "quick_plan"])
@@ -109,45 +129,6 @@ def test_every_planned_run_has_a_name_of_its_own_and_options_that_exist(
     assert {job.part for job in jobs} == set(run_all.PARTS)
     for job in jobs:
         importlib.import_module(job.script.removesuffix(".py")).parse(job.arguments)
-
-
-def test_page_says_where_this_project_loses(tmp_path: Path) -> None:
-    from tables import MARK, page
-
-    def times(full: float, ratio: float) -> dict[str, Any]:
-        quantiles = {
-            name: {"p20": full, "p50": full, "p80": full} for name in ("forward_ms", "backward_ms", "full_ms")
-        }
-        return {**quantiles, "time_over_fused": {"p50": ratio}, "peak_mb": 3.0}
-
-    report = {
-        "benchmark": "bench_sbo",
-        "machine": {
-            "cpu": "Some CPU",
-            "cores": 2,
-            "cpu_capability": "AVX2",
-            "torch_threads": 1,
-            "load_average": [0],
-        },
-        "rates": {"copy_gb_s": 10, "gemm_tflop_s": 0.1},
-        "shape": "base-8x512",
-        "sizes": {"vocab": 28996, "mlm_rows": 616, "sbo_rows": 599},
-        "dtype": "float32",
-        "versions": {"torch": "2.11"},
-        "commit": "abc",
-        "rounds": 5,
-        "reference": "fused",
-        "providers": {"fused": times(10, 1), "slower": times(20, 2), "faster": times(9, 0.9)},
-        "gemm_floor": times(8, 0.8),
-        "unavailable": {"cce": "no GPU"},
-    }
-    (tmp_path / "bench_sbo-base-8x512-float32.json").write_text(json.dumps(report))
-    (tmp_path / "other.json").write_text("{}")
-    text = page(tmp_path)
-    assert text.startswith(MARK) and "Some CPU" in text
-    losses = text.split("## Where we lose")[1].split("##")[0]
-    assert "faster takes 0.90 of our time" in losses and "slower" not in losses
-    assert "| slower | 20 | 20 | 20 | 2.00 | 3 |" in text and "not measured: cce: no GPU" in text
 
 
 def test_folder_is_named_after_the_machine() -> None:

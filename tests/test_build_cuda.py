@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import boundary_samples
 import conftest
@@ -17,6 +21,10 @@ from spanbert_ext import build_info, ops
 from spanbert_ext.ops import _common
 
 HAS_KERNELS = bool(build_info()["cuda_kernels"])
+ROOT = Path(__file__).resolve().parent.parent
+needs_sources = pytest.mark.skipif(
+    not (ROOT / "CMakeLists.txt").exists(), reason="the build's sources are not beside the tests"
+)
 
 
 # --- Kernels are in, and what for ---------------------------------------------------------------------------------
@@ -97,3 +105,65 @@ def test_t13_the_dispatcher_finds_no_cuda_implementation_without_kernels() -> No
     with pytest.raises(NotImplementedError, match=r"Could not run 'spanbert_ext::vocab_ce'.*'CUDA'.*CPU"):
         cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
         operator.redispatch(cuda, *args, *options)
+
+
+# --- Operators for tuning ------------------------------------------------------------------------------------------
+
+
+def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
+    ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
+    if cmake is None or ninja is None:
+        pytest.skip("needs cmake and ninja")
+    command = [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    given = [
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-DSPANBERT_EXT_TORCH_DIR={Path(torch.__file__).parent}",
+    ]
+    return subprocess.run([*command, *given, *options], capture_output=True, text=True)
+
+
+@needs_sources
+def test_tuning_needs_cuda_code(tmp_path: Path) -> None:
+    done = configure(tmp_path, "-DSPANBERT_EXT_CUDA=OFF", "-DSPANBERT_EXT_TUNING=ON")
+    assert done.returncode != 0
+    message = " ".join(done.stderr.split())
+    assert "SPANBERT_EXT_TUNING=ON needs CUDA kernels, but switched off by SPANBERT_EXT_CUDA=OFF" in message
+
+
+@needs_sources
+@pytest.mark.parametrize("tuning", ["OFF", "ON"])
+def test_tuning_sources_are_compiled_only_when_asked_for(tuning: str, tmp_path: Path) -> None:
+    done = configure(tmp_path, "-DSPANBERT_EXT_CUDA=EMULATE", f"-DSPANBERT_EXT_TUNING={tuning}")
+    assert done.returncode == 0, done.stderr
+    rules = (tmp_path / "build.ninja").read_text()
+    sources = sorted(path.name for path in (ROOT / "csrc" / "tuning").glob("*.c*"))
+    built = sorted(set(re.findall(r"csrc/tuning/(\S+?)\.o\b", rules)))
+    assert built == (sources if tuning == "ON" else [])
+    assert ("-DSPANBERT_EXT_TUNING" in rules) == (tuning == "ON")
+
+
+# --- Libraries that a build needs where it runs ---------------------------------------------------------------------
+
+SYMBOLS = """
+0000000000000000      DF *UND*  0000000000000000 (GLIBC_2.2.5) memcpy
+0000000000000000      DF *UND*  0000000000000000 (GLIBC_2.32) __libc_single_threaded
+0000000000000000      DF *UND*  0000000000000000 (GLIBCXX_3.4.9) _ZNSo9_M_insertIdEERSoT_
+0000000000000000      DF *UND*  0000000000000000 (GLIBCXX_3.4.29) _ZSt28__throw_bad_array_new_lengthv
+0000000000000000  w   D  *UND*  0000000000000000  Base        __gmon_start__
+00000000000b1e10 g    DF .text  0000000000000042 (GLIBC_2.99) defined_here
+"""
+
+
+@needs_sources
+def test_the_newest_needed_libraries_are_compared_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from library_needs import find_faults, newest_needed
+
+    needed = newest_needed(SYMBOLS)
+    assert needed == {"GLIBC": "2.32", "GLIBCXX": "3.4.29"}
+    assert find_faults(needed, {"GLIBC": "2.39", "GLIBCXX": "3.4.33"}) == []
+    assert find_faults(needed, {"GLIBC": "2.4", "GLIBCXX": "3.4.3"}) == [
+        "needs GLIBC 2.32, there is 2.4",
+        "needs GLIBCXX 3.4.29, there is 3.4.3",
+    ]

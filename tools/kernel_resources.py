@@ -1,7 +1,8 @@
-"""Reads from the installed extension what each CUDA kernel uses, and fails where one touches local memory.
+"""Reads from the installed extension what each CUDA kernel uses, and fails where one uses more than it may.
 
 cuobjdump reads the library itself, so the answer does not depend on a build log, ninja or ccache. A stack is where
-ptxas puts spilled registers and arrays with an index known only at run time: slow memory, which no kernel here may use.
+ptxas puts spilled registers and arrays with an index known only at run time: slow memory, which no kernel here may
+use. The kernel that reads every logit has limits of its own, see row_kernel.py.
 Run with the environment's Python: it needs spanbert_ext with its CUDA kernels, and cuobjdump (CUDA's or triton's).
 """
 
@@ -14,6 +15,17 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from row_kernel import (
+    ARCHITECTURES,
+    KERNEL,
+    block_faults,
+    describe,
+    is_row_kernel,
+    loop_faults,
+    read_functions,
+    row_loops,
+)
 
 
 class Usage(NamedTuple):
@@ -58,6 +70,22 @@ def find_faults(kernels: Kernels, architectures: list[str]) -> list[str]:
     return faults
 
 
+def row_kernels(kernels: Kernels, sass: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What the row kernels cost, and what is wrong with it, a line each. `sass`: their code by architecture."""
+    lines, faults = [], []
+    for sm, dump in sass.items():
+        functions = read_functions(dump)
+        names = [name for name, usages in kernels.items() if is_row_kernel(name) and sm in usages]
+        if not names:
+            faults.append(f"no kernel {KERNEL} for a 16-bit type on {sm}")
+        for name in sorted(names):
+            registers, _, shared = kernels[name][sm]
+            loops = row_loops(functions.get(name, []))
+            lines.append(describe(name, sm, registers, shared, loops))
+            faults += loop_faults(name, loops) + block_faults(name, sm, registers, shared)
+    return lines, faults
+
+
 def table(kernels: Kernels) -> str:
     """A line per kernel and architecture."""
     lines = [f"{'registers':>9} {'stack':>6} {'shared':>7}  {'on':7} kernel"]
@@ -88,14 +116,24 @@ def find_cuobjdump() -> str:
     return found
 
 
-def main() -> None:
-    from spanbert_ext import _C, build_info
+def dump(*options: str) -> str:
+    """The output of cuobjdump on the installed library."""
+    from spanbert_ext import _C
 
-    command = [find_cuobjdump(), "--dump-resource-usage", str(_C.__file__)]
-    kernels = read_usage(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    print(demangle(table(kernels)))
-    faults = find_faults(kernels, machine_architectures(str(build_info()["cuda_architectures"])))
-    sys.exit(demangle("\n".join(faults)) or 0)
+    command = [find_cuobjdump(), *options, str(_C.__file__)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def main() -> None:
+    from spanbert_ext import build_info
+
+    kernels = read_usage(dump("--dump-resource-usage"))
+    architectures = machine_architectures(str(build_info()["cuda_architectures"]))
+    counted = [sm for sm in architectures if sm in ARCHITECTURES]
+    sass = {sm: dump("--dump-sass", "--gpu-architecture", sm) for sm in counted}
+    lines, faults = row_kernels(kernels, sass)
+    print(demangle("\n".join([table(kernels), *lines])))
+    sys.exit(demangle("\n".join(find_faults(kernels, architectures) + faults)) or 0)
 
 
 if __name__ == "__main__":
