@@ -95,6 +95,8 @@ class TestClass:
             "sbo_weight": 0.5,
             "label_smoothing": 0.1,
             "skip_unread_rows": False,
+            "count_rows": False,
+            "assume_all_text": True,
         }
         model = SpanBertForPreTraining.from_config(tiny_config(), **options)
         assert model.config.span_pretraining == options
@@ -117,6 +119,8 @@ class TestClass:
             {"sbo_weight": -1.0},
             {"label_smoothing": 1.0},
             {"skip_unread_rows": "yes"},
+            {"count_rows": 1},
+            {"assume_all_text": "no"},
         ],
     )
     def test_options_out_of_range(self, option):
@@ -212,6 +216,21 @@ class TestLoss:
         torch.testing.assert_close(
             model.eval()(**stock).loss, plain, rtol=1e-10, atol=0
         )  # smoothing only trains
+
+    def test_masked_positions_alone_give_the_native_loss(self):
+        model, batch = make_model().double(), make_batch()
+        del batch["left_boundary"], batch["right_boundary"]
+        output = model(**batch)
+        output.loss.backward()
+        ours = gradients(model)
+        model.zero_grad()
+        logits = model(**encoder_inputs(batch)).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+        loss.backward()
+        torch.testing.assert_close(output.loss, loss, rtol=1e-10, atol=0)
+        assert_close(ours, gradients(model), 1e-10)
+        assert output.sbo_loss is None and not any(name.startswith("sbo") for name in ours)
+        assert output.mlm_prediction.shape == batch["masked_positions"].shape
 
     def test_logits_are_the_native_ones(self):
         model, batch = make_model().eval(), make_batch()
@@ -346,16 +365,23 @@ class TestT15Signature:
         with pytest.raises(ValueError, match=r"without labels.*label_smoothing_factor"):
             make_model()(**batch)
 
-    def test_indices_go_together(self):
+    @pytest.mark.parametrize(
+        "names",
+        [INDICES[1:], INDICES[:2], (INDICES[0], INDICES[2]), INDICES[1:2]],
+    )
+    def test_boundaries_come_as_a_pair_beside_masked_positions(self, names):
         batch = make_batch()
-        del batch["left_boundary"]
-        with pytest.raises(ValueError, match="missing: left_boundary"):
+        for name in set(INDICES) - set(names):
+            del batch[name]
+        missing = ", ".join(name for name in INDICES if name not in names)
+        with pytest.raises(ValueError, match=f"missing: {missing} "):
             make_model()(**batch)
 
     def test_t15_only_labels_is_named_like_a_label(self):
         parameters = inspect.signature(modeling.BertForSpanPreTraining.forward).parameters
         assert [name for name in parameters if "label" in name] == ["labels"]
-        for name in ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask"):
+        columns = ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask")
+        for name in (*columns, "max_rows", "max_read_rows", "all_text"):
             assert name in parameters
 
     def test_t15_trainer_keeps_row_statistics_alone(self):
