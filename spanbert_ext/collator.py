@@ -54,8 +54,8 @@ class DataCollatorForSpanMasking:
     others padded.
 
     The batch: `input_ids`, `labels` `[B, L]`; `masked_positions`, `left_boundary`, `right_boundary` `[B, K]`
-    (all int64); `attention_mask` `[B, L]`; every other column; and, behind the tensors and only where they help a GPU,
-    what `forward` would have to ask it for (`row_bounds`). These columns are read and not passed on:
+    (all int64); `attention_mask` `[B, L]`; every other column; and, behind the tensors, plain numbers that the model
+    would else have to ask a GPU for (`row_bounds`). These columns are read and not passed on:
 
     * `token_kinds`: 0 continues a word, 1 starts one, 2 is never masked; or `word_ids`, with `kinds="words"`;
     * `special_tokens_mask`: where it is 1 nothing is masked, whatever the tokenizer says of the token;
@@ -92,11 +92,11 @@ class DataCollatorForSpanMasking:
             rows are then `BatchEncoding`s of one text, or have a column `word_ids` or `token_kinds`
             (`token_kinds_from_word_ids`).
         return_tensors: "pt" or "np".
-        row_bounds: "auto" adds plain ints `max_rows` and `max_read_rows`, each where it spares at least a quarter of
-            the rows that a GPU would otherwise compute, and `all_text=True` where no row is padded. False: tensors
-            alone, for loaders and loops that take nothing else. Of those, accelerate's dispatching loader (an
-            iterable dataset in several processes, or `dispatch_batches`) raises TypeError: "Can only concatenate
-            tensors". The model's option `assume_all_text` takes the place of `all_text` there.
+        row_bounds: "auto" adds a plain bool `all_text`, whether no row is padded, and plain ints `max_rows` and
+            `max_read_rows`, each where it spares at least a quarter of the rows that a GPU would otherwise compute.
+            False: tensors alone, for loops that move every value with `.to(device)`, and for accelerate's
+            dispatching loader (an iterable dataset in several processes, or `dispatch_batches`), which raises
+            TypeError: "Can only concatenate tensors". The model's option `assume_all_text` helps there.
         mlm, mlm_probability: names of the stock collator: `mlm` must stay true, `mlm_probability` is the
             masker's `ratio`.
         masker_options: `ratio`, `p`, `max_words`, ... of `SpanMasker`.
@@ -211,8 +211,7 @@ class DataCollatorForSpanMasking:
         if self.row_bounds == "auto":  # last: accelerate takes the first value for a tensor
             positions = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
             batch |= bounds_of(positions, input_ids.shape[1])
-            if all_text:
-                batch["all_text"] = True
+            batch["all_text"] = all_text
         return batch
 
     def _tensors(self, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -208,7 +208,7 @@ class SpanBertForPreTraining:
         return_loss: bool = True,
         max_rows: int | None = None,
         max_read_rows: int | None = None,
-        all_text: bool = False,
+        all_text: bool | None = None,
         **kwargs: Any,
     ) -> SpanBertForPreTrainingOutput:
         """The loss of a masked batch, or the logits of a plain one.
@@ -234,8 +234,9 @@ class SpanBertForPreTraining:
                 spare CUDA what it would compute for the most that there could be, and may be too large, as for
                 part of a batch. Too small a bound makes the loss NaN where nothing is counted (CUDA,
                 torch.compile) and raises on the CPU.
-            all_text: no position is padding: the encoder then gets no attention_mask, which means the same as
-                ones and spares a synchronisation on CUDA.
+            all_text: whether no position is padding. Then the encoder gets no attention_mask, which means the same
+                as ones; if not, a mask that is ready. Either spares a synchronisation on CUDA; None: transformers
+                reads attention_mask to find out.
 
         Raises:
             ValueError: index tensors without labels, or boundaries that are not a pair beside masked positions;
@@ -248,7 +249,7 @@ class SpanBertForPreTraining:
         indices = given_indices(labels, masked_positions, left_boundary, right_boundary)
         check_bound("max_rows", max_rows)
         check_bound("max_read_rows", max_read_rows)
-        attention_mask = encoder_mask(attention_mask, all_text, options["assume_all_text"])
+        seen = encoder_mask(self.config, attention_mask, all_text)
         if input_ids is not None:
             check_ids(input_ids, self.sbo.bias.shape[0], "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
@@ -268,7 +269,7 @@ class SpanBertForPreTraining:
 
         inputs = {
             "input_ids": input_ids,
-            "attention_mask": attention_mask,
+            "attention_mask": seen,
             "token_type_ids": token_type_ids,
             "position_ids": position_ids,
             "inputs_embeds": inputs_embeds,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from spanbert_ext.ops._common import may_read_values
@@ -42,20 +44,34 @@ def check_bound(name: str, bound: int | None) -> None:
         raise ValueError(f"{name} is {bound}, expected 0 or more")
 
 
-def encoder_mask(attention_mask: Tensor | None, all_text: bool, assume_all_text: bool) -> Tensor | None:
-    """The mask that the encoder gets: None, which means the same as ones, where every position is text.
+def encoder_mask(config: Any, attention_mask: Tensor | None, all_text: bool | None) -> Tensor | None:
+    """The mask that the encoder gets, so that transformers need not read it on the host to see if it is all ones.
 
-    transformers reads a mask on the host to see whether it is all ones: every forward would wait for the GPU.
+    Where every position is text that is None, which means the same. Where some are padding it is, for sdpa, what
+    transformers would make of it: bool `[B, 1, L, L]`. Where nobody has said, it is `attention_mask`.
+
+    Args:
+        config: of the model; its option `assume_all_text` is an `all_text` of every batch.
 
     Raises:
         TypeError: all_text is no bool.
         ValueError: the mask says otherwise. Elements are read on the CPU, on CUDA under SPANBERT_EXT_DEBUG=1 only.
     """
-    if not isinstance(all_text, bool):
-        raise TypeError(f"all_text is a {type(all_text).__name__}, expected a bool")
-    if attention_mask is None or not (all_text or assume_all_text):
+    if all_text is not None and not isinstance(all_text, bool):
+        raise TypeError(f"all_text is a {type(all_text).__name__}, expected a bool or None")
+    if attention_mask is None:
+        return None
+    if all_text or config.span_pretraining.get("assume_all_text"):
+        source = "all_text" if all_text else "the model's option assume_all_text"
+        _check_all_text(source, attention_mask)
+        return None
+    plain_sdpa = config._attn_implementation == "sdpa" and not getattr(config, "is_decoder", False)
+    if all_text is None or attention_mask.dim() != 2 or not plain_sdpa:
         return attention_mask
-    source = "all_text" if all_text else "the model's option assume_all_text"
+    return attention_mask.bool()[:, None, None].expand(-1, 1, attention_mask.shape[1], -1).contiguous()
+
+
+def _check_all_text(source: str, attention_mask: Tensor) -> None:
     if attention_mask.dim() != 2:
         raise ValueError(
             f"{source} is True, but attention_mask has shape {list(attention_mask.shape)}, expected [B, L]"
@@ -65,7 +81,6 @@ def encoder_mask(attention_mask: Tensor | None, all_text: bool, assume_all_text:
         raise ValueError(
             f"{source} is True, but attention_mask[{row}, {position}] is 0: expected a batch without padding"
         )
-    return None
 
 
 def scalar(count: Tensor | int | None) -> Tensor | int | None:

@@ -77,8 +77,8 @@ class TestBounds:
 
 class TestCollator:
     def test_what_a_batch_carries(self):
-        assert hints(skewed_batch()) == {"max_rows": 256, "max_read_rows": 512}
-        assert hints(make_batch()) == {}  # small, and padded
+        assert hints(skewed_batch()) == {"max_rows": 256, "max_read_rows": 512, "all_text": False}
+        assert hints(make_batch()) == {"all_text": False}  # small: a bound spares nothing
         assert hints(full_batch()) == {"all_text": True}
         assert hints(full_batch(96)) == {
             "max_read_rows": 1280,
@@ -97,7 +97,11 @@ class TestCollator:
             assert hints(plain) == {} and same(plain, tensors(make()))
 
     def test_numpy(self):
-        assert hints(skewed_batch(return_tensors="np")) == {"max_rows": 256, "max_read_rows": 512}
+        assert hints(skewed_batch(return_tensors="np")) == {
+            "max_rows": 256,
+            "max_read_rows": 512,
+            "all_text": False,
+        }
         assert hints(full_batch(return_tensors="np")) == {"all_text": True}
 
     @pytest.mark.parametrize("padded", ["by the collator", "by its mask", "by pad_to_multiple_of"])
@@ -112,7 +116,7 @@ class TestCollator:
             rows[1]["attention_mask"][-1] = 0
         else:
             collator.pad_to_multiple_of = 64
-        assert "all_text" not in collator(rows)
+        assert collator(rows)["all_text"] is False
 
 
 class TestBoundsInForward:
@@ -219,6 +223,24 @@ class TestAllText:
         torch.testing.assert_close(output.loss, expected.loss, rtol=1e-12, atol=0)
         assert_close(found, gradients(model), 1e-10)
 
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_a_padded_batchs_mask_is_ready(self, attention):
+        """Exactly what transformers makes of it, where it takes one that is made."""
+        batch = make_batch()
+        model = make_model().double()
+        model.set_attn_implementation(attention)
+        seen, used = self.masks_seen(model), []
+        layer = model.bert.encoder.layer[0]
+        layer.register_forward_pre_hook(lambda module, args, kwargs: used.append(args[1]), with_kwargs=True)
+        loss = model(**batch).loss
+        assert loss == model(**tensors(batch)).loss
+        assert torch.equal(*used) and used[0].stride() == used[1].stride()
+        assert (seen[0] is batch["attention_mask"]) == (attention == "eager")
+        assert seen[1] is batch["attention_mask"]
+        pattern = torch.ones(8, 1, *[batch["labels"].shape[1]] * 2, dtype=torch.bool)  # of the caller's own
+        model(**(batch | {"attention_mask": pattern}))
+        assert seen[2] is pattern
+
     def test_the_option_says_it_of_every_batch(self):
         batch = full_batch(row_bounds=False)
         model = make_model(assume_all_text=True)
@@ -240,13 +262,13 @@ class TestAllText:
         with pytest.raises(
             ValueError, match=rf"all_text is True, but attention_mask\[{row}, {position}\] is 0"
         ):
-            make_model()(**batch, all_text=True)
+            make_model()(**(batch | {"all_text": True}))
         with pytest.raises(ValueError, match="option assume_all_text is True, but attention_mask"):
-            make_model(assume_all_text=True)(**batch)
+            make_model(assume_all_text=True)(**tensors(batch))
         packed = torch.ones(8, 1, 40, 40)  # an attention pattern of the caller's
         with pytest.raises(ValueError, match=r"shape \[8, 1, 40, 40\], expected \[B, L\]"):
             make_model()(**(full_batch() | {"attention_mask": packed}))
-        with pytest.raises(TypeError, match="all_text is a Tensor, expected a bool"):
+        with pytest.raises(TypeError, match="all_text is a Tensor, expected a bool or None"):
             make_model()(**(full_batch() | {"all_text": torch.tensor(True)}))
         on_meta = make_model().to("meta")  # where nothing can be read, nothing is
-        assert on_meta(**moved(batch, "meta"), all_text=True).loss.is_meta
+        assert on_meta(**(moved(batch, "meta") | {"all_text": True})).loss.is_meta
