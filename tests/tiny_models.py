@@ -97,9 +97,9 @@ def skewed_batch(rows: int = 96, **options) -> dict:
     return collator([dict(tokenizer(text)) for text in texts])
 
 
-def full_batch(rows: int = 8, length: int = 40, **options) -> dict:
+def full_batch(rows: int = 8, length: int = 40, seed: int = 0, **options) -> dict:
     """Rows of one length, none padded."""
-    generator = torch.Generator().manual_seed(rows)
+    generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, len(VOCABULARY) - 6, (rows, length), generator=generator)
     ids[:, 0], ids[:, -1] = VOCABULARY["[CLS]"], VOCABULARY["[SEP]"]
     return DataCollatorForSpanMasking(tiny_tokenizer(), epoch=0, **options)(list(ids))
