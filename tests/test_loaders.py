@@ -106,10 +106,15 @@ class Stream(IterableDataset):
 
 
 def run_in_two_processes(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(WORLD), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT="0"
-    )
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": WORLD,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": 0,
+    }
+    names["OMP_NUM_THREADS"] = 1  # accelerate sets the threads from it
+    os.environ.update({name: str(value) for name, value in names.items()})
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == WORLD
