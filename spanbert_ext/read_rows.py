@@ -27,7 +27,7 @@ from transformers.models.bert.modeling_bert import (
 )
 
 from spanbert_ext.ops._common import may_read_values
-from spanbert_ext.row_bounds import mark_read, rounded_up
+from spanbert_ext.row_bounds import rounded_up
 
 
 class LabelledRows(NamedTuple):
@@ -107,6 +107,23 @@ class ReadRows(NamedTuple):
     batch: int
     length: int
     fill: Tensor | None = None  # [] float32
+
+
+def mark_read(positions: Sequence[Tensor], batch: int, length: int) -> Tensor:
+    """Which positions the heads read: bool `[batch * length]`.
+
+    Those in the index tensors `[B, K]` (integers; outside 0 ... L - 1 they count as none) and the first of every row,
+    which stands in for none.
+    """
+    joined = torch.cat(list(positions), dim=1)  # [B, n * K]
+    # one column in front for no position, one behind for a position beyond the row
+    columns = length + 2
+    begins = torch.arange(1, 1 + batch * columns, columns, device=joined.device)  # [B]
+    read = torch.zeros(batch * columns, dtype=torch.bool, device=joined.device)
+    read.index_fill_(0, (joined.clamp(-1, length) + begins[:, None]).flatten(), True)
+    read = read.view(batch, columns)[:, 1 : length + 1]
+    read[:, :1].fill_(True)
+    return read.flatten()
 
 
 def find_read_rows(

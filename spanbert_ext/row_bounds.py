@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 from torch import Tensor
 
 BOUND_STEP = 256  # bounds are multiples of it, so that batches share their shapes
@@ -20,25 +20,11 @@ def rounded_up(count: int) -> int:
     return -(-count // BOUND_STEP) * BOUND_STEP
 
 
-def mark_read(positions: Sequence[Tensor], batch: int, length: int) -> Tensor:
-    """Which positions the heads read: bool `[batch * length]`.
-
-    Those in the index tensors `[B, K]` (integers; outside 0 ... L - 1 they count as none) and the first of every row,
-    which stands in for none.
-    """
-    joined = torch.cat(list(positions), dim=1)  # [B, n * K]
-    # one column in front for no position, one behind for a position beyond the row
-    columns = length + 2
-    begins = torch.arange(1, 1 + batch * columns, columns, device=joined.device)  # [B]
-    read = torch.zeros(batch * columns, dtype=torch.bool, device=joined.device)
-    read.index_fill_(0, (joined.clamp(-1, length) + begins[:, None]).flatten(), True)
-    read = read.view(batch, columns)[:, 1 : length + 1]
-    read[:, :1].fill_(True)
-    return read.flatten()
-
-
 def row_bounds(positions: Sequence[Tensor], length: int) -> dict[str, int]:
     """The bounds of a masked batch that spare a GPU at least a quarter of its rows, for the model's `forward`.
+
+    Rows that are read are counted by what can be seen without a table of them, a few percent too high: the tokens of a
+    span have its boundaries in common, and a token between two spans counts for both.
 
     Args:
         positions: int64 `[B, K]` on the CPU: masked positions, then both boundaries, -1 where there is none.
@@ -49,11 +35,18 @@ def row_bounds(positions: Sequence[Tensor], length: int) -> dict[str, int]:
         heads read; each only where it is worth it. Multiples of BOUND_STEP.
     """
     batch, slots = positions[0].shape
-    bounds = {}
-    most = batch * slots
-    if _WORTH * most >= BOUND_STEP:
-        bounds["max_rows"] = (rounded_up(int((positions[0] >= 0).sum())), most)
-    most = batch * min(length, 1 + len(positions) * slots)
-    if _WORTH * most >= BOUND_STEP:
-        bounds["max_read_rows"] = (rounded_up(int(mark_read(positions, batch, length).sum())), most)
-    return {name: bound for name, (bound, most) in bounds.items() if bound <= _WORTH * most}
+    most = {"max_rows": batch * slots, "max_read_rows": batch * min(length, 1 + len(positions) * slots)}
+    if _WORTH * most["max_read_rows"] < BOUND_STEP:
+        return {}  # the other one is no larger
+    masked, *boundaries = (x.numpy() for x in positions)  # NumPy: a third of torch's time at this size
+    targets = int(np.count_nonzero(masked >= 0))
+    read = batch + targets + sum(map(_changes, boundaries))
+    bounds = {"max_rows": rounded_up(targets), "max_read_rows": rounded_up(read)}
+    return {name: bound for name, bound in bounds.items() if bound <= _WORTH * most[name]}
+
+
+def _changes(boundary: np.ndarray) -> int:
+    """How often a row of `[B, K]` has another position than in the slot before: no fewer than its positions."""
+    there = boundary >= 0  # [B, K]
+    changed = (boundary[:, 1:] != boundary[:, :-1]) & there[:, 1:]
+    return int(np.count_nonzero(there[:, :1]) + np.count_nonzero(changed))

@@ -21,7 +21,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import BertForMaskedLM
 
 from spanbert_ext import SpanBertForPreTraining
-from spanbert_ext.row_bounds import mark_read
+from spanbert_ext.read_rows import mark_read
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from tiny_models import (  # noqa: F401
 )
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMasker, read_rows
-from spanbert_ext.read_rows import find_read_rows
-from spanbert_ext.row_bounds import mark_read, rounded_up, row_bounds
+from spanbert_ext.read_rows import mark_read
+from spanbert_ext.row_bounds import rounded_up, row_bounds
 
 HINTS = ("max_rows", "max_read_rows", "all_text")
 
@@ -66,13 +66,25 @@ class TestBounds:
         few = row_bounds((torch.full((64, 64), -1),) * 3, 64)  # never more rows than positions
         assert few == {"max_rows": 0, "max_read_rows": 256}
 
-    def test_they_are_those_that_the_model_counts(self):
-        for batch in (skewed_batch(), full_batch(96)):
-            rows, length = batch["labels"].shape
-            read = len(find_read_rows(spans_of(batch), rows, length).index)
-            assert batch["max_read_rows"] == rounded_up(read)
-            masked = int((batch["labels"] >= 0).sum())
-            assert batch.get("max_rows", rounded_up(masked)) == rounded_up(masked)
+    def test_read_rows_are_never_too_few_and_hardly_too_many(self):
+        """Whatever the masks: several ratios, single tokens, and index tensors that no masker makes."""
+        batches = [
+            skewed_batch(),
+            full_batch(96),
+            full_batch(64, 60, ratio=0.05),
+            full_batch(96, scheme="tokens"),
+        ]
+        cases = [(spans_of(batch), batch["labels"].shape[1]) for batch in batches]
+        for seed in range(3):
+            torch.manual_seed(seed)
+            cases.append((tuple(torch.randint(-20, 60, (64, 8)) for _ in range(3)), 60))
+        for positions, length in cases:
+            bounds = row_bounds(positions, length)
+            read = int(mark_read(positions, len(positions[0]), length).sum())
+            assert read <= bounds.get("max_read_rows", read) <= 1.25 * read + 256
+            masked = int((positions[0] >= 0).sum())
+            assert bounds.get("max_rows", rounded_up(masked)) == rounded_up(masked)
+        assert "max_read_rows" in row_bounds(*cases[0])
 
 
 class TestCollator:
