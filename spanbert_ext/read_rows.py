@@ -46,7 +46,12 @@ def labelled_positions(labels: Tensor, count_rows: bool) -> LabelledRows:
 
     On CUDA that number is worth one synchronisation, where the caller allows it (`count_rows`): without it every
     position of the batch is decoded. Under torch.compile and in a CUDA graph nothing is counted.
+
+    Raises:
+        ValueError: labels are not [B, L].
     """
+    if labels.dim() != 2:
+        raise ValueError(f"labels has shape {list(labels.shape)}, expected [B, L]")
     batch, length = labels.shape
     live = labels >= 0  # [B, L]
     slots, max_rows, max_read_rows = length, None, None

@@ -11,7 +11,6 @@ from tiny_models import (  # noqa: F401
     encoder_inputs,
     full_batch,
     gradients,
-    make_batch,
     make_model,
     moved,
     one_thread,
