@@ -20,6 +20,7 @@ from spanbert_ext.batching import (
     stack_or_pad,
 )
 from spanbert_ext.masking import SpanMasker
+from spanbert_ext.row_bounds import HostNumber
 from spanbert_ext.row_bounds import row_bounds as bounds_of
 
 EPOCHS = 2**32  # the epoch is one 32-bit word of the sampler's counter
@@ -92,11 +93,12 @@ class DataCollatorForSpanMasking:
             rows are then `BatchEncoding`s of one text, or have a column `word_ids` or `token_kinds`
             (`token_kinds_from_word_ids`).
         return_tensors: "pt" or "np".
-        row_bounds: "auto" adds a plain bool `all_text`, whether no row is padded, and plain ints `max_rows` and
+        row_bounds: "auto" adds plain numbers: `all_text`, whether no row is padded, and `max_rows` and
             `max_read_rows`, each where it spares at least a quarter of the rows that a GPU would otherwise compute.
-            False: tensors alone, for loops that move every value with `.to(device)`, and for accelerate's
+            They are integers whose `.to(device)` changes nothing. False: tensors alone, for accelerate's
             dispatching loader (an iterable dataset in several processes, or `dispatch_batches`), which raises
-            TypeError: "Can only concatenate tensors". The model's option `assume_all_text` helps there.
+            TypeError: "Can only concatenate tensors", and for ragged batches of a model that is compiled as a whole,
+            where each of the numbers would be a graph. The model's option `assume_all_text` helps there.
         mlm, mlm_probability: names of the stock collator: `mlm` must stay true, `mlm_probability` is the
             masker's `ratio`.
         masker_options: `ratio`, `p`, `max_words`, ... of `SpanMasker`.
@@ -211,7 +213,7 @@ class DataCollatorForSpanMasking:
         if self.row_bounds == "auto":  # last: accelerate takes the first value for a tensor
             positions = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
             batch |= bounds_of(positions, input_ids.shape[1])
-            batch["all_text"] = all_text
+            batch["all_text"] = HostNumber(all_text)
         return batch
 
     def _tensors(self, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from spanbert_ext.ops._common import may_read_values
+from spanbert_ext.row_bounds import HostNumber
 
 INDEX_NAMES = ("masked_positions", "left_boundary", "right_boundary")
 
@@ -57,7 +58,7 @@ def encoder_mask(config: Any, attention_mask: Tensor | None, all_text: bool | No
         TypeError: all_text is no bool.
         ValueError: the mask says otherwise. Elements are read on the CPU, on CUDA under SPANBERT_EXT_DEBUG=1 only.
     """
-    if all_text is not None and not isinstance(all_text, bool):
+    if all_text is not None and not isinstance(all_text, (bool, HostNumber)):
         raise TypeError(f"all_text is a {type(all_text).__name__}, expected a bool or None")
     if attention_mask is None:
         return None

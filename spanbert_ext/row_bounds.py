@@ -7,6 +7,7 @@ takes the most that there could be, which is much where rows are short.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,12 +16,22 @@ BOUND_STEP = 256  # bounds are multiples of it, so that batches share their shap
 _WORTH = 0.75  # a bound above this share of what is known without it is left out
 
 
+class HostNumber(int):
+    """A number of a batch that stays on the host when a loop moves every value with `.to(device)` or `.cuda()`."""
+
+    def to(self, *args: Any, **kwargs: Any) -> HostNumber:
+        return self
+
+    def cuda(self, *args: Any, **kwargs: Any) -> HostNumber:
+        return self
+
+
 def rounded_up(count: int) -> int:
     """The next multiple of BOUND_STEP."""
     return -(-count // BOUND_STEP) * BOUND_STEP
 
 
-def row_bounds(positions: Sequence[Tensor], length: int) -> dict[str, int]:
+def row_bounds(positions: Sequence[Tensor], length: int) -> dict[str, HostNumber]:
     """The bounds of a masked batch that spare a GPU at least a quarter of its rows, for the model's `forward`.
 
     Rows that are read are counted by what can be seen without a table of them, a few percent too high: the tokens of a
@@ -42,7 +53,7 @@ def row_bounds(positions: Sequence[Tensor], length: int) -> dict[str, int]:
     targets = int(np.count_nonzero(masked >= 0))
     read = batch + targets + sum(map(_changes, boundaries))
     bounds = {"max_rows": rounded_up(targets), "max_read_rows": rounded_up(read)}
-    return {name: bound for name, bound in bounds.items() if bound <= _WORTH * most[name]}
+    return {name: HostNumber(bound) for name, bound in bounds.items() if bound <= _WORTH * most[name]}
 
 
 def _changes(boundary: np.ndarray) -> int:

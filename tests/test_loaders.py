@@ -151,3 +151,12 @@ def test_the_dispatching_loader_takes_tensors_alone():
         concatenate([skewed_batch(), skewed_batch()])
     joined = concatenate([skewed_batch(row_bounds=False), skewed_batch(row_bounds=False)])
     assert joined["labels"].shape == (192, 52)
+
+
+def test_a_loop_that_moves_every_value_trains():
+    loader = DataLoader(skewed_rows(2), 96, collate_fn=DataCollatorForSpanMasking(tiny_tokenizer()))
+    model = make_model()
+    for batch in loader:
+        assert set(HINTS) <= batch.keys()
+        model(**{name: x.to("cpu", non_blocking=True) for name, x in batch.items()}).loss.backward()
+    assert model.sbo.dense1.weight.grad.abs().max() > 0
