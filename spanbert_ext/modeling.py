@@ -18,7 +18,7 @@ from transformers.utils.generic import can_return_tuple
 from spanbert_ext.batching import check_ids, explicit_kinds
 from spanbert_ext.heads import SpanBoundaryHead
 from spanbert_ext.masking import SpanMasker
-from spanbert_ext.modeling_inputs import check_bound, encoder_mask, given_indices, scalar
+from spanbert_ext.modeling_inputs import plain_bound, encoder_mask, given_indices, scalar
 from spanbert_ext.modeling_options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.modeling_output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.ops import span_pretraining_loss
@@ -247,8 +247,8 @@ class SpanBertForPreTraining:
         """
         options = DEFAULT_OPTIONS | self.config.span_pretraining
         indices = given_indices(labels, masked_positions, left_boundary, right_boundary)
-        check_bound("max_rows", max_rows)
-        check_bound("max_read_rows", max_read_rows)
+        max_rows = plain_bound("max_rows", max_rows)
+        max_read_rows = plain_bound("max_read_rows", max_read_rows)
         seen = encoder_mask(self.config, attention_mask, all_text)
         if input_ids is not None:
             check_ids(input_ids, self.sbo.bias.shape[0], "the model")

@@ -35,14 +35,20 @@ def given_indices(labels: Tensor | None, *indices: Tensor | None) -> tuple[Tenso
     )
 
 
-def check_bound(name: str, bound: int | None) -> None:
-    """Raises TypeError for what is no integer, as a tensor, which would have to be read; ValueError below 0."""
+def plain_bound(name: str, bound: int | None) -> int | None:
+    """The bound as an int of Python's own, which torch.compile knows.
+
+    Raises:
+        TypeError: it is no integer, as a tensor, which would have to be read.
+        ValueError: it is below 0.
+    """
     if bound is None:
-        return
+        return None
     if isinstance(bound, bool) or not isinstance(bound, int):
         raise TypeError(f"{name} is a {type(bound).__name__}, expected an int or None")
     if bound < 0:
         raise ValueError(f"{name} is {bound}, expected 0 or more")
+    return int(bound)
 
 
 def encoder_mask(config: Any, attention_mask: Tensor | None, all_text: bool | None) -> Tensor | None:

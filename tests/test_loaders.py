@@ -128,7 +128,8 @@ def run_in_two_processes(rank: int, folder: str) -> None:
         for batch in loader:
             accelerator.backward(model(**batch).loss)
         grads = torch.cat([p.grad.flatten() for p in model.parameters()])
-        result[row_bounds] = (seen, grads)
+        plain = [{name: int(number) for name, number in of_batch.items()} for of_batch in seen]
+        result[row_bounds] = (plain, grads)
     # An iterable dataset is read by the first process, which sends the others their share of joined batches.
     stream = accelerator.prepare(DataLoader(Stream(), batch_size=48, collate_fn=collator))
     result["dispatched"] = [len(batch["labels"]) for batch in stream]
