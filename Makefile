@@ -57,10 +57,10 @@ sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and 
 # One thread after the other on one core: the tests with the most rows are left out.
 EMULATED := build/emulated
 EMULATED_TESTS := $(addprefix tests/test_, vocab_ce.py vocab_ce_cuda.py boundary_mlp.py boundary_mlp_cuda.py \
-	boundary_mlp_inputs.py boundary_mlp_modes.py heads.py span_mask.py span_mask_cuda.py span_mask_interface.py \
+	boundary_mlp_inputs.py boundary_mlp_modes.py boundary_mlp_tokens.py head_targets.py heads.py span_mask.py span_mask_cuda.py span_mask_interface.py \
 	masking.py span_pretraining_loss.py)
 emulate: $(INSTALLED) ## the operators' tests with the CUDA code in the place of the CPU kernels, emulated
-	SPANBERT_EXT_CUDA=EMULATE $(PIP) install --no-build-isolation --no-deps --upgrade --target $(EMULATED) .
+	SPANBERT_EXT_CUDA=EMULATE SPANBERT_EXT_TUNING=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(EMULATED) .
 	PYTHONPATH=$(abspath $(EMULATED)) $(BIN)/pytest $(EMULATED_TESTS)
 
 CUDA_VENV := .venv-cuda

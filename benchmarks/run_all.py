@@ -64,16 +64,10 @@ def growth(dtype: str, *options: str) -> Job:
 
 
 def quick_plan() -> list[Job]:
-    few = ("--repeats", "3")
+    few = ("--repeats", "3", "--threads", "1")  # a thread more only waits, and long on a busy machine
     providers = ("--providers", "fused,eager_masked,hf_all_positions")
-    modes = (
-        "--modes",
-        "eager,layers,model",
-        "--backend",
-        "eager",
-        "--providers",
-        "spanbert,stock_mlm,masked_only",
-    )
+    compiled = ("--modes", "eager,layers,model", "--backend", "eager")
+    modes = (*compiled, "--providers", "spanbert,stock_mlm,masked_only")
     axes = ("--width", "tiny", "--rows", "1,2", "--vocab", "257,514", "--length", "16,32", "--base", "2,32")
     return [
         head("tiny", "float32", "--vocab", "both", *few, *providers),

@@ -103,11 +103,14 @@ def _head(report: dict[str, Any]) -> Section:
         at = f" at vocabulary {vocab}" if several else ""
         layouts = found["gemm_floor"].get("layouts", {})
         if layouts:
-            dtype = layouts.get("dtype")  # of all three, in reports that tried unaligned layouts alone
+            dtype = layouts.get("dtype")  # of all three, in reports that tried no padded layouts
+            unpadded = "; no padded ones tried" + (
+                ": no floor on a GPU" if "gpu" in report["machine"] else ""
+            )
             chosen = "; ".join(f"{name} `{how}`" for name, how in layouts.items() if name != "dtype")
             notes.append(
                 f"* three bare GEMMs{at}, fastest layouts: {chosen}"
-                + (f"; {dtype}; no padded ones tried" if dtype else "")
+                + (f"; {dtype}{unpadded}" if dtype else "")
             )
         notes += _left_out(found, at)
         reference = found["reference"]
@@ -229,6 +232,10 @@ def _step(report: dict[str, Any]) -> Section:
     header = ["provider", "mode", "tokens/s", "ms a step", *map(_against, references)]
     header += (["GPU busy ms", "kernels", "host syncs"] if profiled else []) + ["peak MB"]
     notes = _left_out(report)
+    if "entries" not in report:
+        notes.append(
+            "* all had a mask of ones with full rows, and spanbert_no_sbo labels without masked positions"
+        )
     if report.get("graphs_compiled_while_timed"):
         notes.append(f"* {report['graphs_compiled_while_timed']} graphs were compiled while steps were timed")
     speed = {(found["provider"], found["mode"]): found["tokens_per_s"] for found in entries}

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "boundary_mlp/boundary_mlp.h"
+#include "head_targets/head_targets.h"
 #include "span_mask/span_mask.h"
 #include "vocab_ce/vocab_ce.h"
 
@@ -18,20 +19,33 @@ TORCH_LIBRARY(spanbert_ext, m) {
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"
       " Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
       " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, float eps, ScalarType compute_dtype,"
-      " int? max_rows=None)"
-      " -> (Tensor y, Tensor z1, Tensor z2, Tensor statistics)");
+      " SymInt? max_rows=None, Tensor? token_rows=None)"
+      " -> (Tensor y, Tensor rows, Tensor z1, Tensor z2, Tensor statistics, Tensor kept, Tensor count,"
+      " Tensor weight1_operand, Tensor weight2_operand)");
   m.def(
-      "boundary_mlp_backward(Tensor grad_y, Tensor x, Tensor masked_positions, Tensor left_boundary,"
-      " Tensor right_boundary, Tensor positions, Tensor weight1, Tensor bias1, Tensor norm1_weight, Tensor norm1_bias,"
-      " Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias, Tensor z1, Tensor z2, Tensor statistics,"
-      " ScalarType compute_dtype, bool need_x, bool need_parameters, int? max_rows=None)"
+      "boundary_mlp_backward(Tensor? grad_y, Tensor? grad_rows, Tensor x, Tensor masked_positions,"
+      " Tensor left_boundary, Tensor right_boundary, Tensor positions, Tensor weight1, Tensor bias1,"
+      " Tensor norm1_weight, Tensor norm1_bias, Tensor weight2, Tensor bias2, Tensor norm2_weight, Tensor norm2_bias,"
+      " Tensor z1, Tensor z2, Tensor statistics, Tensor kept, Tensor count, Tensor weight1_operand,"
+      " Tensor weight2_operand, ScalarType compute_dtype, bool need_x, bool need_parameters, SymInt? max_rows=None,"
+      " Tensor? token_rows=None)"
       " -> (Tensor grad_x, Tensor grad_positions, Tensor grad_weight1, Tensor grad_bias1, Tensor grad_norm1_weight,"
       " Tensor grad_norm1_bias, Tensor grad_weight2, Tensor grad_bias2, Tensor grad_norm2_weight,"
       " Tensor grad_norm2_bias)");
   m.def(
-      "vocab_ce(Tensor h, Tensor weight, Tensor? bias, int[] first_rows, Tensor targets, Tensor row_weight,"
-      " ScalarType compute_dtype, float label_smoothing, int? max_rows, bool need_dh, bool need_dw, bool need_db)"
-      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh, Tensor dw, Tensor db)");
+      "head_targets(Tensor labels, Tensor masked_positions, Tensor? left_boundary, Tensor? num_items,"
+      " Tensor? num_sbo_items, float sbo_weight, ScalarType dtype, SymInt? max_rows)"
+      " -> (Tensor token_rows, Tensor ranks, Tensor targets, Tensor row_weight, Tensor counts)");
+  m.def(
+      "head_statistics(Tensor nll, Tensor prediction, Tensor targets, Tensor ranks, bool has_sbo)"
+      " -> (Tensor row_statistics, Tensor means, Tensor mlm_prediction, Tensor sbo_prediction)");
+  m.def(
+      "vocab_ce(Tensor h, Tensor weight, Tensor? bias, SymInt[] first_rows, Tensor targets, Tensor row_weight,"
+      " ScalarType compute_dtype, float label_smoothing, SymInt? max_rows, bool need_dh, bool need_dw, bool need_db)"
+      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows, Tensor slots, Tensor dw,"
+      " Tensor db)");
+  m.def("vocab_ce_gradient_rows(Tensor dh_rows, Tensor slots, Tensor scale, ScalarType dtype) -> Tensor");
+  m.def("vocab_ce_scale_(Tensor(a!) gradient, Tensor scale) -> ()");
 }
 // clang-format on
 
@@ -46,7 +60,11 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
   m.impl("span_mask", SPANBERT_EXT_CPU_OR_EMULATED(span_mask));
   m.impl("boundary_mlp", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp));
   m.impl("boundary_mlp_backward", SPANBERT_EXT_CPU_OR_EMULATED(boundary_mlp_backward));
+  m.impl("head_targets", SPANBERT_EXT_CPU_OR_EMULATED(head_targets));
+  m.impl("head_statistics", SPANBERT_EXT_CPU_OR_EMULATED(head_statistics));
   m.impl("vocab_ce", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce));
+  m.impl("vocab_ce_gradient_rows", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce_gradient_rows));
+  m.impl("vocab_ce_scale_", SPANBERT_EXT_CPU_OR_EMULATED(vocab_ce_scale));
 }
 
 #ifdef SPANBERT_EXT_WITH_CUDA
@@ -54,6 +72,10 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CUDA, m) {
   m.impl("span_mask", &spanbert_ext::span_mask_cuda);
   m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cuda);
   m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cuda);
+  m.impl("head_targets", &spanbert_ext::head_targets_cuda);
+  m.impl("head_statistics", &spanbert_ext::head_statistics_cuda);
   m.impl("vocab_ce", &spanbert_ext::vocab_ce_cuda);
+  m.impl("vocab_ce_gradient_rows", &spanbert_ext::vocab_ce_gradient_rows_cuda);
+  m.impl("vocab_ce_scale_", &spanbert_ext::vocab_ce_scale_cuda);
 }
 #endif

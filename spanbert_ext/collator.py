@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from spanbert_ext.batching import (
     stack_or_pad,
 )
 from spanbert_ext.masking import SpanMasker
+from spanbert_ext.row_bounds import row_bounds as bounds_of
 
 EPOCHS = 2**32  # the epoch is one 32-bit word of the sampler's counter
 MADE_HERE = ("labels", "masked_positions", "left_boundary", "right_boundary")
+MADE_HERE += ("max_rows", "max_read_rows", "all_text")
 USED_HERE = ("special_tokens_mask", "token_kinds", "word_ids", "candidates", "sample_ids", "sample_epoch")
 ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tokens_mask", "token_kinds")
 
@@ -52,7 +54,8 @@ class DataCollatorForSpanMasking:
     others padded.
 
     The batch: `input_ids`, `labels` `[B, L]`; `masked_positions`, `left_boundary`, `right_boundary` `[B, K]`
-    (all int64); `attention_mask` `[B, L]`; and every other column. These columns are read and not passed on:
+    (all int64); `attention_mask` `[B, L]`; every other column; and, behind the tensors, plain numbers that the model
+    would else have to ask a GPU for (`row_bounds`). These columns are read and not passed on:
 
     * `token_kinds`: 0 continues a word, 1 starts one, 2 is never masked; or `word_ids`, with `kinds="words"`;
     * `special_tokens_mask`: where it is 1 nothing is masked, whatever the tokenizer says of the token;
@@ -89,6 +92,11 @@ class DataCollatorForSpanMasking:
             rows are then `BatchEncoding`s of one text, or have a column `word_ids` or `token_kinds`
             (`token_kinds_from_word_ids`).
         return_tensors: "pt" or "np".
+        row_bounds: "auto" adds a plain bool `all_text`, whether no row is padded, and plain ints `max_rows` and
+            `max_read_rows`, each where it spares at least a quarter of the rows that a GPU would otherwise compute.
+            False: tensors alone, for loops that move every value with `.to(device)`, and for accelerate's
+            dispatching loader (an iterable dataset in several processes, or `dispatch_batches`), which raises
+            TypeError: "Can only concatenate tensors". The model's option `assume_all_text` helps there.
         mlm, mlm_probability: names of the stock collator: `mlm` must stay true, `mlm_probability` is the
             masker's `ratio`.
         masker_options: `ratio`, `p`, `max_words`, ... of `SpanMasker`.
@@ -110,6 +118,7 @@ class DataCollatorForSpanMasking:
         pad_to_multiple_of: int | None = None,
         kinds: str = "prefix",
         return_tensors: str = "pt",
+        row_bounds: Literal["auto", False] = "auto",
         mlm: bool = True,
         mlm_probability: float | None = None,
         **masker_options: Any,
@@ -122,6 +131,8 @@ class DataCollatorForSpanMasking:
             raise ValueError(f"kinds must be 'prefix' or 'words', not {kinds!r}")
         if return_tensors not in ("pt", "np"):
             raise ValueError(f"return_tensors must be 'pt' or 'np', not {return_tensors!r}")
+        if row_bounds not in ("auto", False):
+            raise ValueError(f"row_bounds must be 'auto' or False, not {row_bounds!r}")
         if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
             raise ValueError(f"pad_to_multiple_of must be at least 1, not {pad_to_multiple_of}")
         if epoch is not None:
@@ -137,6 +148,7 @@ class DataCollatorForSpanMasking:
         self.pad_to_multiple_of = pad_to_multiple_of
         self.kinds = kinds
         self.return_tensors = return_tensors
+        self.row_bounds = row_bounds
         self._shared_epoch = torch.tensor(-1).share_memory_()  # -1: never set
         self._batches_made = 0
 
@@ -196,6 +208,10 @@ class DataCollatorForSpanMasking:
             batch.pop(name, None)
         if (return_tensors or self.return_tensors) == "np":
             batch = {name: x.numpy() if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+        if self.row_bounds == "auto":  # last: accelerate takes the first value for a tensor
+            positions = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
+            batch |= bounds_of(positions, input_ids.shape[1])
+            batch["all_text"] = all_text
         return batch
 
     def _tensors(self, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -213,10 +229,10 @@ class DataCollatorForSpanMasking:
             raise ValueError(
                 f"{min(lengths)} tokens need padding to {width}, but the tokenizer has no padding token"
             )
-        all_text = "attention_mask" not in columns and not ragged
-        if all_text:
+        own_mask = "attention_mask" in columns
+        if not own_mask and not ragged:
             columns["attention_mask"] = torch.ones(len(lengths), width, dtype=torch.int64)
-        elif "attention_mask" not in columns:
+        elif not own_mask:
             columns["attention_mask"] = [torch.ones(length, dtype=torch.int64) for length in lengths]
 
         side = getattr(self.tokenizer, "padding_side", "right")
@@ -235,6 +251,7 @@ class DataCollatorForSpanMasking:
         if batch["input_ids"].is_floating_point() or batch["input_ids"].dtype == torch.bool:
             raise TypeError(f"input_ids must be integers, not {batch['input_ids'].dtype}")
         batch["input_ids"] = batch["input_ids"].to(torch.int64)
+        all_text = not ragged and (not own_mask or bool(batch["attention_mask"].all()))
         return batch, all_text
 
     def _next_epoch(self, sample_epoch: torch.Tensor | None) -> int | torch.Tensor:

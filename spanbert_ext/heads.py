@@ -30,10 +30,13 @@ class SpanBoundaryHead(nn.Module):
         dense1, norm1: Linear 2H+P -> H, LayerNorm over H.
         dense2, norm2: Linear H -> D, LayerNorm over D.
         bias: [V], the vocabulary bias for `ops.span_pretraining_loss`; not used in forward.
+        gives_token_rows: whether forward takes `token_rows`; `ops.span_pretraining_loss` asks.
 
     Raises:
         ValueError: a size below 1.
     """
+
+    gives_token_rows = True
 
     def __init__(
         self,
@@ -81,10 +84,12 @@ class SpanBoundaryHead(nn.Module):
         right_boundary: Tensor,
         impl: Impl = "fused",
         max_rows: int | None = None,
-    ) -> Tensor:
+        token_rows: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """[B, L, H] and three [B, K] index tensors -> [B, K, D] in x's dtype; see `ops.boundary_mlp`.
 
-        `max_rows`, a bound of how many tokens have a target, spares CUDA work.
+        `max_rows`, a bound of how many tokens have a target, spares CUDA work. With `token_rows`, int64 [R], the
+        result is a pair: that and those tokens' rows of x, [R, H].
 
         Raises:
             ValueError: x is not [B, L, hidden_size].
@@ -109,6 +114,7 @@ class SpanBoundaryHead(nn.Module):
             self.norm2.bias,
             eps=self.norm1.eps,
             max_rows=max_rows,
+            token_rows=token_rows,
             impl=impl,
         )
 

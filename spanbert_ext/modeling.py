@@ -18,7 +18,8 @@ from transformers.utils.generic import can_return_tuple
 from spanbert_ext.batching import check_ids, explicit_kinds
 from spanbert_ext.heads import SpanBoundaryHead
 from spanbert_ext.masking import SpanMasker
-from spanbert_ext.modeling_options import resolve_options
+from spanbert_ext.modeling_inputs import check_bound, encoder_mask, given_indices, scalar
+from spanbert_ext.modeling_options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.modeling_output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.ops import span_pretraining_loss
 from spanbert_ext.read_rows import labelled_positions, only_rows, prepare_rows
@@ -48,7 +49,10 @@ class SpanBertForPreTraining:
     in the loss; `label_smoothing` (0), of both heads in training, in place of Trainer's own, which takes the
     labels away; `skip_unread_rows` (True), whether the encoder's last layer, when there is a loss, leaves its
     output at zero and does not compute it in rows that no head reads: False, or `output_hidden_states`, for hooks
-    of yours inside the encoder that expect all of them.
+    of yours inside the encoder that expect all of them; `count_rows` (True), whether labels without index tensors
+    are counted on the host before the encoder runs, which is one synchronisation on CUDA: without it, all L
+    positions are decoded there; `assume_all_text` (False), whether every batch is without padding, as
+    `forward(all_text=True)` says of one.
 
     Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in
     training by a step that is counted on the device, in evaluation always by the same one. Such a batch has
@@ -74,6 +78,8 @@ class SpanBertForPreTraining:
         sbo_weight: float | None = None,
         label_smoothing: float | None = None,
         skip_unread_rows: bool | None = None,
+        count_rows: bool | None = None,
+        assume_all_text: bool | None = None,
         **kwargs: Any,
     ) -> None:
         config = copy.deepcopy(config)  # the options belong to this model, not to the caller's object
@@ -83,6 +89,8 @@ class SpanBertForPreTraining:
             "sbo_weight": sbo_weight,
             "label_smoothing": label_smoothing,
             "skip_unread_rows": skip_unread_rows,
+            "count_rows": count_rows,
+            "assume_all_text": assume_all_text,
         }
         options = resolve_options(getattr(config, "span_pretraining", None), given)
         config.span_pretraining = options
@@ -198,16 +206,20 @@ class SpanBertForPreTraining:
         candidates: Tensor | None = None,
         return_logits: bool = False,
         return_loss: bool = True,
+        max_rows: int | None = None,
+        max_read_rows: int | None = None,
+        all_text: bool | None = None,
         **kwargs: Any,
     ) -> SpanBertForPreTrainingOutput:
         """The loss of a masked batch, or the logits of a plain one.
 
         Args:
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, kwargs: the encoder's.
-            labels: [B, L] int64 original ids, negative where there is no target. Without the three index
-                tensors (the stock collator) the MLM head predicts every labelled position and there is no
-                SBO; under DistributedDataParallel freeze `model.sbo` then.
-            masked_positions, left_boundary, right_boundary: [B, K] int64 from `SpanMasker` or the collator.
+            labels: [B, L] int64 original ids, negative where there is no target. Without index tensors (the
+                stock collator) the MLM head predicts every labelled position; see `count_rows`.
+            masked_positions: [B, K] int64 from `SpanMasker` or the collator: the MLM head predicts these.
+            left_boundary, right_boundary: [B, K] int64. Without them there is no SBO; under
+                DistributedDataParallel freeze `model.sbo` then.
             num_items_in_batch, num_sbo_items: each head's targets over all accumulated batches and processes,
                 in place of its own count. Trainer passes the first alone; the SBO's mean is then weighted by
                 this batch's share of the MLM targets, which is exact only when all batches have the same
@@ -217,14 +229,27 @@ class SpanBertForPreTraining:
                 because Trainer drops columns that do not.
             return_logits: also the logits [B, L, V] when there is a loss. Without labels they always come.
             return_loss: False leaves text without labels unmasked although there is a masker.
+            max_rows, max_read_rows: bounds, which the collator knows, of the MLM's targets and of the rows of
+                hidden states that the heads read (masked positions, both boundaries, the first of each row). They
+                spare CUDA what it would compute for the most that there could be, and may be too large, as for
+                part of a batch. Too small a bound makes the loss NaN where nothing is counted (CUDA,
+                torch.compile) and raises on the CPU.
+            all_text: whether no position is padding. Then the encoder gets no attention_mask, which means the same
+                as ones; if not, a mask that is ready. Either spares a synchronisation on CUDA; None: transformers
+                reads attention_mask to find out.
 
         Raises:
-            ValueError: index tensors without labels, or not all three of them.
+            ValueError: index tensors without labels, or boundaries that are not a pair beside masked positions;
+                too small a bound; all_text with an attention_mask that has zeros (on a GPU only when
+                SPANBERT_EXT_DEBUG=1).
+            TypeError: a bound that is no integer, an all_text that is no bool.
             IndexError: an id outside the vocabulary (on a GPU only when SPANBERT_EXT_DEBUG=1).
         """
-        indices = (masked_positions, left_boundary, right_boundary)
-        if any(index is not None for index in indices):
-            _check_indices(labels, indices)
+        options = DEFAULT_OPTIONS | self.config.span_pretraining
+        indices = given_indices(labels, masked_positions, left_boundary, right_boundary)
+        check_bound("max_rows", max_rows)
+        check_bound("max_read_rows", max_read_rows)
+        seen = encoder_mask(self.config, attention_mask, all_text)
         if input_ids is not None:
             check_ids(input_ids, self.sbo.bias.shape[0], "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
@@ -242,22 +267,24 @@ class SpanBertForPreTraining:
             input_ids, labels = masked.input_ids, masked.labels
             indices = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
 
-        options = self.config.span_pretraining
         inputs = {
             "input_ids": input_ids,
-            "attention_mask": attention_mask,
+            "attention_mask": seen,
             "token_type_ids": token_type_ids,
             "position_ids": position_ids,
             "inputs_embeds": inputs_embeds,
         }
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        with_sbo = indices[0] is not None
-        if labels is not None and not with_sbo:
-            indices = (labelled_positions(labels),)
+        with_sbo = len(indices) == 3
+        if labels is not None and not indices:
+            labelled = labelled_positions(labels, options["count_rows"])
+            indices = (labelled.positions,)
+            max_rows = labelled.max_rows if max_rows is None else max_rows
+            max_read_rows = labelled.max_read_rows if max_read_rows is None else max_read_rows
         shown = return_logits or kwargs.get("output_hidden_states") or self.config.output_hidden_states
-        all_rows = labels is None or shown or not options.get("skip_unread_rows", True)
+        all_rows = labels is None or shown or not options["skip_unread_rows"]
         text = input_ids if input_ids is not None else inputs_embeds
-        with only_rows(self, text, None if all_rows else indices):
+        with only_rows(self, text, None if all_rows else indices, max_read_rows):
             encoded = self.base_model(**inputs, **kwargs, return_dict=True)
         x = encoded[0]  # [B, L, H]
 
@@ -278,9 +305,10 @@ class SpanBertForPreTraining:
             boundary_rows=self.sbo if with_sbo else None,
             sbo_bias=self.sbo.bias if with_sbo else None,
             sbo_weight=options["sbo_weight"],
-            num_items_in_batch=_scalar(num_items_in_batch),
-            num_sbo_items=_scalar(num_sbo_items),
+            num_items_in_batch=scalar(num_items_in_batch),
+            num_sbo_items=scalar(num_sbo_items),
             label_smoothing=options["label_smoothing"] if self.training else 0.0,
+            max_rows=max_rows,
         )
         heads = {name: x for name, x in losses._asdict().items() if with_sbo or not name.startswith("sbo_")}
         return SpanBertForPreTrainingOutput(**heads, **fields)
@@ -333,20 +361,3 @@ def __getattr__(name: str) -> type:
             if built.__name__ == name:
                 return built
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _check_indices(labels: Tensor | None, indices: tuple[Tensor | None, ...]) -> None:
-    if labels is None:
-        raise ValueError(
-            "masked_positions, left_boundary or right_boundary came without labels. Trainer takes these away "
-            "for label_smoothing_factor or a compute_loss_func: use the model's own label_smoothing option"
-        )
-    if any(index is None for index in indices):
-        names = ("masked_positions", "left_boundary", "right_boundary")
-        missing = [name for name, index in zip(names, indices, strict=True) if index is None]
-        raise ValueError(f"the three index tensors go together; missing: {', '.join(missing)}")
-
-
-def _scalar(count: Tensor | int | None) -> Tensor | int | None:
-    """Under nn.DataParallel Trainer's count arrives as [1, 1]."""
-    return count.flatten()[0] if isinstance(count, Tensor) and count.dim() else count

@@ -10,6 +10,8 @@ DEFAULT_OPTIONS = {
     "sbo_weight": 1.0,
     "label_smoothing": 0.0,
     "skip_unread_rows": True,
+    "count_rows": True,
+    "assume_all_text": False,
 }
 
 
@@ -34,6 +36,7 @@ def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict
         raise ValueError(
             f"label_smoothing is {options['label_smoothing']!r}, expected 0 <= label_smoothing < 1"
         )
-    if not isinstance(options["skip_unread_rows"], bool):
-        raise ValueError(f"skip_unread_rows is {options['skip_unread_rows']!r}, expected True or False")
+    for name in ("skip_unread_rows", "count_rows", "assume_all_text"):
+        if not isinstance(options[name], bool):
+            raise ValueError(f"{name} is {options[name]!r}, expected True or False")
     return options

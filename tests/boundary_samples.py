@@ -72,8 +72,9 @@ class Sample:
     def requires_grad(self) -> Sample:
         return self.map(lambda t: t.detach().clone().requires_grad_())
 
-    def run(self, impl: str = "fused", eps: float = 1e-12, max_rows: int | None = None) -> Tensor:
-        return ops.boundary_mlp(*self.tensors(), eps=eps, max_rows=max_rows, impl=impl)
+    def run(self, impl: str = "fused", eps: float = 1e-12, **options: int | Tensor | None) -> Tensor:
+        """y, or (y, rows) with `token_rows`."""
+        return ops.boundary_mlp(*self.tensors(), eps=eps, impl=impl, **options)
 
     def value_and_gradients(
         self,
@@ -81,14 +82,39 @@ class Sample:
         grad_y: Tensor,
         autocast: torch.dtype | None = None,
         max_rows: int | None = None,
+        token_rows: Tensor | None = None,
+        grad_rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """{"y": value, name: gradient of every floating input}."""
+        """{"y": value, name: gradient of every floating input}, and "rows" with `token_rows`."""
         leaves = self.requires_grad()
         with torch.autocast(self.x.device.type, dtype=autocast, enabled=autocast is not None):
-            y = leaves.run(impl, max_rows=max_rows)
+            outputs = leaves.run(impl, max_rows=max_rows, token_rows=token_rows)
+        if token_rows is None:
+            values, upstream = {"y": outputs}, [grad_y]
+        else:
+            values, upstream = dict(zip(("y", "rows"), outputs, strict=True)), [grad_y, grad_rows]
         names, tensors = zip(*leaves.float_tensors().items(), strict=True)
-        gradients = torch.autograd.grad(y, tensors, grad_y.to(y))
-        return {"y": y.detach()} | dict(zip(names, gradients, strict=True))
+        upstream = [grad.to(value) for grad, value in zip(upstream, values.values(), strict=True)]
+        gradients = torch.autograd.grad(list(values.values()), tensors, upstream)
+        detached = {name: value.detach() for name, value in values.items()}
+        return detached | dict(zip(names, gradients, strict=True))
+
+    def forward_arguments(self, dtype: torch.dtype, token_rows: Tensor | None = None) -> tuple:
+        """Of the forward operator."""
+        return (*self.tensors(), 1e-12, dtype, None, token_rows)
+
+    def backward_arguments(
+        self,
+        dtype: torch.dtype,
+        grad_y: Tensor | None,
+        needs: tuple[bool, bool] = (True, True),
+        token_rows: Tensor | None = None,
+        grad_rows: Tensor | None = None,
+    ) -> tuple:
+        """Of the backward operator; `needs` are need_x and need_parameters."""
+        forward = torch.ops.spanbert_ext.boundary_mlp
+        saved = forward(*self.forward_arguments(dtype, token_rows))[2:]
+        return (grad_y, grad_rows, *self.tensors(), *saved, dtype, *needs, None, token_rows)
 
 
 def indices(spans: Spans, length: int, width: int, slots: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,6 +174,15 @@ def grad_like(sample: Sample, seed: int = 3) -> Tensor:
     shape = (*sample.masked_positions.shape, sample.weight2.shape[0])
     grad_y = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return grad_y.to(sample.x.device)
+
+
+def some_tokens(sample: Sample, rows: int, seed: int = 5) -> tuple[Tensor, Tensor]:
+    """token_rows [rows] of all tokens in no order, some repeated, some -1; and a gradient of their rows."""
+    generator = torch.Generator().manual_seed(seed)
+    batch, length, hidden = sample.x.shape
+    token_rows = torch.randint(-1, max(batch * length, 0), (rows,), generator=generator)
+    grad_rows = torch.randn(rows, hidden, generator=generator, dtype=torch.float64)
+    return token_rows.to(sample.x.device), grad_rows.to(sample.x.device)
 
 
 def small() -> Sample:

@@ -90,7 +90,10 @@ def test_flat_reports_of_one_vocabulary_are_still_read(tmp_path: Path) -> None:
     text = shown(tmp_path, {**COMMON, "benchmark": "bench_sbo", "shape": "base-8x512", **old})
     assert "| provider | forward ms | backward ms | full ms | time / fused | peak MB |" in text
     assert "| **fused** | 10 | 10 | 10 | 1.00 | 3 |" in text and "5 rounds" in text
-    assert "fastest layouts: logits `h @ W.T`; bfloat16; no padded ones tried" in text
+    assert "fastest layouts: logits `h @ W.T`; bfloat16; no padded ones tried\n" in text
+    gpu = {**COMMON, "machine": {**COMMON["machine"], "gpu": "Some GPU"}}
+    text = shown(tmp_path, {**gpu, "benchmark": "bench_sbo", "shape": "base-8x512", **old})
+    assert "no padded ones tried: no floor on a GPU\n" in text
 
 
 def test_losses_of_each_vocabulary_are_told_apart(tmp_path: Path) -> None:
@@ -193,6 +196,7 @@ def test_step_reports_of_one_mode_are_still_read(tmp_path: Path, compiled: bool,
     assert f"| speed against stock_mlm, {mode} |" in text
     assert f"| **spanbert** | {mode} | 90 | 1 | 0.90 | - |" in text
     assert "stock_mlm makes 100 tokens/s, spanbert 90" in losses(text)
+    assert "spanbert_no_sbo labels without masked positions" in text
 
 
 def test_steps_come_before_the_loss_alone(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from boundary_samples import (
     random_spans,
     sample_inputs,
     small,
+    some_tokens,
 )
 from torch import Tensor
+
+from spanbert_ext import build_info
 
 SAMPLES = sample_inputs()
 LIVE = ("odd", "wide", "chunks", "strided")
@@ -91,12 +94,17 @@ def test_gradcheck() -> None:
 @pytest.mark.parametrize("name", ["odd", "strided", "int32", "no_target", "no_batch"])
 def test_t9_opcheck(name: str, device: str) -> None:
     sample = SAMPLES[name].on(device).to(torch.float32)
-    forward = (*sample.requires_grad().tensors(), 1e-12, torch.float32)
-    torch.library.opcheck(OP.boundary_mlp.default, forward)
-    _, z1, z2, statistics = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float32)
-    saved = (*sample.tensors(), z1, z2, statistics, torch.float32)
-    for need_x, need_parameters in ((True, True), (True, False), (False, True)):
-        arguments = (grad_like(sample).float(), *saved, need_x, need_parameters)
+    token_rows, grad_rows = some_tokens(sample, 7)
+    grad_y, grad_rows = grad_like(sample).float(), grad_rows.float()
+    for autocast, tokens in ((torch.float32, None), (torch.bfloat16, token_rows)):
+        leaves = sample.requires_grad()
+        torch.library.opcheck(OP.boundary_mlp.default, leaves.forward_arguments(autocast, tokens))
+    for needs, grads in {
+        (True, True): (grad_y, None),
+        (True, False): (None, grad_rows),
+        (False, True): (grad_y, grad_rows),
+    }.items():
+        arguments = sample.backward_arguments(torch.float32, grads[0], needs, token_rows, grads[1])
         torch.library.opcheck(OP.boundary_mlp_backward.default, arguments)
 
 
@@ -168,11 +176,14 @@ def test_t3_frozen_inputs_get_no_gradient_and_the_others_keep_theirs(frozen: str
 
 def test_t3_needless_gradients_are_empty() -> None:
     sample = small()
-    saved = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float64)[1:]
-    arguments = (grad_like(sample), *sample.tensors(), *saved, torch.float64)
-    grad_x, *of_parameters = OP.boundary_mlp_backward(*arguments, False, True)
+
+    def backward(*needs: bool) -> tuple[Tensor, ...]:
+        arguments = sample.backward_arguments(torch.float64, grad_like(sample), needs)
+        return OP.boundary_mlp_backward(*arguments)
+
+    grad_x, *of_parameters = backward(False, True)
     assert grad_x.shape == (0,) and all(grad.shape != (0,) for grad in of_parameters)
-    grad_x, *of_parameters = OP.boundary_mlp_backward(*arguments, True, False)
+    grad_x, *of_parameters = backward(True, False)
     assert grad_x.shape == sample.x.shape and all(grad.shape == (0,) for grad in of_parameters)
 
 
@@ -199,13 +210,16 @@ def test_t4_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: 
 def test_t5_dead_rows_are_zero_in_every_output(name: str, device: str) -> None:
     sample = SAMPLES[name].on(device)
     torch.full((1 << 20,), float("nan"), device=device)  # a freed block that the allocator may hand out again
-    y, z1, z2, statistics = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float64)
+    y, _, z1, z2, statistics, kept, count, *_ = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float64)
     live = sample.left_boundary >= 0
     assert not y[~live].any() and y[live].any(dim=-1).all()
     for saved in (z1, z2, statistics):
         assert not saved[int(live.sum()) :].any()
+    rows = live.flatten().nonzero().flatten().tolist()
+    assert kept.tolist() == rows + [-1] * (live.numel() - len(rows)) and count.tolist() == [len(rows)]
 
 
+@pytest.mark.skipif(build_info()["cuda_emulated"], reason="the CUDA code gathers 8192 rows at a time")
 def test_the_concatenation_is_never_allocated() -> None:
     sample = make_sample(random_spans(32, 160, 2), 160, 256, 8, 8, width=160).to(torch.float32)
     grad_y = grad_like(sample)
@@ -226,7 +240,8 @@ LOW_PRECISION = [(dtype, autocast) for dtype in (torch.bfloat16, torch.float16) 
 def test_t6_error_at_most_that_of_eager(dtype: torch.dtype, autocast: bool, device: str) -> None:
     squares: dict[tuple[str, str], float] = {}
     largest: dict[tuple[str, str], float] = {}
-    for seed in range(8 if device == "cpu" else 32):
+    # CUDA keeps more of the intermediate values in `dtype`: the largest error of 8 seeds is an accident there
+    for seed in range(8 if device == "cpu" and not build_info()["cuda_emulated"] else 32):
         spans = random_spans(4, 160, seed)  # about 400 targets: two chunks
         sample = make_sample(
             spans, 160, 64, 96, 48, slots=6, position_dim=24, width=160, seed=seed, peaks=8 * (seed % 2)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from boundary_samples import Sample, grad_like, make_sample, random_spans, sample_inputs, small
+from boundary_samples import Sample, grad_like, make_sample, random_spans, sample_inputs, small, some_tokens
 from cuda_code import on_cuda_code
 from torch import Tensor
 
@@ -112,10 +112,12 @@ def test_a_bound_changes_no_value(device: str) -> None:
 @on_cuda_code
 @pytest.mark.parametrize("hidden", [33, 161])
 def test_more_rows_than_one_chunk(hidden: int, device: str) -> None:
-    # 5240 rows: two chunks of boundaries; at 161 columns also two chunks of gradients
-    sample = make_sample(random_spans(40, 131, 1), 131, hidden, 9, 5, width=131).on(device)
+    # 8515 rows: two chunks of the first Linear's input; at 161 columns also two chunks of gradients
+    sample = make_sample(random_spans(65, 131, 1), 131, hidden, 9, 5, width=131).on(device)
+    token_rows, grad_rows = some_tokens(sample, 3000)
     values, expected = (
-        sample.value_and_gradients(impl, grad_like(sample)) for impl in ("fused", "reference")
+        sample.value_and_gradients(impl, grad_like(sample), token_rows=token_rows, grad_rows=grad_rows)
+        for impl in ("fused", "reference")
     )
     torch.testing.assert_close(values, expected, rtol=1e-10, atol=1e-10)
 
@@ -166,12 +168,15 @@ def test_t10_colliding_boundaries_are_summed_with_equal_bits_every_time(
 def test_no_synchronisation(dtype: torch.dtype) -> None:
     sample = sample_inputs()["odd"].on("cuda").to(dtype)
     grad_y = grad_like(sample).to(dtype)
+    token_rows, grad_rows = some_tokens(sample, 20)
+    grad_rows = grad_rows.to(dtype)
     sample.value_and_gradients("fused", grad_y)  # cuBLAS sets itself up
     torch.cuda.set_sync_debug_mode("error")
     try:
         for max_rows in (None, 8):
             sample.value_and_gradients("fused", grad_y, max_rows=max_rows)
         sample.value_and_gradients("fused", grad_y, torch.float16)
+        sample.value_and_gradients("fused", grad_y, token_rows=token_rows, grad_rows=grad_rows)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from boundary_samples import grad_like, sample_inputs
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from spanbert_ext import ops
 
@@ -30,6 +31,23 @@ def test_compiles_as_one_graph(dynamic: bool) -> None:
         assert torch.equal(y, expected["y"])
         for key, tensor in sample.float_tensors().items():
             assert torch.equal(tensor.grad, expected[key]), key
+
+
+def test_a_bound_that_changes_compiles_twice_at_most() -> None:
+    sample = SAMPLES["odd"].requires_grad()
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def loss(max_rows: int) -> Tensor:
+        return ops.boundary_mlp(*sample.tensors(), max_rows=max_rows).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend=counter)
+    live = int((sample.left_boundary >= 0).sum())
+    for max_rows in range(live, live + 10):
+        value = compiled(max_rows)
+        (gradient,) = torch.autograd.grad(value, sample.x)
+        (expected,) = torch.autograd.grad(loss(max_rows), sample.x)
+        assert torch.equal(value, loss(max_rows)) and torch.equal(gradient, expected)
+    assert counter.frame_count <= 2
 
 
 def test_compiles_under_autocast() -> None:

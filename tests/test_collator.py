@@ -51,8 +51,8 @@ class TestBatches:
             "bare": [row.tolist() for row in ids],
         }
         batches = {name: collator(rows) for name, rows in forms.items()}
-        assert set(batches["lists"]) == set(TENSORS)
-        assert all(x.dtype == torch.int64 for x in batches["lists"].values())
+        assert set(batches["lists"]) == {*TENSORS, "all_text"}
+        assert all(batches["lists"][name].dtype == torch.int64 for name in TENSORS)
         for name, batch in batches.items():
             assert same(batch, batches["lists"]), name
 
@@ -323,7 +323,13 @@ class TestT11Workers:
 
 
 class TestBadInput:
-    @pytest.mark.parametrize("name", ["labels", "masked_positions", "left_boundary", "right_boundary"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("labels", "masked_positions", "left_boundary", "right_boundary"),
+            *("max_rows", "max_read_rows", "all_text"),
+        ],
+    )
     def test_columns_that_the_collator_makes_itself(self, tokenizer, name):
         with pytest.raises(ValueError, match=f"column '{name}'.*remove_columns"):
             DataCollatorForSpanMasking(tokenizer)([{"input_ids": [2, 7, 3], name: [1, 2, 3]}])
@@ -367,6 +373,7 @@ class TestBadInput:
             ({"mlm": False}, ValueError, "mlm=False"),
             ({"kinds": "letters"}, ValueError, "'letters'"),
             ({"return_tensors": "tf"}, ValueError, "'tf'"),
+            ({"row_bounds": True}, ValueError, "row_bounds must be 'auto' or False, not True"),
             ({"pad_to_multiple_of": 0}, ValueError, "pad_to_multiple_of"),
             ({"epoch": -1}, ValueError, "epoch must be in"),
             ({"epoch": 2**32}, ValueError, "4294967296"),

@@ -77,6 +77,16 @@ def test_forward_equals_the_reference_and_trains_every_parameter_but_the_vocabul
     assert all(value.any() for value in results["fused"].values())
 
 
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_token_rows_come_beside_the_representation(impl: str) -> None:
+    module, x = head(), hidden_states()
+    assert SpanBoundaryHead.gives_token_rows
+    token_rows = torch.tensor([12, -1, 0])
+    y, rows = module(x, *INDICES, impl=impl, token_rows=token_rows)
+    assert torch.equal(y, module(x, *INDICES, impl=impl))
+    assert torch.equal(rows, torch.stack([x[1, 1], torch.zeros(24), x[0, 0]]))
+
+
 def test_eps_reaches_both_norms() -> None:
     x = hidden_states()
     wide = head(eps=0.5)

@@ -1,12 +1,8 @@
-"""The model class: how it is made, its loss and gradients against plain formulas, what Trainer sees of it."""
+"""The model: its loss and gradients against plain formulas, what Trainer sees of it."""
 
 from __future__ import annotations
 
-import copy
 import inspect
-import pickle
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +25,7 @@ from torch.nn import functional as F
 from transformers import BertForMaskedLM
 
 from spanbert_ext import modeling
-from spanbert_ext.modeling import SpanBertForPreTraining, span_metrics
+from spanbert_ext.modeling import span_metrics
 
 
 def head_sums(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, int, int]:
@@ -47,105 +43,6 @@ def head_sums(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, int, int]
             sbo = sbo + F.cross_entropy(scores, batch["labels"][b, position])
             count += 1
     return mlm, sbo, int((batch["labels"] >= 0).sum()), count
-
-
-class TestClass:
-    def test_all_ways_lead_to_one_class(self, tmp_path):
-        config = tiny_config()
-        BertForMaskedLM(config).save_pretrained(tmp_path)
-        models = [
-            SpanBertForPreTraining(config),
-            SpanBertForPreTraining.from_config(config),
-            SpanBertForPreTraining.from_pretrained(tmp_path),
-            SpanBertForPreTraining.from_pretrained(tmp_path, config=config),
-        ]
-        for model in models:
-            assert type(model) is modeling.BertForSpanPreTraining
-            assert isinstance(model, SpanBertForPreTraining) and isinstance(model, BertForMaskedLM)
-            assert model.config.span_pretraining["position_slots"] == 20
-        assert not hasattr(config, "span_pretraining")  # the caller's configuration stays the caller's
-        assert models[2].training is False and models[0].training is True
-
-    def test_native_parameters_are_named_and_initialised_as_in_the_native_class(self):
-        torch.manual_seed(3)
-        native = BertForMaskedLM(tiny_config()).state_dict()
-        ours = make_model(3).state_dict()
-        assert {name for name in ours if not name.startswith("sbo.")} == native.keys()
-        assert all(torch.equal(ours[name], value) for name, value in native.items())
-        assert {name.split(".")[1] for name in ours if name.startswith("sbo.")} == {
-            *("position_embeddings", "dense1", "norm1", "dense2", "norm2", "bias")
-        }
-        wide = SpanBertForPreTraining(tiny_config(initializer_range=0.1)).sbo
-        for module in (wide.dense1, wide.dense2, wide.position_embeddings):
-            assert 0.09 < module.weight.std() < 0.11  # the configuration's initializer_range
-
-    def test_unsupported_models_are_refused(self, tmp_path):
-        config = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1)
-        for make in (SpanBertForPreTraining, SpanBertForPreTraining.from_config):
-            with pytest.raises(ValueError, match=r"GPT2Config \(model type 'gpt2'\); supported: bert"):
-                make(config)
-        config.save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match="GPT2Config"):
-            SpanBertForPreTraining.from_pretrained(tmp_path)
-
-    def test_options_live_in_the_configuration(self, tmp_path):
-        options = {
-            "position_dim": 12,
-            "position_slots": 7,
-            "sbo_weight": 0.5,
-            "label_smoothing": 0.1,
-            "skip_unread_rows": False,
-        }
-        model = SpanBertForPreTraining.from_config(tiny_config(), **options)
-        assert model.config.span_pretraining == options
-        assert model.sbo.position_embeddings.weight.shape == (7, 12)
-        model.save_pretrained(tmp_path)
-        assert SpanBertForPreTraining.from_pretrained(tmp_path).config.span_pretraining == options
-        changed = SpanBertForPreTraining.from_pretrained(
-            tmp_path, sbo_weight=2.0, attn_implementation="eager"
-        )
-        assert changed.config.span_pretraining == options | {"sbo_weight": 2.0}
-        assert changed.config._attn_implementation == "eager"
-        given = SpanBertForPreTraining.from_pretrained(tmp_path, config=model.config, label_smoothing=0.2)
-        assert given.config.span_pretraining == options | {"label_smoothing": 0.2}
-
-    @pytest.mark.parametrize(
-        "option",
-        [
-            {"position_dim": 0},
-            {"position_slots": 1.5},
-            {"sbo_weight": -1.0},
-            {"label_smoothing": 1.0},
-            {"skip_unread_rows": "yes"},
-        ],
-    )
-    def test_options_out_of_range(self, option):
-        with pytest.raises(ValueError, match=next(iter(option))):
-            SpanBertForPreTraining(tiny_config(), **option)
-
-    def test_copies(self):
-        model = make_model().eval()
-        batch = make_batch()
-        expected = model(**batch)
-        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert type(twin) is type(model)
-            assert twin.cls.predictions.decoder.weight is twin.bert.embeddings.word_embeddings.weight
-            assert torch.equal(twin(**batch).loss, expected.loss)
-        other = make_model(seed=1).eval()
-        other.load_state_dict(model.state_dict())
-        assert torch.equal(other(**batch).loss, expected.loss)
-
-    def test_a_fresh_process_unpickles(self, tmp_path):
-        torch.save(make_model(), tmp_path / "model.pt")
-        script = (
-            "import sys, torch; model = torch.load(sys.argv[1], weights_only=False); "
-            "print(type(model).__name__, type(model).__module__)"
-        )
-        command = [sys.executable, "-c", script, str(tmp_path / "model.pt")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.split() == ["BertForSpanPreTraining", "spanbert_ext.modeling"]
-        with pytest.raises(AttributeError, match="Nonsense"):
-            modeling.NonsenseForSpanPreTraining  # noqa: B018
 
 
 class TestLoss:
@@ -212,6 +109,21 @@ class TestLoss:
         torch.testing.assert_close(
             model.eval()(**stock).loss, plain, rtol=1e-10, atol=0
         )  # smoothing only trains
+
+    def test_masked_positions_alone_give_the_native_loss(self):
+        model, batch = make_model().double(), make_batch()
+        del batch["left_boundary"], batch["right_boundary"]
+        output = model(**batch)
+        output.loss.backward()
+        ours = gradients(model)
+        model.zero_grad()
+        logits = model(**encoder_inputs(batch)).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+        loss.backward()
+        torch.testing.assert_close(output.loss, loss, rtol=1e-10, atol=0)
+        assert_close(ours, gradients(model), 1e-10)
+        assert output.sbo_loss is None and not any(name.startswith("sbo") for name in ours)
+        assert output.mlm_prediction.shape == batch["masked_positions"].shape
 
     def test_logits_are_the_native_ones(self):
         model, batch = make_model().eval(), make_batch()
@@ -316,7 +228,7 @@ class TestT1Scaling:
         return gradients(model)
 
     def test_t1_equal_counts(self):
-        quarter = make_batch(4)
+        quarter = make_batch(4, row_bounds=False)
         batch = {name: torch.cat([x, x, x, x]) for name, x in quarter.items()}
         batch["input_ids"] = batch["input_ids"].clone()
         batch["input_ids"][4:8, 1] = 9  # the same counts, other texts
@@ -324,11 +236,11 @@ class TestT1Scaling:
         assert_close(self.accumulate(batch, [4] * 4, with_sbo_count=True), self.whole(batch), 1e-10)
 
     def test_t1_unequal_counts_with_both(self):
-        batch = make_batch(16)
+        batch = make_batch(16, row_bounds=False)
         assert_close(self.accumulate(batch, [7, 1, 3, 5], with_sbo_count=True), self.whole(batch), 1e-10)
 
     def test_t1_with_the_mlm_count_alone_the_sbo_mean_takes_the_batchs_share(self):
-        batch = make_batch(8)
+        batch = make_batch(8, row_bounds=False)
         part = {name: x[:3] for name, x in batch.items()}
         model = make_model().double()
         for count in (torch.tensor(40), 40, torch.tensor([[40.0]])):  # the last: nn.DataParallel
@@ -346,16 +258,23 @@ class TestT15Signature:
         with pytest.raises(ValueError, match=r"without labels.*label_smoothing_factor"):
             make_model()(**batch)
 
-    def test_indices_go_together(self):
+    @pytest.mark.parametrize(
+        "names",
+        [INDICES[1:], INDICES[:2], (INDICES[0], INDICES[2]), INDICES[1:2]],
+    )
+    def test_boundaries_come_as_a_pair_beside_masked_positions(self, names):
         batch = make_batch()
-        del batch["left_boundary"]
-        with pytest.raises(ValueError, match="missing: left_boundary"):
+        for name in set(INDICES) - set(names):
+            del batch[name]
+        missing = ", ".join(name for name in INDICES if name not in names)
+        with pytest.raises(ValueError, match=f"missing: {missing} "):
             make_model()(**batch)
 
     def test_t15_only_labels_is_named_like_a_label(self):
         parameters = inspect.signature(modeling.BertForSpanPreTraining.forward).parameters
         assert [name for name in parameters if "label" in name] == ["labels"]
-        for name in ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask"):
+        columns = ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask")
+        for name in (*columns, "max_rows", "max_read_rows", "all_text"):
             assert name in parameters
 
     def test_t15_trainer_keeps_row_statistics_alone(self):

@@ -23,7 +23,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from transformers.models.bert.modeling_bert import BertLayer
 
 from spanbert_ext import read_rows
-from spanbert_ext.read_rows import find_read_rows
 
 
 @pytest.fixture(params=["counted", "bounded"])
@@ -53,34 +52,6 @@ def rows_read(batch: dict[str, torch.Tensor], names: tuple[str, ...] = INDICES) 
     }
 
 
-class TestFindReadRows:
-    # 2 rows of 6: the second has a position at its end, one twice, and some that are none
-    POSITIONS = (torch.tensor([[-1], [0]]), torch.tensor([[-1], [5]]), torch.tensor([[6], [0]]))
-
-    def test_by_hand(self):
-        assert find_read_rows(self.POSITIONS, 2, 6).index.tolist() == [0, 6, 11]
-        assert find_read_rows(self.POSITIONS, 2, 6)[1:] == (2, 6)
-        assert find_read_rows((torch.full((2, 3), -1),), 2, 6).index.tolist() == [0, 6]
-        int32 = torch.full((2, 1), 2, dtype=torch.int32)
-        assert find_read_rows((torch.full((2, 3), -7), int32), 2, 6).index.tolist() == [0, 2, 6, 8]
-
-    def test_by_hand_bounded(self, monkeypatch):
-        monkeypatch.setattr(read_rows, "may_read_values", lambda x: False)
-        # room for 1 + 3 positions of each row: what is read, then rows from the front
-        assert find_read_rows(self.POSITIONS, 2, 6).index.tolist() == [0, 6, 11, 1, 2, 3, 4, 5]
-        assert find_read_rows((torch.zeros(2, 5, dtype=torch.int64),), 2, 6) is None  # could be all of them
-
-    def test_t12_tensors_that_do_not_fit_are_left_to_the_loss(self):
-        fits = torch.zeros(2, 1, dtype=torch.int64)
-        for bad in (fits[:1], fits[:, 0], fits.double(), fits.to("meta")):
-            assert find_read_rows((fits, bad), 2, 6) is None
-
-    def test_t4_empty_batches(self):
-        for batch, length in ((0, 6), (2, 0)):
-            found = find_read_rows((torch.full((batch, 1), -1),), batch, length)
-            assert found.index.tolist() == []
-
-
 class TestLastLayer:
     def test_loss_and_gradients_are_those_of_all_rows(self, way):
         batch = make_batch()
@@ -101,19 +72,38 @@ class TestLastLayer:
         assert counts == [read if way == "counted" else bound, rows * length]
         assert read < bound < rows * length
 
-    def test_labels_alone(self, way):
+    @pytest.mark.parametrize("count_rows", [True, False])
+    def test_labels_alone(self, way, count_rows):
         batch = make_batch()
         labelled = {**encoder_inputs(batch), "labels": batch["labels"]}
+        every, read = batch["labels"].numel(), len(rows_read(batch, ("masked_positions",)))
+        grads = []
+        for skip in (True, False):
+            model = make_model(skip_unread_rows=skip, count_rows=count_rows).double()
+            computed = rows_computed(model)
+            model(**labelled).loss.backward()
+            grads.append(gradients(model))
+            if not skip or (way == "bounded" and not count_rows):
+                assert computed == [every]  # any position may have a label
+            elif way == "counted":
+                assert computed == [read]
+            else:
+                assert read <= computed[0] < every
+        assert_close(*grads, 1e-10)
+
+    def test_masked_positions_alone(self, way):
+        batch = make_batch()
+        del batch["left_boundary"], batch["right_boundary"]
         grads = []
         for skip in (True, False):
             model = make_model(skip_unread_rows=skip).double()
             computed = rows_computed(model)
-            model(**labelled).loss.backward()
+            model(**batch).loss.backward()
             grads.append(gradients(model))
-            if skip and way == "counted":
-                assert computed == [len(rows_read(batch, ("masked_positions",)))]
-            else:
-                assert computed == [batch["labels"].numel()]  # any position may have a label
+            if skip:
+                rows, slots = batch["masked_positions"].shape
+                read = len(rows_read(batch, ("masked_positions",)))
+                assert computed == [read if way == "counted" else rows * (slots + 1)]
         assert_close(*grads, 1e-10)
 
     def test_hidden_states_of_other_rows_are_zero(self):

@@ -171,15 +171,15 @@ class TestT15Evaluation:
 
 
 class Recorder:
-    """Notes what the encoder reads: one tuple of ids per row, in training and in evaluation."""
+    """Notes what the model reads: one tuple of ids per row, in training and in evaluation."""
 
     def __init__(self, model: SpanBertForPreTraining) -> None:
         self.training: list[tuple[int, ...]] = []
         self.evaluation: list[tuple[int, ...]] = []
-        model.bert.register_forward_pre_hook(self.note, with_kwargs=True)
+        model.register_forward_pre_hook(self.note, with_kwargs=True)
 
-    def note(self, encoder, args, kwargs) -> None:
-        rows = self.training if encoder.training else self.evaluation
+    def note(self, model, args, kwargs) -> None:
+        rows = self.training if model.training else self.evaluation
         for ids, attention in zip(kwargs["input_ids"], kwargs["attention_mask"], strict=True):
             rows.append(tuple(ids[attention.bool()].tolist()))
 

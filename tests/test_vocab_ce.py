@@ -120,11 +120,11 @@ def test_t3_frozen_inputs_skip_their_gradients(monkeypatch: pytest.MonkeyPatch) 
     with torch.no_grad():
         output = case.run()
     assert not output.loss.requires_grad
-    raw = torch.ops.spanbert_ext.vocab_ce(
+    *_, dh_rows, _, dw, db = torch.ops.spanbert_ext.vocab_ce(
         case.h.detach(), case.weight.detach(), None, [0], case.targets, case.row_weight, torch.float64, 0.0,
         None, False, False, False,
     )  # fmt: skip
-    assert [t.numel() for t in raw[4:]] == [0, 0, 0]
+    assert dh_rows.numel() == dw.numel() == db.numel() == 0
 
 
 def test_t3_row_weights_have_a_gradient() -> None:
@@ -191,9 +191,15 @@ def test_t7_extreme_biases_at_any_number_of_rows(dtype: torch.dtype, value: floa
         exact = case.to(torch.float64)
         tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 2e-2}[dtype]
         options = {"rtol": tolerance, "atol": tolerance, "check_dtype": False}
-        torch.testing.assert_close(case.run().nll, exact.run("reference").nll, **options)
-        for got, expected in zip(gradients(case, "fused"), gradients(exact, "reference"), strict=True):
-            torch.testing.assert_close(got, expected, **options)
+        fused = [case.run().nll, *gradients(case, "fused")]
+        plain = [case.run("reference").nll, *gradients(case, "reference")]
+        expected = [exact.run("reference").nll, *gradients(exact, "reference")]
+        for got, eager, want in zip(fused, plain, expected, strict=True):
+            if dtype == torch.bfloat16 and value > 0:  # two logits of 800 may be 4 apart
+                limit = max(tolerance, 1.1 * (eager.double() - want).abs().max().item())
+                assert (got.double() - want).abs().max() <= limit
+            else:
+                torch.testing.assert_close(got, want, **options)
 
 
 def test_t7_one_target_everywhere_in_deterministic_mode() -> None:

@@ -56,6 +56,126 @@ def test_each_dtype_at_odd_sizes(
 
 
 @on_cuda_code
+@pytest.mark.parametrize(
+    ("vocab", "width", "blocks", "bias"),
+    [
+        (257, 13, 1, True),
+        (1000, 31, 2, False),
+        (1000, 16, 3, True),
+        (28_996, 24, 2, True),
+        (29_056, 9, 2, True),
+        (29_056, 8, 1, False),  # the weight itself is the operand
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_padding_is_in_no_sum(
+    vocab: int, width: int, blocks: int, bias: bool, dtype: torch.dtype, device: str
+) -> None:
+    """Sizes on and off every multiple that matrices are padded to; -inf forbids a word in one block alone."""
+    case = sample(30, width, vocab, blocks=blocks, bias=bias)
+    if bias:
+        forbidden = (case.targets.max() + 1) % vocab
+        case.bias[-1, forbidden] = -float("inf")
+    case = on(case, device, dtype)
+    exact = replace(case.to(torch.float64), row_weight=case.row_weight.double())
+    output, expected = case.run(), exact.run("reference")
+    plain = case.run("reference")
+    limit = 1e-4 + 1.1 * (plain.nll.double() - expected.nll).abs().max().item()
+    assert (output.nll.double() - expected.nll).abs().max() <= limit
+    eager = gradients(case, "reference")
+    for got, from_eager, want in zip(
+        gradients(case, "fused"), eager, gradients(exact, "reference"), strict=True
+    ):
+        limit = 1e-5 + 1.1 * (from_eager.double() - want).abs().max().item()
+        assert (got.double() - want).abs().max() <= limit
+    if bias:
+        assert gradients(case, "fused")[2][-1, forbidden] == 0
+
+
+@on_cuda_code
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_target_that_its_bias_forbids_has_an_infinite_loss(dtype: torch.dtype, device: str) -> None:
+    case = sample(20, 8, 100, blocks=2, ignored=0)
+    case.targets[3] = case.targets[15] = 42
+    case.targets[[0, 1, 2, 4]] = 41
+    case.bias[0, 42] = -float("inf")
+    output = on(case, device, dtype).run()
+    assert output.nll[3] == float("inf") and output.nll[15].isfinite() and output.nll[0].isfinite()
+
+
+@on_cuda_code
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_nan_in_a_bias_reaches_the_loss(dtype: torch.dtype, device: str) -> None:
+    case = sample(20, 8, 100, blocks=2)
+    case.bias[1, 7] = float("nan")
+    assert on(case, device, dtype).run().loss.isnan()
+
+
+@on_cuda_code
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_long_rows_of_16_bits_that_shared_memory_does_not_hold(dtype: torch.dtype, device: str) -> None:
+    vocab = 70_001 if device == "cuda" else 20_001
+    case = on(sample(5, 8, vocab, ignored=0, label_smoothing=0.1), device, dtype)
+    exact = replace(case.to(torch.float64), row_weight=case.row_weight.double())
+    torch.testing.assert_close(case.run().nll.double(), exact.run("reference").nll, rtol=3e-2, atol=2e-2)
+    for got, want in zip(gradients(case, "fused"), gradients(exact, "reference"), strict=True):
+        scale = want.abs().max()
+        torch.testing.assert_close(got.double() / scale, want / scale, rtol=3e-2, atol=2e-2)
+
+
+@on_cuda_code
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_first_of_equal_logits_is_predicted(dtype: torch.dtype, device: str) -> None:
+    case = sample(6, 8, 5003, blocks=1, ignored=0)
+    case.bias.zero_()
+    case.weight[[4999, 611, 3000]] = 9 * case.h[0].sign()
+    case.h[:] = case.h[0]
+    assert case.targets.shape == (6,)
+    assert on(case, device, dtype).run().prediction.tolist() == [611] * 6
+
+
+@on_cuda_code
+@pytest.mark.skipif(not hasattr(torch.ops.spanbert_ext_tuning, "vocab_ce"), reason="a build without tuning")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_any_chunk_size_gives_the_same_loss_and_gradients(dtype: torch.dtype, device: str) -> None:
+    case = on(sample(700, 16, 257, blocks=3), device, dtype)
+    results = []
+    for chunk_rows in (128, 384, 768):
+        results.append(
+            torch.ops.spanbert_ext_tuning.vocab_ce(
+                case.h.detach(),
+                case.weight.detach(),
+                case.bias.detach(),
+                list(case.first_rows),
+                case.targets,
+                case.row_weight,
+                dtype,
+                0.0,
+                None,
+                True,
+                True,
+                True,
+                chunk_rows,
+            )  # fmt: skip
+        )
+    tolerance = {"rtol": 1e-10, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 2e-2, "atol": 1e-2}
+    for other in results[:2]:
+        for got, want in zip(other, results[2], strict=True):
+            torch.testing.assert_close(got, want, **tolerance)
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.spanbert_ext_tuning, "chunk_rows"), reason="a build without tuning")
+def test_chunks_fill_the_multiprocessors_and_stay_small() -> None:
+    """At 132 multiprocessors 44 tiles of 128 rows by 3 of 256 columns are one wave: 5,632 rows."""
+    rule = torch.ops.spanbert_ext_tuning.chunk_rows
+    assert rule(39_424, 768, 29_056, 2, 132) == 5632
+    assert rule(4992, 768, 29_056, 2, 132) == 4992
+    assert rule(39_424, 768, 29_056, 4, 132) * 29_056 * 4 <= 512 << 20
+    assert rule(39_424, 768, 250_112, 2, 132) == 2048
+    assert rule(0, 768, 29_056, 2, 132) == 128
+
+
+@on_cuda_code
 def test_t12_a_target_beyond_the_vocabulary_is_nan(device: str) -> None:
     case = on(sample(ignored=0), device)
     bad = replace(case, targets=case.targets.clone())

@@ -26,12 +26,14 @@ def errors(got: list[Tensor], exact: list[Tensor]) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("bias_scale", [1.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_t6_rounding_is_no_worse_than_eagers(dtype: torch.dtype, autocast: bool) -> None:
+def test_t6_rounding_is_no_worse_than_eagers(dtype: torch.dtype, bias_scale: float, autocast: bool) -> None:
     """RMS over 8 seeds and the largest error of any, for the loss and each gradient; with planted peaks."""
     fused_errors, eager_errors = [], []
     for seed in range(8):
         exact_case = sample(400, 32, 515, scale=2.0, seed=seed)
+        exact_case.bias *= bias_scale
         exact_case.row_weight = torch.full((400,), 1 / 400, dtype=torch.float64)
         peaks = exact_case.targets[::7].clamp_min(0)
         exact_case.h[::7] += exact_case.weight[peaks] * 2

@@ -58,8 +58,12 @@ def tiny_config(**options) -> BertConfig:
     return BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, **(sizes | dropout | options))
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def same(a: dict, b: dict) -> bool:
+    """Batches: tensors, and what the collator tells beside them."""
+    return a.keys() == b.keys() and all(
+        torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else a[name] == b[name]
+        for name in a
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,8 +89,29 @@ def make_batch(rows: int = 8, seed: int = 0, **options) -> dict[str, torch.Tenso
     return collator([dict(tokenizer(text)) for text in tiny_texts(rows, seed)])
 
 
+def skewed_batch(rows: int = 96, **options) -> dict:
+    """One row of 52 tokens, the others of 12: a batch that is nearly all padding."""
+    tokenizer = tiny_tokenizer()
+    texts = [*tiny_texts(1, words=(40, 40)), *tiny_texts(rows - 1, seed=1, words=(1, 8))]
+    collator = DataCollatorForSpanMasking(tokenizer, epoch=0, **options)
+    return collator([dict(tokenizer(text)) for text in texts])
+
+
+def full_batch(rows: int = 8, length: int = 40, seed: int = 0, **options) -> dict:
+    """Rows of one length, none padded."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, len(VOCABULARY) - 6, (rows, length), generator=generator)
+    ids[:, 0], ids[:, -1] = VOCABULARY["[CLS]"], VOCABULARY["[SEP]"]
+    return DataCollatorForSpanMasking(tiny_tokenizer(), epoch=0, **options)(list(ids))
+
+
+def moved(batch: dict, device: str) -> dict:
+    return {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+
+
 def encoder_inputs(batch: dict) -> dict:
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:

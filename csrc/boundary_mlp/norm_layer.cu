@@ -77,11 +77,21 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor<T>)
   const int64_t i = blockIdx.x, columns = layer.columns;
   const BoundaryRow row = boundary_row(layer.index, i);
   const int64_t out_row = layer.out_is_y ? row.row : i;
-  if (out_row < 0) return;
   const auto store = [&](int64_t c, const Values& values) {
     store_values<A, N>(layer.out_type, layer.out, out_row * columns + c, values);
   };
+  const auto store_statistics = [&](A mean, A rstd) {
+    static_cast<A*>(layer.mean)[i * kStatisticsStride] = mean;
+    static_cast<A*>(layer.rstd)[i * kStatisticsStride] = rstd;
+  };
+  if (layer.out_is_y && !is_kept(layer.index, i)) {  // a dead row of y, and no compact row's
+    for_each_column<N>(columns, [&](int64_t c) {
+      store_values<A, N>(layer.out_type, layer.out, i * columns + c, filled<A, N>(A(0)));
+    });
+  }
   if (!row.is_live) {
+    if (threadIdx.x == 0) store_statistics(A(0), A(0));
+    if (out_row < 0) return;
     const A fill = layer.out_is_y ? A(NAN) : A(0);
     return for_each_column<N>(columns, [&](int64_t c) { store(c, filled<A, N>(fill)); });
   }
@@ -114,10 +124,7 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor<T>)
   });
   const A variance = plan.mean(reduce_block(squares, A(0), Add{}, scratch));
   const A rstd = A(1) / sqrt(variance + static_cast<A>(layer.eps));
-  if (threadIdx.x == 0) {
-    static_cast<A*>(layer.mean)[i * kStatisticsStride] = mean;
-    static_cast<A*>(layer.rstd)[i * kStatisticsStride] = rstd;
-  }
+  if (threadIdx.x == 0) store_statistics(mean, rstd);
   for_each_column<N>(columns, [&](int64_t c) {
     Values g = activation(c);
     const Values weight = load_values<A, N>(gain + c), offset = load_values<A, N>(shift + c);

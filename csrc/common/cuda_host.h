@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "common/dtypes.h"
 #include "common/float_type.h"
 
 #ifdef SPANBERT_EXT_EMULATE_CUDA
@@ -17,6 +18,7 @@
 #include <cuda_runtime.h>
 #else
 #include <ATen/Functions.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -37,6 +39,18 @@ class CudaScope {
   c10::cuda::CUDAGuard guard_;
 #endif
 };
+
+// Of the current device.
+inline int multiprocessors() {
+#ifdef SPANBERT_EXT_EMULATE_CUDA
+  return 2;  // few, so that small tests meet several waves
+#else
+  int device = 0, count = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+#endif
+}
 
 inline void check_launch(const char* op, cudaError_t error) {
   TORCH_CHECK(error == cudaSuccess, op, ": a CUDA kernel could not be launched: ", cudaGetErrorString(error));
@@ -72,13 +86,13 @@ inline FloatType float_type(at::ScalarType type) {
 // out = a @ b, or out += a @ b. `out` has the operands' dtype, or float32 (products of bfloat16 and float16
 // are then summed and left in float32); its rows may be longer than the product (a pitch).
 inline void multiply_cuda(at::Tensor out, const at::Tensor& a, const at::Tensor& b, bool accumulate = false) {
-  const bool widens = out.scalar_type() != a.scalar_type();
 #ifdef SPANBERT_EXT_EMULATE_CUDA
-  const at::Tensor wide_a = widens ? a.to(out.scalar_type()) : a,
-                   wide_b = widens ? b.to(out.scalar_type()) : b;
-  accumulate ? at::addmm_out(out, out, wide_a, wide_b) : at::mm_out(out, wide_a, wide_b);
+  // As cuBLAS does it: sums in float32, rounded once.
+  const at::ScalarType wide = accumulation_dtype(a.scalar_type());
+  const at::Tensor product = at::mm(a.to(wide), b.to(wide));
+  accumulate ? out.copy_(product.add_(out)) : out.copy_(product);
 #else
-  if (!widens) {
+  if (out.scalar_type() == a.scalar_type()) {
     accumulate ? at::addmm_out(out, out, a, b) : at::mm_out(out, a, b);
   } else if (accumulate) {
     at::addmm_out(out, out, a, b, out.scalar_type());

@@ -22,6 +22,7 @@
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
 #include "common/tasks.h"
+#include "vocab_ce/compact_capacity.h"
 #include "vocab_ce/vocab_ce_kernel.h"
 
 namespace spanbert_ext {
@@ -31,8 +32,6 @@ namespace {
 // 37 MB.
 constexpr int64_t kChunkRows = 320;
 constexpr int64_t kVocabBlock = 768;  // a shorter inner dimension costs the product of dh 10 %
-
-int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // The decoder matrix [V, D], stored as S, as operands of T: in place where the layouts agree, else in a
 // task's buffer.
@@ -85,8 +84,9 @@ template <typename T, typename S, typename acc_t>
 class VocabCe {
  public:
   VocabCe(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-          const at::Tensor& targets, const at::Tensor& row_weight, double label_smoothing, double grad_unit,
-          bool need_dh, bool need_dw, bool need_db)
+          const at::Tensor& targets, const at::Tensor& row_weight, at::ScalarType compute_dtype,
+          double label_smoothing, std::optional<int64_t> max_rows, double grad_unit, bool need_dh,
+          bool need_dw, bool need_db)
       : h_(h),
         targets_(targets.contiguous()),
         row_weight_(row_weight.contiguous()),
@@ -104,7 +104,10 @@ class VocabCe {
     const int64_t rows = h.size(0);
     nll = at::zeros({rows}, acc);
     prediction = at::full({rows}, -1, targets.options());
-    dh = need_dh ? at::zeros({rows, width_}, h.options()) : at::empty({0}, h.options());
+    slots = at::full({rows}, -1, targets.options());
+    const auto compute = h.options().dtype(compute_dtype);
+    dh_rows =
+        need_dh ? at::zeros({compact_capacity(rows, max_rows), width_}, compute) : at::empty({0}, compute);
     dw = at::empty({need_dw ? vocab_ : 0, width_}, acc);
     if (bias.has_value()) bias_ = bias->to(acc.dtype()).contiguous();
     // A discarded row keeps the passes free of branches when only some gradients are asked for.
@@ -123,7 +126,7 @@ class VocabCe {
   at::Tensor weight_gradient() { return dw_begun_ ? dw : dw.zero_(); }
 
   double loss = 0;
-  at::Tensor nll, prediction, dh, dw, db;
+  at::Tensor nll, prediction, dh_rows, slots, dw, db;
 
  private:
   // Words [begin, begin + size) and their logits [size, columns]; later, in the same memory, their gradient
@@ -143,6 +146,8 @@ class VocabCe {
     count_ = count;
     columns_ = round_up(count, kColumnMultiple);
     rows_ = rows;
+    const int64_t slot_begin = slots_filled_;
+    for (int64_t c = 0; c < count; ++c) slots.mutable_data_ptr<int64_t>()[rows[c]] = slots_filled_++;
     const at::Tensor index = at::from_blob(const_cast<int64_t*>(rows), {count}, targets_.options());
     // Padding columns hold zero rows and get a zero gradient.
     const at::Tensor chunk =
@@ -157,7 +162,7 @@ class VocabCe {
     if (!need_grad_) return;
     differentiate(chunk, db.mutable_data_ptr<acc_t>() + (bias_row_ == nullptr ? 0 : group * vocab_));
     dw_begun_ = true;
-    if (need_dh_) dh.index_copy_(0, index, grad_rows().narrow(0, 0, count).to(dh.scalar_type()));
+    if (need_dh_) dh_rows.narrow(0, slot_begin, count).copy_(grad_rows().narrow(0, 0, count));
   }
 
   const acc_t* bias_at(int64_t v) const { return bias_row_ == nullptr ? nullptr : bias_row_ + v; }
@@ -308,6 +313,8 @@ class VocabCe {
   bool dw_begun_ = false;  // until then its memory holds anything
   at::Tensor bias_;
 
+  int64_t slots_filled_ = 0;
+
   // Of the chunk at hand: `count` rows of h, padded to `columns`.
   int64_t count_ = 0, columns_ = 0;
   const int64_t* rows_ = nullptr;
@@ -345,9 +352,10 @@ double gradient_unit(const at::Tensor& row_weight, const at::Tensor& targets, at
 template <typename T, typename S, typename acc_t>
 VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                   at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
-                  double label_smoothing, double grad_unit, bool need_dh, bool need_dw, bool need_db) {
-  VocabCe<T, S, acc_t> op(h, weight, bias, targets, row_weight, label_smoothing, grad_unit, need_dh, need_dw,
-                          need_db);
+                  at::ScalarType compute_dtype, double label_smoothing, std::optional<int64_t> max_rows,
+                  double grad_unit, bool need_dh, bool need_dw, bool need_db) {
+  VocabCe<T, S, acc_t> op(h, weight, bias, targets, row_weight, compute_dtype, label_smoothing, max_rows,
+                          grad_unit, need_dh, need_dw, need_db);
   const auto live = live_rows(targets, first_rows);
   for (size_t g = 0; g < live.size(); ++g) op.add_rows(static_cast<int64_t>(g), live[g]);
 
@@ -356,7 +364,14 @@ VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::opti
       need_dw ? op.weight_gradient().to(weight.scalar_type()) : at::empty({0}, weight.options());
   const at::Tensor db = need_db ? op.db.to(bias->scalar_type())
                                 : at::empty({0}, bias.has_value() ? bias->options() : weight.options());
-  return {at::full({}, op.loss, acc), op.nll, op.prediction, at::full({}, grad_unit, acc), op.dh, dw, db};
+  return {at::full({}, op.loss, acc),
+          op.nll,
+          op.prediction,
+          at::full({}, grad_unit, acc),
+          op.dh_rows,
+          op.slots,
+          dw,
+          db};
 }
 
 }  // namespace
@@ -372,8 +387,8 @@ VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
   need_db = need_db && bias.has_value();
   const double grad_unit = gradient_unit(row_weight, targets, compute_dtype);
   const auto call = [&]<typename T, typename S, typename acc_t>() {
-    return run<T, S, acc_t>(h, weight, bias, first_rows, targets, row_weight, label_smoothing, grad_unit,
-                            need_dh, need_dw, need_db);
+    return run<T, S, acc_t>(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing,
+                            max_rows, grad_unit, need_dh, need_dw, need_db);
   };
   if (compute_dtype == at::kDouble) return call.template operator()<double, double, double>();
   // Rows in pairs want an even width.
@@ -382,6 +397,30 @@ VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
     return call.template operator()<at::BFloat16, at::BFloat16, float>();
   }
   return call.template operator()<float, float, float>();
+}
+
+at::Tensor vocab_ce_gradient_rows_cpu(const at::Tensor& dh_rows, const at::Tensor& slots,
+                                      const at::Tensor& scale, at::ScalarType dtype) {
+  const PlainDispatch plain;
+  check_gradient_rows(dh_rows, slots, scale);
+  const at::Tensor live = slots.ge(0).nonzero().flatten();
+  const int64_t most = slots.numel() == 0 ? -1 : slots.max().item<int64_t>();
+  TORCH_CHECK_INDEX(most < dh_rows.size(0), "vocab_ce_gradient_rows: slots has ", most,
+                    ", expected rows below R = ", dh_rows.size(0));
+  const at::Tensor rows = dh_rows.index_select(0, slots.index_select(0, live)).to(scale.scalar_type());
+  const at::Tensor out = at::zeros({slots.size(0), dh_rows.size(1)}, dh_rows.options().dtype(dtype));
+  return out.index_copy_(0, live, rows.mul(scale).to(dtype));
+}
+
+void vocab_ce_scale_cpu(const at::Tensor& gradient, const at::Tensor& scale) {
+  const PlainDispatch plain;
+  check_scale(gradient, scale);
+  if (scale.item<double>() == 1) return;
+  if (gradient.scalar_type() == scale.scalar_type()) {
+    gradient.mul_(scale);
+  } else {  // a loss scale of 65536 is beyond float16
+    gradient.copy_(gradient.to(scale.scalar_type()).mul_(scale));
+  }
 }
 
 }  // namespace spanbert_ext

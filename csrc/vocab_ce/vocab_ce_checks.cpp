@@ -52,6 +52,31 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                     bias.has_value() ? bias->device() : h.device(), ", expected ", h.device());
 }
 
+void check_gradient_rows(const at::Tensor& dh_rows, const at::Tensor& slots, const at::Tensor& scale) {
+  TORCH_CHECK_VALUE(dh_rows.dim() == 2, "vocab_ce_gradient_rows: dh_rows has shape ", dh_rows.sizes(),
+                    ", expected [R, D]");
+  check_float("vocab_ce_gradient_rows", "dh_rows", dh_rows.scalar_type());
+  TORCH_CHECK_VALUE(slots.dim() == 1, "vocab_ce_gradient_rows: slots has shape ", slots.sizes(),
+                    ", expected [N]");
+  TORCH_CHECK_TYPE(slots.scalar_type() == at::kLong, "vocab_ce_gradient_rows: slots has dtype ",
+                   slots.scalar_type(), ", expected int64");
+  check_scale(dh_rows, scale);
+  TORCH_CHECK_VALUE(slots.device() == dh_rows.device(), "vocab_ce_gradient_rows: slots is on ",
+                    slots.device(), ", expected ", dh_rows.device());
+}
+
+void check_scale(const at::Tensor& gradient, const at::Tensor& scale) {
+  check_float("vocab_ce_scale_", "gradient", gradient.scalar_type());
+  const at::ScalarType accumulate = accumulation_dtype(gradient.scalar_type());
+  TORCH_CHECK_VALUE(scale.numel() == 1 && scale.scalar_type() == accumulate, "vocab_ce: scale has shape ",
+                    scale.sizes(), " and dtype ", scale.scalar_type(), ", expected one value of ",
+                    accumulate);
+  TORCH_CHECK_VALUE(gradient.is_contiguous(), "vocab_ce_scale_: gradient has strides ", gradient.strides(),
+                    ", expected a contiguous tensor");
+  TORCH_CHECK_VALUE(scale.device() == gradient.device(), "vocab_ce: scale is on ", scale.device(),
+                    ", expected ", gradient.device());
+}
+
 void check_targets(const at::Tensor& targets, int64_t vocab, std::optional<int64_t> max_rows) {
   const at::Tensor ids = targets.contiguous();
   const int64_t* id = ids.const_data_ptr<int64_t>();

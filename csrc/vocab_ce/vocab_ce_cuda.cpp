@@ -1,39 +1,28 @@
-// CUDA. Rows with a target are moved to the front (compacted) and decoded a chunk at a time into logits
-// [rows, pitch]:
+// CUDA. Rows with a target are moved to the front (compacted) and decoded a chunk at a time, every matrix
+// padded as vocab_ce_cuda.h says:
 //
-//   per chunk:  logits = rows @ weight^T  ->  loss, prediction, gradient in place  ->  db
-//               dw += grad^T @ rows,  dh = grad @ weight
+//   per chunk:  logits = compact @ operand^T  ->  loss, prediction, gradient in place  ->  db
+//               dw += gradient^T @ compact,  dh = gradient @ operand
 //
 // The host never learns how many rows take part: GEMMs are sized by max_rows, where the caller knows a bound,
-// else by N. Peak memory beside the outputs: chunk * pitch logits, N * D rows and their gradient, one [V, D]
-// copy of the weight where it is cast, one [V, D] of float32 where the weight's gradient is.
+// else by N. Peak memory beside the outputs: one chunk of logits (chunk_rule.h), R * D' rows, one operand
+// [V', D'], and one [V', D] in float32 where the weight has another dtype.
 #include "vocab_ce/vocab_ce_cuda.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 
-#include "common/chunks.h"
-#include "common/compact_rows.h"
 #include "common/cuda_host.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
-#include "common/row_moves.h"
+#include "vocab_ce/chunk_rule.h"
 #include "vocab_ce/vocab_ce.h"
 
 namespace spanbert_ext {
 namespace {
 
-// A chunk's logits take at most this much, unless that were too few rows for GEMMs to run at their best rate
-// and for dw, read and written once per chunk, to cost little.
-constexpr int64_t kChunkBytes = int64_t{512} << 20;
-constexpr int64_t kFewestChunkRows = 2048;
-constexpr int64_t kMostChunkRows = int64_t{65535} * kSliceRows;  // CUDA's limit of a grid's second dimension
-
-int64_t most_chunk_rows(int64_t vocab, int64_t element_bytes) {
-  const int64_t rows = kChunkBytes / (logits_pitch(vocab) * element_bytes);
-  return std::clamp(rows, kFewestChunkRows, kMostChunkRows);
-}
+constexpr const char* kOp = "vocab_ce";
 
 RowBlocks row_blocks(at::IntArrayRef first_rows) {
   TORCH_CHECK_VALUE(first_rows.size() <= kMaxBlocks, "vocab_ce: first_rows has ", first_rows.size(),
@@ -44,24 +33,42 @@ RowBlocks row_blocks(at::IntArrayRef first_rows) {
 }
 
 // float16 gradients are kept in units of the largest row weight, see vocab_ce.cpp; made on the device.
-at::Tensor gradient_unit(const at::Tensor& row_weight, const at::Tensor& targets,
-                         at::ScalarType compute_dtype) {
-  if (compute_dtype != at::kHalf || row_weight.numel() == 0) return at::ones({}, row_weight.options());
+at::Tensor float16_gradient_unit(const at::Tensor& row_weight, const at::Tensor& targets) {
   const at::Tensor largest = row_weight.masked_fill(targets < 0, 0).abs().amax();
   const at::Tensor unit = largest.log2().ceil().exp2();
   return at::where((largest > 0).logical_and(largest.isfinite()), unit, at::ones_like(unit));
 }
 
-MoveRows row_move(const at::Tensor& from, const at::Tensor& to, const at::Tensor& rows) {
-  const int64_t bytes = from.element_size();
-  return {.from = from.const_data_ptr(),
-          .to = to.mutable_data_ptr(),
-          .from_stride = from.stride(0) * bytes,
-          .to_stride = to.stride(0) * bytes,
-          .row_bytes = from.size(1) * bytes,
-          .element_bytes = static_cast<int>(bytes),
-          .rows = rows.const_data_ptr<int64_t>(),
-          .n = rows.size(0)};
+// The decoder matrix as an operand [V', D'], or as it is where that is as good: [V, D].
+at::Tensor decoder_operand(const at::Tensor& weight, const std::optional<at::Tensor>& bias, int blocks,
+                           at::ScalarType compute_dtype, cudaStream_t stream) {
+  const int64_t vocab = weight.size(0), width = weight.size(1);
+  const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(compute_dtype));
+  const int64_t columns = width + (bias.has_value() ? 2 * blocks : 0);
+  const bool is_aligned = vocab * element_bytes % 16 == 0 && width * element_bytes % 16 == 0;
+  if (weight.scalar_type() == compute_dtype && !bias.has_value() && is_aligned && weight.is_contiguous()) {
+    return weight;
+  }
+  const int64_t pitch =
+      round_up(columns, bias.has_value() ? kWidthBytes / element_bytes : 16 / element_bytes);
+  const at::Tensor values = weight.contiguous();
+  const at::Tensor bias_values = bias.has_value() ? bias->contiguous() : at::Tensor();
+  const at::Tensor operand =
+      at::empty({round_up(vocab, kVocabMultiple), pitch}, weight.options().dtype(compute_dtype));
+  check_launch(kOp, launch_pack_decoder({.type = float_type(compute_dtype),
+                                         .weight_type = float_type(weight.scalar_type()),
+                                         .bias_type = float_type(bias.has_value() ? bias->scalar_type()
+                                                                                  : weight.scalar_type()),
+                                         .weight = values.const_data_ptr(),
+                                         .bias = bias.has_value() ? bias_values.const_data_ptr() : nullptr,
+                                         .vocab = vocab,
+                                         .width = width,
+                                         .rows = operand.size(0),
+                                         .pitch = pitch,
+                                         .blocks = blocks,
+                                         .operand = operand.mutable_data_ptr()},
+                                        stream));
+  return operand;
 }
 
 }  // namespace
@@ -71,6 +78,16 @@ VocabCeOutput vocab_ce_cuda(const at::Tensor& h, const at::Tensor& weight,
                             const at::Tensor& targets, const at::Tensor& row_weight,
                             at::ScalarType compute_dtype, double label_smoothing,
                             std::optional<int64_t> max_rows, bool need_dh, bool need_dw, bool need_db) {
+  return vocab_ce_cuda_in_chunks(h, weight, bias, first_rows, targets, row_weight, compute_dtype,
+                                 label_smoothing, max_rows, need_dh, need_dw, need_db, std::nullopt);
+}
+
+VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& weight,
+                                      const std::optional<at::Tensor>& bias, at::IntArrayRef first_rows,
+                                      const at::Tensor& targets, const at::Tensor& row_weight,
+                                      at::ScalarType compute_dtype, double label_smoothing,
+                                      std::optional<int64_t> max_rows, bool need_dh, bool need_dw,
+                                      bool need_db, std::optional<int64_t> chunk_rows) {
   const PlainDispatch plain;
   check_vocab_ce(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing, max_rows);
   const RowBlocks blocks = row_blocks(first_rows);
@@ -80,90 +97,151 @@ VocabCeOutput vocab_ce_cuda(const at::Tensor& h, const at::Tensor& weight,
   need_db = need_db && bias.has_value();
   const bool need_grad = need_dh || need_dw || need_db;
 
-  const int64_t total = h.size(0), width = h.size(1), vocab = weight.size(0), pitch = logits_pitch(vocab);
+  const int64_t total = h.size(0), width = h.size(1), vocab = weight.size(0);
   const int64_t capacity = std::min(total, max_rows.value_or(total));
+  const int64_t rows = compact_capacity(total, max_rows), pitch = round_up(vocab, kVocabMultiple);
   const auto acc = h.options().dtype(accumulation_dtype(compute_dtype));
-  const auto compute = h.options().dtype(compute_dtype);
+  const auto compute = h.options().dtype(compute_dtype), index = targets.options();
+  const FloatType type = float_type(compute_dtype);
   const at::Tensor ids = targets.contiguous(), weights = row_weight.contiguous();
-  const at::Tensor operand = weight.to(compute_dtype).contiguous();  // [V, D]
-  const at::Tensor bias_rows = bias.has_value() ? bias->to(acc.dtype()).contiguous() : at::Tensor();
-  const at::Tensor nll = at::zeros({total}, acc), weighted_nll = at::zeros({total}, acc);
-  const at::Tensor prediction = at::full({total}, -1, ids.options());
-  const at::Tensor grad_unit = gradient_unit(weights, ids, compute_dtype);
 
-  // Rows of h in the order of decoding; -1 from the number of those with a target on.
-  const at::Tensor all_rows = at::full({total}, -1, ids.options()), row_count = at::empty({1}, ids.options());
-  check_launch("vocab_ce", launch_compact_rows({.values = ids.const_data_ptr<int64_t>(),
-                                                .others = nullptr,
-                                                .rows = total,
-                                                .kept = all_rows.mutable_data_ptr<int64_t>(),
-                                                .count = row_count.mutable_data_ptr<int64_t>()},
-                                               stream));
-  const at::Tensor rows = all_rows.narrow(0, 0, capacity);
-  const at::Tensor source = h.to(compute_dtype).contiguous();
-  const at::Tensor compact = at::empty({capacity, width}, compute);
-  check_launch("vocab_ce", launch_gather_rows(row_move(source, compact, rows), stream));
+  const at::Tensor nll = at::empty({total}, acc), prediction = at::empty({total}, index);
+  const at::Tensor slots = at::empty({total}, index), live_rows = at::empty({total}, index);
+  const at::Tensor starts = at::empty({blocks.count + 1}, index);
+  int64_t* const start = starts.mutable_data_ptr<int64_t>();
+  const LiveRows live{live_rows.const_data_ptr<int64_t>(), start + blocks.count, start};
+  check_launch(kOp, launch_list_rows({.targets = ids.const_data_ptr<int64_t>(),
+                                      .total = total,
+                                      .blocks = blocks,
+                                      .accumulate = float_type(acc.dtype().toScalarType()),
+                                      .rows = live_rows.mutable_data_ptr<int64_t>(),
+                                      .starts = start,
+                                      .slots = slots.mutable_data_ptr<int64_t>(),
+                                      .nll = nll.mutable_data_ptr(),
+                                      .prediction = prediction.mutable_data_ptr<int64_t>()},
+                                     stream));
 
-  // Rows that did not fit are in no chunk: their loss has to say so.
-  const at::Tensor overflow = at::zeros({}, acc).masked_fill_(row_count.squeeze(0) > capacity,
-                                                              std::numeric_limits<double>::quiet_NaN());
-  const at::Tensor grad_compact = at::empty({need_dh ? capacity : 0, width}, compute);
-  const at::Tensor dw = at::zeros({need_dw ? vocab : 0, width}, acc);
-  const at::Tensor db = at::zeros({need_db ? blocks.count : 0, vocab}, acc);
-  const int64_t chunk =
-      chunk_rows(capacity, most_chunk_rows(vocab, static_cast<int64_t>(operand.element_size())));
-  const at::Tensor buffer = at::empty({chunk, pitch}, compute);
-  for (int64_t first = 0; first < capacity; first += chunk) {
-    const int64_t count = std::min(chunk, capacity - first);
-    const at::Tensor logits =
-        buffer.narrow(0, 0, count).narrow(1, 0, vocab);               // [count, V], rows `pitch` apart
-    const at::Tensor operand_rows = compact.narrow(0, first, count);  // [count, D]
-    multiply_cuda(logits, operand_rows, operand.t());
-    const LogitsChunk view{.type = float_type(compute_dtype),
+  const at::Tensor operand = decoder_operand(weight, bias, blocks.count, compute_dtype, stream);  // [V', D']
+  const int64_t decoded = operand.size(0);
+  const at::Tensor source = h.stride(1) == 1 ? h : h.contiguous();
+  const at::Tensor compact = at::empty({rows, operand.size(1)}, compute);
+  check_launch(kOp, launch_gather_hidden({.type = type,
+                                          .h_type = float_type(h.scalar_type()),
+                                          .h = source.const_data_ptr(),
+                                          .stride = source.stride(0),
+                                          .width = width,
+                                          .rows = rows,
+                                          .pitch = compact.size(1),
+                                          .live = live,
+                                          .blocks = blocks.count,
+                                          .has_bias = bias.has_value(),
+                                          .compact = compact.mutable_data_ptr()},
+                                         stream));
+
+  const bool in_float16 = compute_dtype == at::kHalf && total > 0;
+  const at::Tensor grad_unit = in_float16 ? float16_gradient_unit(weights, ids) : at::empty({}, acc);
+  const at::Tensor weighted_nll = at::empty({rows}, acc);
+  const int64_t chunk = chunk_rows.value_or(best_chunk_rows({.rows = rows,
+                                                             .width = width,
+                                                             .pitch = pitch,
+                                                             .element_bytes = compact.element_size(),
+                                                             .multiprocessors = multiprocessors()}));
+  // One product rounds to the weight's own dtype just once; a sum of several is kept in the accumulate dtype.
+  const bool rounds_once = rows <= chunk && weight.scalar_type() == compute_dtype;
+  const at::Tensor dw = at::empty({need_dw ? decoded : 0, width}, rounds_once ? compute : acc);
+  const at::Tensor db = at::empty({need_db ? blocks.count : 0, vocab}, acc);
+  const at::Tensor dh_rows = at::empty({need_dh ? rows : 0, width}, compute);
+  if (rows == 0) {
+    dw.zero_();
+    db.zero_();
+  }
+  const at::Tensor buffer = at::empty({std::min(chunk, rows), pitch}, compute);
+  const at::Tensor partial =
+      at::empty({need_db ? column_slices(buffer.size(0)) : 0, blocks.count, pitch}, acc);
+  for (int64_t first = 0; first < rows; first += chunk) {
+    const at::Tensor hidden = compact.narrow(0, first, std::min(chunk, rows - first));  // [count, D']
+    const at::Tensor logits = buffer.narrow(0, 0, hidden.size(0));                      // [count, pitch]
+    const at::Tensor words = logits.narrow(1, 0, decoded);                              // [count, V']
+    multiply_cuda(words, hidden, operand.t());
+    const LogitsChunk view{.type = type,
                            .logits = logits.mutable_data_ptr(),
-                           .rows = count,
+                           .rows = hidden.size(0),
                            .vocab = vocab,
                            .pitch = pitch,
-                           .row_index = rows.const_data_ptr<int64_t>() + first,
-                           .blocks = blocks};
-    check_launch("vocab_ce",
-                 launch_cross_entropy({.chunk = view,
-                                       .row_count = row_count.const_data_ptr<int64_t>(),
-                                       .capacity = capacity,
-                                       .targets = ids.const_data_ptr<int64_t>(),
-                                       .row_weight = weights.const_data_ptr(),
-                                       .bias = bias_rows.defined() ? bias_rows.const_data_ptr() : nullptr,
-                                       .grad_unit = grad_unit.const_data_ptr(),
-                                       .smoothing = label_smoothing,
-                                       .need_grad = need_grad,
-                                       .nll = nll.mutable_data_ptr(),
-                                       .weighted_nll = weighted_nll.mutable_data_ptr(),
-                                       .prediction = prediction.mutable_data_ptr<int64_t>()},
-                                      stream));
+                           .first = first,
+                           .live = live,
+                           .blocks = blocks.count};
+    const char* const bias_columns =
+        bias.has_value() ? static_cast<const char*>(operand.const_data_ptr()) + width * operand.element_size()
+                         : nullptr;
+    check_launch(kOp, launch_cross_entropy({.chunk = view,
+                                            .capacity = capacity,
+                                            .targets = ids.const_data_ptr<int64_t>(),
+                                            .row_weight = weights.const_data_ptr(),
+                                            .bias_columns = bias_columns,
+                                            .operand_pitch = operand.size(1),
+                                            .grad_unit = in_float16 ? grad_unit.const_data_ptr() : nullptr,
+                                            .smoothing = label_smoothing,
+                                            .need_grad = need_grad,
+                                            .nll = nll.mutable_data_ptr(),
+                                            .weighted_nll = weighted_nll.mutable_data_ptr(),
+                                            .prediction = prediction.mutable_data_ptr<int64_t>()},
+                                           stream));
     if (need_db) {
-      const at::Tensor partial = at::empty({column_slices(count), blocks.count, vocab}, acc);
-      check_launch("vocab_ce", launch_column_sums(view, partial.mutable_data_ptr(), stream));
-      db.add_(partial.sum(0));
+      check_launch(kOp, launch_column_sums(view, partial.mutable_data_ptr(), db.mutable_data_ptr(),
+                                           /*accumulate=*/first > 0, stream));
     }
-    if (need_dw) multiply_cuda(dw, logits.t(), operand_rows, /*accumulate=*/first > 0);
-    if (need_dh) multiply_cuda(grad_compact.narrow(0, first, count), logits, operand);
+    if (need_dw) multiply_cuda(dw, words.t(), hidden.narrow(1, 0, width), /*accumulate=*/first > 0);
+    if (need_dh) {
+      multiply_cuda(dh_rows.narrow(0, first, hidden.size(0)), words, operand.narrow(1, 0, width));
+    }
   }
 
-  const at::Tensor loss = weighted_nll.sum(at::kDouble).to(acc.dtype().toScalarType()).add_(overflow);
-  at::Tensor dh = at::empty({0}, h.options());
-  if (need_dh) {
-    dh = at::zeros({total, width}, compute);
-    check_launch("vocab_ce", launch_scatter_rows(row_move(grad_compact, dh, rows), stream));
-    dh = dh.to(h.scalar_type());
-  }
+  const at::Tensor loss = at::empty({}, acc);
+  check_launch(kOp, launch_sum_loss({.accumulate = float_type(acc.dtype().toScalarType()),
+                                     .weighted_nll = weighted_nll.const_data_ptr(),
+                                     .count = live.count,
+                                     .capacity = capacity,
+                                     .loss = loss.mutable_data_ptr(),
+                                     .grad_unit = in_float16 ? nullptr : grad_unit.mutable_data_ptr()},
+                                    stream));
+  const auto none = [](const at::Tensor& like) { return at::empty({0}, like.options()); };
   return {loss,
           nll,
           prediction,
           grad_unit,
-          dh,
-          need_dw ? dw.to(weight.scalar_type()) : at::empty({0}, weight.options()),
-          need_db ? db.to(bias->scalar_type())
-                  : at::empty({0}, bias.has_value() ? bias->options() : weight.options())};
+          need_dh ? dh_rows : at::empty({0}, compute),
+          slots,
+          need_dw ? dw.narrow(0, 0, vocab).to(weight.scalar_type()) : none(weight),
+          need_db ? db.to(bias->scalar_type()) : none(bias.has_value() ? *bias : weight)};
+}
+
+at::Tensor vocab_ce_gradient_rows_cuda(const at::Tensor& dh_rows, const at::Tensor& slots,
+                                       const at::Tensor& scale, at::ScalarType dtype) {
+  const PlainDispatch plain;
+  check_gradient_rows(dh_rows, slots, scale);
+  const CudaScope scope(dh_rows);
+  const at::Tensor rows = dh_rows.contiguous(), slot = slots.contiguous();
+  const at::Tensor out = at::empty({slots.size(0), dh_rows.size(1)}, dh_rows.options().dtype(dtype));
+  check_launch(kOp, launch_gradient_rows({.type = float_type(dh_rows.scalar_type()),
+                                          .out_type = float_type(dtype),
+                                          .rows = rows.const_data_ptr(),
+                                          .capacity = rows.size(0),
+                                          .width = rows.size(1),
+                                          .slots = slot.const_data_ptr<int64_t>(),
+                                          .total = slot.size(0),
+                                          .scale = scale.const_data_ptr(),
+                                          .out = out.mutable_data_ptr()},
+                                         scope.stream()));
+  return out;
+}
+
+void vocab_ce_scale_cuda(const at::Tensor& gradient, const at::Tensor& scale) {
+  const PlainDispatch plain;
+  check_scale(gradient, scale);
+  const CudaScope scope(gradient);
+  check_launch(kOp, launch_scale(float_type(gradient.scalar_type()), gradient.mutable_data_ptr(),
+                                 gradient.numel(), scale.const_data_ptr(), scope.stream()));
 }
 
 }  // namespace spanbert_ext

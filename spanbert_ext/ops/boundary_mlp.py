@@ -34,8 +34,9 @@ def boundary_mlp(
     *,
     eps: float = 1e-12,
     max_rows: int | None = None,
+    token_rows: Tensor | None = None,
     impl: Impl = "fused",
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """`y = f(x[left], x[right], positions[slot])` for every masked token with a span-boundary target.
 
     f is (Linear, exact GELU, LayerNorm) twice (paper section 2.2); the slot of a token counts from its span's
@@ -56,10 +57,13 @@ def boundary_mlp(
         max_rows: a bound, known without asking the device, of how many tokens have a target; None: B*K. It
             sets the size of the matrix products on CUDA, where finding the number out would be a
             synchronisation. The CPU and the reference need no bound.
+        token_rows: [R] int64 or int32, tokens of x as b*L + position, or -1. Who else reads rows of x gets them
+            here, and the operator writes x's gradient once for both; a token may come more than once.
         impl: "fused" or "reference" (plain PyTorch).
 
     Returns:
-        [B, K, D] in x's dtype; zero in rows without a target, which take and give no gradient.
+        [B, K, D] in x's dtype; zero in rows without a target, which take and give no gradient. With token_rows
+        that and [R, H] in x's dtype: the tokens' rows, zero for -1.
 
     Raises:
         ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. Parameters
@@ -85,118 +89,107 @@ def boundary_mlp(
         "right_boundary": right_boundary,
     }
     dtype = compute_dtype("boundary_mlp", x, parameters)
-    check_devices("boundary_mlp", "x", x, **indices, **parameters)
+    check_devices("boundary_mlp", "x", x, **indices, **parameters, token_rows=token_rows)
     if use_reference(impl):
         from spanbert_ext import reference
 
-        return reference.boundary_mlp(x, *indices.values(), *parameters.values(), eps=eps, max_rows=max_rows)
+        return reference.boundary_mlp(
+            x, *indices.values(), *parameters.values(), eps=eps, max_rows=max_rows, token_rows=token_rows
+        )
     require_kernels("boundary_mlp", x)
-    return torch.ops.spanbert_ext.boundary_mlp(
-        x, *indices.values(), *parameters.values(), eps, dtype, max_rows
-    )[0]
+    y, rows, *_ = _OPS.boundary_mlp(
+        x, *indices.values(), *parameters.values(), eps, dtype, max_rows, token_rows
+    )
+    return y if token_rows is None else (y, rows)
+
+
+# The schemas are the lists of arguments; what follows goes by their names.
+_OPS = torch.ops.spanbert_ext
+_SCHEMA = _OPS.boundary_mlp.default._schema
+_BACKWARD_SCHEMA = _OPS.boundary_mlp_backward.default._schema
+_INPUTS = tuple(argument.name for argument in _SCHEMA.arguments)
+_OUTPUTS = tuple(output.name for output in _SCHEMA.returns)
+_BACKWARD_INPUTS = tuple(argument.name for argument in _BACKWARD_SCHEMA.arguments)
+_DIFFERENTIABLE = tuple(output.name.removeprefix("grad_") for output in _BACKWARD_SCHEMA.returns)
+_PARAMETERS = tuple(name for name in _DIFFERENTIABLE if name != "x")
+_LEFT_FOR_BACKWARD = tuple(name for name in _OUTPUTS if name in _BACKWARD_INPUTS)
+_SAVED = tuple(
+    argument.name
+    for argument in _BACKWARD_SCHEMA.arguments
+    if "Tensor" in str(argument.type) and argument.name in (*_INPUTS, *_OUTPUTS)
+)
 
 
 @torch.library.register_fake("spanbert_ext::boundary_mlp")
-def _boundary_mlp_fake(
-    x: Tensor,
-    masked_positions: Tensor,
-    left_boundary: Tensor,
-    right_boundary: Tensor,
-    positions: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    eps: float,
-    compute_dtype: torch.dtype,
-    max_rows: int | None = None,
-) -> tuple[Tensor, ...]:
-    batch, targets = masked_positions.shape
+def _boundary_mlp_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    given = dict(zip(_INPUTS, arguments, strict=False))
+    x, weight1, weight2 = given["x"], given["weight1"], given["weight2"]
+    dtype, token_rows = given["compute_dtype"], given.get("token_rows")
+    batch, targets = given["masked_positions"].shape
     inner, outer = weight1.shape[0], weight2.shape[0]
-    return (
-        x.new_empty((batch, targets, outer)),
-        x.new_empty((batch * targets, inner), dtype=compute_dtype),
-        x.new_empty((batch * targets, outer), dtype=compute_dtype),
-        x.new_empty((batch * targets, 4), dtype=accumulation_dtype(compute_dtype)),
-    )
+
+    def operand(weight: Tensor, columns: int) -> Tensor:
+        is_the_weight = weight.dtype == dtype and weight.shape[1] == columns
+        return x.new_empty((0,) if is_the_weight else (weight.shape[0], columns), dtype=dtype)
+
+    outputs = {
+        "y": x.new_empty((batch, targets, outer)),
+        "rows": x.new_empty((0 if token_rows is None else token_rows.shape[0], x.shape[2])),
+        "z1": x.new_empty((batch * targets, inner), dtype=dtype),
+        "z2": x.new_empty((batch * targets, outer), dtype=dtype),
+        "statistics": x.new_empty((batch * targets, 4), dtype=accumulation_dtype(dtype)),
+        "kept": x.new_empty((batch * targets,), dtype=torch.int64),
+        "count": x.new_empty((1,), dtype=torch.int64),
+        # rows of whole 16-byte units of a 16-bit dtype, see csrc/boundary_mlp/boundary_rows.h
+        "weight1_operand": operand(weight1, (weight1.shape[1] + 7) // 8 * 8),
+        "weight2_operand": operand(weight2, inner),
+    }
+    return tuple(outputs[name] for name in _OUTPUTS)
 
 
 @torch.library.register_fake("spanbert_ext::boundary_mlp_backward")
-def _boundary_mlp_backward_fake(
-    grad_y: Tensor,
-    x: Tensor,
-    masked_positions: Tensor,
-    left_boundary: Tensor,
-    right_boundary: Tensor,
-    positions: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    z1: Tensor,
-    z2: Tensor,
-    statistics: Tensor,
-    compute_dtype: torch.dtype,
-    need_x: bool,
-    need_parameters: bool,
-    max_rows: int | None = None,
-) -> tuple[Tensor, ...]:
-    parameters = (
-        positions,
-        weight1,
-        bias1,
-        norm1_weight,
-        norm1_bias,
-        weight2,
-        bias2,
-        norm2_weight,
-        norm2_bias,
-    )
-    return (
-        x.new_empty(x.shape if need_x else (0,)),
-        *(parameter.new_empty(parameter.shape if need_parameters else (0,)) for parameter in parameters),
-    )
+def _boundary_mlp_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    given = dict(zip(_BACKWARD_INPUTS, arguments, strict=False))
+    needs = {name: given["need_x" if name == "x" else "need_parameters"] for name in _DIFFERENTIABLE}
+    return tuple(given[name].new_empty(given[name].shape if need else (0,)) for name, need in needs.items())
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, z1, z2, statistics = output
-    ctx.mark_non_differentiable(z1, z2, statistics)
+    values = dict(zip(_INPUTS, inputs, strict=True)) | dict(zip(_OUTPUTS, output, strict=True))
+    ctx.mark_non_differentiable(*(values[name] for name in _LEFT_FOR_BACKWARD))
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:13], z1, z2, statistics)
-    ctx.compute_dtype, ctx.max_rows = inputs[14:]
+    ctx.save_for_backward(*(values[name] for name in _SAVED))
+    ctx.compute_dtype, ctx.max_rows = values["compute_dtype"], values["max_rows"]
 
 
-def _backward(ctx: Any, grad_y: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, grad_y: Tensor | None, grad_rows: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():
         # The backward operator is opaque to autograd: a second derivative would be a silent zero.
         raise RuntimeError(
             "boundary_mlp has no double backward (create_graph=True);"
             " use impl='reference' for second derivatives"
         )
+    # An argument left at its default is none of autograd's inputs.
+    wanted = {name for name, need in zip(_INPUTS, ctx.needs_input_grad, strict=False) if need}
     if grad_y is None:
-        return (None,) * 16
-    need_x, need_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[4:13]
-    grad_x, *grad_parameters = torch.ops.spanbert_ext.boundary_mlp_backward(
-        grad_y, *ctx.saved_tensors, ctx.compute_dtype, need_x, any(need_parameters), ctx.max_rows
-    )
-    return (
-        grad_x if need_x else None,
-        None,
-        None,
-        None,
-        *(grad if need else None for grad, need in zip(grad_parameters, need_parameters, strict=True)),
-        None,
-        None,
-        None,
-    )
+        wanted &= {"x"}
+        if grad_rows is None:
+            wanted.clear()
+    gradients: dict[str, Tensor] = {}
+    if wanted:
+        results = _OPS.boundary_mlp_backward(
+            grad_y=grad_y,
+            grad_rows=grad_rows,
+            **dict(zip(_SAVED, ctx.saved_tensors, strict=True)),
+            compute_dtype=ctx.compute_dtype,
+            need_x="x" in wanted,
+            need_parameters=not wanted.isdisjoint(_PARAMETERS),
+            max_rows=ctx.max_rows,
+        )
+        gradients = dict(zip(_DIFFERENTIABLE, results, strict=True))
+    return tuple(gradients[name] if name in wanted else None for name in _INPUTS)
 
 
 torch.library.register_autograd("spanbert_ext::boundary_mlp", _backward, setup_context=_setup_context)

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spanbert_ext.ops._common import Impl, accumulation_dtype, compute_dtype, may_read_values
+from spanbert_ext.ops.head_targets import head_statistics, head_targets
 from spanbert_ext.ops.vocab_ce import vocab_ce
-
-IGNORED = -100  # the label of a position without a target, as in torch and transformers
 
 
 class SpanPretrainingOutput(NamedTuple):
@@ -42,7 +40,7 @@ def span_pretraining_loss(
     bias: Tensor | None,
     boundary_rows: Callable[..., Tensor] | None = None,
     sbo_bias: Tensor | None = None,
-    sbo_weight: float = 1.0,
+    sbo_weight: float | Tensor = 1.0,
     num_items_in_batch: Tensor | int | None = None,
     num_sbo_items: Tensor | int | None = None,
     label_smoothing: float = 0.0,
@@ -53,18 +51,21 @@ def span_pretraining_loss(
 
     Args:
         x: [B, L, H] encoder outputs.
-        labels: [B, L] int64 original ids; IGNORED (any negative) where there is no target.
+        labels: [B, L] int64 original ids; negative where there is no target.
         masked_positions: [B, K] int64, the positions with a target, padded with -1.
         left_boundary, right_boundary: [B, K] int64, the positions s-1 and e+1 around each masked token's span, -1
             where the token takes no part in SBO. None: MLM alone.
-        transform: the model's own MLM transform, [B, K, H] -> [B, K, D]; its modules are not rewritten.
+        transform: the model's own MLM transform, [..., H] -> [..., D], row by row; its modules are not rewritten. It is
+            called with the rows that have a target, [1, R, H]; where the host does not know how many these are,
+            rows that count for nothing follow them.
         weight, bias: decoder matrix [V, D] and MLM bias [V] or None.
         boundary_rows: the SBO representation, called as
             `boundary_rows(x, masked_positions, left_boundary, right_boundary, impl=impl)` -> [B, K, D], with
             `max_rows` too where it is given; a `SpanBoundaryHead` or a closure over `ops.boundary_mlp`. Needed with
-            boundaries.
+            boundaries. One with a true attribute `gives_token_rows` is called with `token_rows` ([R] int64, rows of x
+            as [B*L, H]) too and returns a pair, the second its rows of x: x's gradient is then written once.
         sbo_bias: [V], SBO's own vocabulary bias (None: zeros where the MLM has a bias).
-        sbo_weight: lambda, 1 in the paper.
+        sbo_weight: lambda, 1 in the paper; a 0-dim tensor of it may require a gradient.
         num_items_in_batch, num_sbo_items: targets of each head over all accumulated batches and processes; they
             replace the local counts, so that accumulated gradients equal those of one large batch. With
             `num_items_in_batch` alone, SBO's mean is scaled by this batch's share of the MLM targets: exact when every
@@ -79,78 +80,90 @@ def span_pretraining_loss(
         ValueError, IndexError, TypeError: naming the argument, what it was and what was expected.
     """
     _check(x, labels, masked_positions, left_boundary, right_boundary, boundary_rows, weight, bias, sbo_bias)
-    batch, slots = masked_positions.shape
     acc = accumulation_dtype(compute_dtype("span_pretraining_loss", x, {}))
 
-    masked = masked_positions >= 0
-    position = masked_positions.clamp_min(0)  # [B, K]
-    mlm_targets = labels.gather(1, position).where(masked, IGNORED)  # [B, K]
-    mlm_live = mlm_targets >= 0
-    h = transform(_rows_at(x, position)).flatten(0, 1)  # [B*K, D]
-
-    if left_boundary is None:
-        sbo_live = torch.zeros_like(mlm_live)
-        targets = mlm_targets.flatten()
-        live = mlm_live.flatten()
+    has_sbo = left_boundary is not None
+    if may_read_values(labels):
+        targets = _count_targets(labels, masked_positions)
+        if max_rows is None or targets < max_rows:  # a smaller bound is a mistake that head_targets reports
+            max_rows = targets
+    heads = head_targets(
+        labels,
+        masked_positions,
+        left_boundary,
+        num_items=_as_count(num_items_in_batch, labels, acc),
+        num_sbo_items=_as_count(num_sbo_items, labels, acc),
+        sbo_weight=1.0 if isinstance(sbo_weight, Tensor) else sbo_weight,
+        dtype=acc,
+        max_rows=max_rows,
+        impl=impl,
+    )
+    if has_sbo:
+        assert boundary_rows is not None and right_boundary is not None  # _check
+        options = {"impl": impl} if max_rows is None else {"impl": impl, "max_rows": max_rows}
+        indices = (masked_positions, left_boundary, right_boundary)
+        if getattr(boundary_rows, "gives_token_rows", False):
+            h_sbo, rows = boundary_rows(x, *indices, token_rows=heads.token_rows, **options)
+        else:
+            h_sbo, rows = boundary_rows(x, *indices, **options), _rows_at(x, heads.token_rows)
+        h = transform(rows[None])[0]  # [R, D]
+        first_rows = [0, h.shape[0]]
+        h = torch.cat([h, h_sbo.flatten(0, 1).to(h.dtype)])  # [R + B*K, D]
+        biases = _stack_biases(bias, sbo_bias, weight)
+    else:
+        h = transform(_rows_at(x, heads.token_rows)[None])[0]
         first_rows = [0]
         biases = None if bias is None else bias[None]
-    else:
-        assert boundary_rows is not None and right_boundary is not None  # _check
-        sbo_live = mlm_live & (left_boundary >= 0)
-        bound = {} if max_rows is None else {"max_rows": max_rows}
-        h_sbo = boundary_rows(x, masked_positions, left_boundary, right_boundary, impl=impl, **bound)
-        h_sbo = h_sbo.flatten(0, 1)  # [B*K, D]
-        h = torch.cat([h, h_sbo.to(h.dtype)])  # [2*B*K, D]
-        targets = torch.cat([mlm_targets.flatten(), mlm_targets.where(sbo_live, IGNORED).flatten()])
-        live = torch.cat([mlm_live.flatten(), sbo_live.flatten()])
-        first_rows = [0, batch * slots]
-        biases = _stack_biases(bias, sbo_bias, weight)
-    heads = len(first_rows)
 
-    mlm_count, sbo_count = mlm_live.sum(), sbo_live.sum()
-    mlm_row, sbo_row = _row_weights(mlm_count, sbo_count, num_items_in_batch, num_sbo_items, sbo_weight, acc)
-    head_weight = torch.stack([mlm_row, sbo_row][:heads])
-    row_weight = head_weight[:, None].expand(heads, batch * slots).flatten() * live  # [N]
+    row_weight = heads.row_weight
+    if isinstance(sbo_weight, Tensor) and has_sbo:  # it may be learnt
+        mlm_weight, sbo_weights = row_weight.split([first_rows[1], masked_positions.numel()])
+        row_weight = torch.cat([mlm_weight, sbo_weights * sbo_weight.to(acc)])
     loss, nll, prediction = vocab_ce(
         h,
         weight,
         biases,
-        targets,
+        heads.targets,
         row_weight,
         first_rows=first_rows,
         label_smoothing=label_smoothing,
-        max_rows=None if max_rows is None else heads * max_rows,
+        max_rows=None if max_rows is None else len(first_rows) * max_rows,
         impl=impl,
     )
-
-    correct = (prediction == targets) & live
-    sums = torch.stack([t.to(acc).reshape(heads, batch, slots).sum(2) for t in (nll, live, correct)], dim=2)
-    predictions = prediction.reshape(heads, batch, slots)
-    if heads == 1:  # SBO has no rows
-        sums = F.pad(sums, (0, 0, 0, 0, 0, 1))
-        predictions = F.pad(predictions, (0, 0, 0, 0, 0, 1), value=-1)
-    row_statistics = sums.transpose(0, 1).reshape(batch, 6)
-    total = row_statistics.sum(0)
+    found = head_statistics(nll, prediction, heads.targets, heads.ranks, has_sbo=has_sbo, impl=impl)
+    mlm_loss, sbo_loss, mlm_accuracy, sbo_accuracy = found.means.unbind()
+    mlm_count, sbo_count = heads.counts.unbind()
     return SpanPretrainingOutput(
         loss,
-        mlm_loss=total[0] / total[1].clamp_min(1),
-        sbo_loss=total[3] / total[4].clamp_min(1),
+        mlm_loss=mlm_loss,
+        sbo_loss=sbo_loss,
         mlm_count=mlm_count,
         sbo_count=sbo_count,
-        mlm_accuracy=total[2] / total[1].clamp_min(1),
-        sbo_accuracy=total[5] / total[4].clamp_min(1),
-        row_statistics=row_statistics,
-        mlm_prediction=predictions[0],
-        sbo_prediction=predictions[1],
+        mlm_accuracy=mlm_accuracy,
+        sbo_accuracy=sbo_accuracy,
+        row_statistics=found.row_statistics,
+        mlm_prediction=found.mlm_prediction,
+        sbo_prediction=found.sbo_prediction,
     )
 
 
-def _rows_at(x: Tensor, position: Tensor) -> Tensor:
-    """x[b, position[b, k]]: [B, L, H], [B, K] -> [B, K, H]."""
-    batch, length, width = x.shape
-    first = torch.arange(batch, device=x.device)[:, None] * length
-    rows = x.reshape(-1, width).index_select(0, (first + position).flatten())
-    return rows.reshape(*position.shape, width)
+def _count_targets(labels: Tensor, masked_positions: Tensor) -> int:
+    """How many masked positions have a label, where that costs no synchronisation."""
+    masked = masked_positions >= 0
+    return int((labels.gather(1, masked_positions.clamp_min(0)).ge(0) & masked).sum())
+
+
+def _rows_at(x: Tensor, token_rows: Tensor) -> Tensor:
+    """[B, L, H], [R] -> [R, H]; the first row of all where there is no token."""
+    return x.reshape(-1, x.shape[-1]).index_select(0, token_rows.clamp_min(0))
+
+
+def _as_count(count: Tensor | int | None, like: Tensor, dtype: torch.dtype) -> Tensor | None:
+    if count is None:
+        return None
+    if isinstance(count, Tensor):
+        return count.to(like.device, dtype)
+    return torch.full((), count, dtype=dtype, device=like.device)  # filled there; a copy would synchronise
 
 
 def _stack_biases(bias: Tensor | None, sbo_bias: Tensor | None, weight: Tensor) -> Tensor | None:
@@ -159,31 +172,6 @@ def _stack_biases(bias: Tensor | None, sbo_bias: Tensor | None, weight: Tensor) 
         return None
     zeros = weight.new_zeros(weight.shape[0])
     return torch.stack([zeros if b is None else b for b in (bias, sbo_bias)])
-
-
-def _row_weights(
-    mlm_count: Tensor,
-    sbo_count: Tensor,
-    num_items_in_batch: Tensor | int | None,
-    num_sbo_items: Tensor | int | None,
-    sbo_weight: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """The weight of one MLM row and of one SBO row, 0-dim, made on the device: no synchronisation."""
-
-    def reciprocal(count: Tensor | int) -> Tensor:
-        if not isinstance(count, Tensor):  # filled on the device; a copy from the host would synchronise
-            count = torch.full((), count, dtype=dtype, device=mlm_count.device)
-        return count.to(mlm_count.device, dtype).clamp_min(1).reciprocal()
-
-    mlm_row = reciprocal(mlm_count if num_items_in_batch is None else num_items_in_batch)
-    if num_sbo_items is not None:
-        sbo_row = reciprocal(num_sbo_items)
-    elif num_items_in_batch is not None:
-        sbo_row = mlm_count.to(dtype) * mlm_row * reciprocal(sbo_count)
-    else:
-        sbo_row = reciprocal(sbo_count)
-    return mlm_row, sbo_weight * sbo_row
 
 
 def _check(
@@ -199,6 +187,8 @@ def _check(
 ) -> None:
     if x.dim() != 3:
         raise ValueError(f"x has shape {list(x.shape)}, expected [B, L, H]")
+    if x.shape[1] == 0 and masked_positions.numel() > 0:
+        raise ValueError(f"x has shape {list(x.shape)}, expected tokens (L > 0) where positions are masked")
     if labels.shape != x.shape[:2]:
         raise ValueError(f"labels has shape {list(labels.shape)}, expected {list(x.shape[:2])} as x")
     if masked_positions.dim() != 2 or masked_positions.shape[0] != x.shape[0]:

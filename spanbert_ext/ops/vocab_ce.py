@@ -19,6 +19,8 @@ from spanbert_ext.ops._common import (
     use_reference,
 )
 
+_ROW_MULTIPLE = 128  # rows of a tile of the matrix products
+
 
 class VocabCEOutput(NamedTuple):
     """What `vocab_ce` returns; only `loss` carries a gradient."""
@@ -121,26 +123,44 @@ def _vocab_ce_fake(
     need_dw: bool,
     need_db: bool,
 ) -> tuple[Tensor, ...]:
+    n, width = h.shape
+    # compact_capacity of csrc/vocab_ce/compact_capacity.h
+    bound = n if max_rows is None else torch.sym_min(n, max_rows)
+    capacity = (bound + _ROW_MULTIPLE - 1) // _ROW_MULTIPLE * _ROW_MULTIPLE
     acc = accumulation_dtype(compute_dtype)
     need_db = need_db and bias is not None
     bias_like = weight if bias is None else bias
     return (
         h.new_empty((), dtype=acc),
-        h.new_empty((h.shape[0],), dtype=acc),
+        h.new_empty((n,), dtype=acc),
         torch.empty_like(targets, memory_format=torch.contiguous_format),
         h.new_empty((), dtype=acc),
-        h.new_empty(h.shape if need_dh else (0,)),
+        h.new_empty((capacity, width) if need_dh else (0,), dtype=compute_dtype),
+        torch.empty_like(targets, memory_format=torch.contiguous_format),
         weight.new_empty(weight.shape if need_dw else (0,)),
         bias_like.new_empty(bias_like.shape if need_db else (0,)),
     )
 
 
+@torch.library.register_fake("spanbert_ext::vocab_ce_gradient_rows")
+def _gradient_rows_fake(dh_rows: Tensor, slots: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return dh_rows.new_empty((slots.shape[0], dh_rows.shape[1]), dtype=dtype)
+
+
+@torch.library.register_fake("spanbert_ext::vocab_ce_scale_")
+def _scale_fake(gradient: Tensor, scale: Tensor) -> None:
+    return None
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, nll, prediction, grad_unit, dh, dw, db = output
-    ctx.mark_non_differentiable(nll, prediction, grad_unit, dh, dw, db)
+    h, *_, need_dh, need_dw, need_db = inputs
+    _, nll, prediction, grad_unit, dh_rows, slots, dw, db = output
+    ctx.mark_non_differentiable(nll, prediction, grad_unit, dh_rows, slots, dw, db)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(nll, grad_unit, dh, dw, db)
-    ctx.made = inputs[9:12]
+    ctx.save_for_backward(nll, grad_unit, dh_rows, slots, dw, db)
+    ctx.h_dtype = h.dtype
+    ctx.made = (need_dh, need_dw, need_db)
+    ctx.inputs = len(inputs)
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -149,28 +169,31 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
         raise RuntimeError(
             "vocab_ce has no double backward (create_graph=True); use impl='reference' for second derivatives"
         )
+    grads: list[Tensor | None] = [None] * ctx.inputs
     if grad_loss is None:
-        return (None,) * 12
-    nll, grad_unit, *gradients = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[:3]
-    if any(want and not made for want, made in zip(wanted, ctx.made, strict=True)):
+        return tuple(grads)
+    nll, grad_unit, dh_rows, slots, dw, db = ctx.saved_tensors
+    need_h, need_weight, need_bias, *_ = ctx.needs_input_grad
+    if any(need and not made for need, made in zip((need_h, need_weight, need_bias), ctx.made, strict=True)):
         raise RuntimeError("vocab_ce: a wanted gradient was not made in forward (need_dh, need_dw, need_db)")
     scale = grad_loss * grad_unit
-    grad_h, grad_weight, grad_bias = (
-        _scaled(gradient, scale) if want else None for gradient, want in zip(gradients, wanted, strict=True)
-    )
-    grad_row_weight = grad_loss * nll if ctx.needs_input_grad[5] else None
-    return grad_h, grad_weight, grad_bias, None, None, grad_row_weight, *[None] * 6
+    if need_h:
+        grads[0] = torch.ops.spanbert_ext.vocab_ce_gradient_rows(dh_rows, slots, scale, ctx.h_dtype)
+    if need_weight:
+        grads[1] = _scaled(dw, scale)
+    if need_bias:
+        grads[2] = _scaled(db, scale)
+    if ctx.needs_input_grad[5]:  # row_weight
+        grads[5] = grad_loss * nll
+    return tuple(grads)
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     """gradient * scale, multiplied in float32 at least: a loss scale of 65536 is beyond float16.
 
     In place where this backward is the last one that can want the saved gradient: a second [V, D] buffer would be
-    the peak of the whole step.
+    the peak of the whole step. Where scale is 1, as without a GradScaler, nothing is read or written then.
     """
-    if gradient.dtype != scale.dtype:
-        return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
     kept = torch._C._autograd._get_current_graph_task_keep_graph()
     # Inside a dispatch mode somebody traces this backward, and the trace may run for a graph that is kept.
     traced = torch._C._len_torch_dispatch_stack() > 0
@@ -180,10 +203,9 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     # A captured backward may be replayed twice for one forward.
     captured = scale.is_cuda and torch.cuda.is_current_stream_capturing()
     if kept or traced or batched or captured:
-        return gradient * scale
-    if scale.device.type == "cpu" and scale.item() == 1:
-        return gradient
-    return gradient.mul_(scale)
+        return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+    torch.ops.spanbert_ext.vocab_ce_scale_(gradient, scale)
+    return gradient
 
 
 torch.library.register_autograd("spanbert_ext::vocab_ce", _backward, setup_context=_setup_context)

@@ -124,14 +124,15 @@ def _runs(positions: list[int]) -> list[list[int]]:
 def span_table(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    batch: dict[str, Tensor],
+    batch: dict[str, Any],
     samples: int,
     sbo: bool = True,
 ) -> str:
     """One masked span a row of `batch` (from the collator), at most `samples`: the text around it, what stood
     there, and what each head fills in. With `sbo` the first span that the SBO predicts too, else that column
     is empty."""
-    outputs = model.eval()(**{name: value.to(model.device) for name, value in batch.items()})
+    moved = {name: x.to(model.device) if isinstance(x, Tensor) else x for name, x in batch.items()}
+    outputs = model.eval()(**moved)
     original = torch.where(batch["labels"] >= 0, batch["labels"], batch["input_ids"])  # [B, L]
     titles = ("text before", "masked span", "MLM head", "SBO head", "text after")
     lines = [" | ".join(map(_clip, titles)).rstrip(), "-+-".join(["-" * CELL] * 5)]

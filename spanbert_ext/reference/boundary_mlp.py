@@ -24,7 +24,8 @@ def boundary_mlp(
     *,
     eps: float = 1e-12,
     max_rows: int | None = None,
-) -> Tensor:
+    token_rows: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """See `spanbert_ext.ops.boundary_mlp`; `max_rows` changes nothing here, where dead rows are computed too."""
     batch, _, hidden = x.shape
     inner, outer = weight1.shape[0], weight2.shape[0]
@@ -49,4 +50,10 @@ def boundary_mlp(
     y = F.layer_norm(
         F.gelu(F.linear(h, weight2, bias2)), (outer,), norm2_weight, norm2_bias, eps
     )  # [B, K, D]
-    return y.where(live[..., None], 0).to(x.dtype)
+    y = y.where(live[..., None], 0).to(x.dtype)
+    if token_rows is None:
+        return y
+
+    assert token_rows.dim() == 1
+    tokens = torch.cat([x.flatten(0, 1), x.new_zeros(1, hidden)])  # [B*L+1, H], a row of zeros for -1
+    return y, tokens[token_rows]

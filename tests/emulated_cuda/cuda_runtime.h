@@ -154,7 +154,16 @@ T __ldg(const T* address) {
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
-inline float __expf(float x) { return std::exp(x); }
+inline float __uint_as_float(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+inline unsigned __float_as_uint(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, sizeof(x));
+  return bits;
+}
 // Never contracted into a fused multiply-add, also where the compiler contracts other products.
 inline float __fmul_rn(float a, float b) {
   const volatile float product = a * b;

@@ -1,0 +1,74 @@
+// Sums of columns: the gradient of the biases.
+#include "common/cuda_launch.h"
+#include "vocab_ce/vocab_ce_cuda.h"
+
+namespace spanbert_ext {
+namespace {
+
+constexpr int kColumnThreads = 128;
+constexpr int kRowsAtOnce = 8;  // loads under way per thread
+
+// A block sums kColumnThreads packs of columns over one slice of rows. Rows that are not live are zeros, so
+// that a block of rows may be taken to end where its slice does.
+template <typename T>
+__global__ void __launch_bounds__(kColumnThreads) sum_columns(LogitsChunk chunk, Accumulate<T>* partial) {
+  using A = Accumulate<T>;
+  constexpr int kValues = kPackValues<T>;
+  const int64_t column = (blockIdx.x * int64_t{kColumnThreads} + threadIdx.x) * kValues;
+  if (column >= chunk.pitch) return;
+  const int64_t slice_begin = blockIdx.y * kSliceRows;
+  const int64_t slice_end = min(slice_begin + kSliceRows, chunk.rows);
+  const T* const logits = static_cast<const T*>(chunk.logits) + column;
+  for (int block = 0; block < chunk.blocks; ++block) {
+    const int64_t begin = max(slice_begin, chunk.live.starts[block] - chunk.first);
+    const int64_t end = min(slice_end, chunk.live.starts[block + 1] - chunk.first);
+    A sum[kValues] = {};
+#pragma unroll kRowsAtOnce
+    for (int64_t row = begin; row < end; ++row) {
+      const auto values = *reinterpret_cast<const Pack<T, kValues>*>(logits + row * chunk.pitch);
+#pragma unroll
+      for (int j = 0; j < kValues; ++j) sum[j] += widen(values.value[j]);
+    }
+    A* const out = partial + (static_cast<int64_t>(blockIdx.y) * chunk.blocks + block) * chunk.pitch + column;
+#pragma unroll
+    for (int j = 0; j < kValues; ++j) out[j] = sum[j];
+  }
+}
+
+// db [blocks, vocab]: a thread per value, slices in order.
+template <typename A>
+__global__ void __launch_bounds__(kColumnThreads)
+    add_slices(LogitsChunk chunk, const A* partial, A* db, bool accumulate) {
+  const int64_t column = blockIdx.x * int64_t{kColumnThreads} + threadIdx.x;
+  if (column >= chunk.vocab) return;
+  const int64_t block = blockIdx.y, slices = column_slices(chunk.rows);
+  A& out = db[block * chunk.vocab + column];
+  A sum = accumulate ? out : A(0);
+#pragma unroll 8
+  for (int64_t s = 0; s < slices; ++s) sum += partial[(s * chunk.blocks + block) * chunk.pitch + column];
+  out = sum;
+}
+
+unsigned blocks_of(int64_t items, int64_t per_block) {
+  return static_cast<unsigned>(divide_up(items, per_block));
+}
+
+}  // namespace
+
+cudaError_t launch_column_sums(const LogitsChunk& chunk, void* partial, void* db, bool accumulate,
+                               cudaStream_t stream) {
+  if (chunk.rows == 0) return cudaSuccess;
+  return dispatch_float(chunk.type, [&]<typename T>() {
+    using A = Accumulate<T>;
+    A* const sums = static_cast<A*>(partial);
+    const dim3 grid(blocks_of(chunk.pitch, kColumnThreads * int64_t{kPackValues<T>}),
+                    static_cast<unsigned>(column_slices(chunk.rows)));
+    const cudaError_t error = launch(&sum_columns<T>, grid, dim3(kColumnThreads), 0, stream, chunk, sums);
+    if (error != cudaSuccess) return error;
+    return launch(
+        &add_slices<A>, dim3(blocks_of(chunk.vocab, kColumnThreads), static_cast<unsigned>(chunk.blocks)),
+        dim3(kColumnThreads), 0, stream, chunk, static_cast<const A*>(sums), static_cast<A*>(db), accumulate);
+  });
+}
+
+}  // namespace spanbert_ext

@@ -1,0 +1,153 @@
+"""Plain numbers beside the tensors of a batch, through whatever carries batches to the model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import concatenate, send_to_device
+from tiny_models import (  # noqa: F401
+    full_batch,
+    make_model,
+    one_thread,
+    skewed_batch,
+    tiny_texts,
+    tiny_tokenizer,
+)
+from torch import distributed, nn
+from torch.nn.parallel.scatter_gather import scatter
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Trainer, TrainingArguments
+
+from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback, span_metrics
+
+HINTS = ("max_rows", "max_read_rows", "all_text")
+WORLD = 2
+
+
+def skewed_rows(batches: int, size: int = 96) -> list[dict]:
+    """Batches of which each has one long row."""
+    tokenizer = tiny_tokenizer()
+    texts = []
+    for batch in range(batches):
+        texts += tiny_texts(1, seed=batch, words=(40, 40))
+        texts += tiny_texts(size - 1, seed=100 + batch, words=(1, 8))
+    return [dict(tokenizer(text)) for text in texts]
+
+
+def hints_seen(model) -> list[dict]:
+    seen = []
+
+    def note(module, args, kwargs):
+        seen.append({name: kwargs[name] for name in HINTS if name in kwargs})
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    return seen
+
+
+SKEWED = {"max_rows": 256, "max_read_rows": 512, "all_text": False}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_trainer_trains_and_evaluates(tmp_path, workers):
+    def results(row_bounds):
+        collator = DataCollatorForSpanMasking(tiny_tokenizer(), row_bounds=row_bounds)
+        model = make_model()
+        seen = hints_seen(model)
+        trainer = Trainer(
+            model,
+            TrainingArguments(
+                str(tmp_path),
+                max_steps=4,
+                per_device_train_batch_size=96,
+                per_device_eval_batch_size=96,
+                gradient_accumulation_steps=2,
+                dataloader_num_workers=workers,
+                train_sampling_strategy="sequential",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+                save_strategy="no",
+            ),
+            data_collator=collator,
+            train_dataset=skewed_rows(4),
+            eval_dataset=skewed_rows(2)[:150],
+            callbacks=[SpanMaskingCallback(collator)],
+            compute_metrics=span_metrics,
+        )
+        trainer.train()
+        return trainer.evaluate(), seen
+
+    found, seen = results("auto")
+    expected, nothing = results(False)
+    assert seen[:8] == [SKEWED] * 8 and len(seen) == 10  # 8 batches of 4 steps, then 2 of the evaluation
+    assert nothing == [{}] * 10
+    for name in ("eval_loss", "eval_mlm_loss", "eval_sbo_loss"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-6)
+
+
+def test_accelerate_and_data_parallel_pass_them_on():
+    for batch in (skewed_batch(), full_batch(96)):
+        numbers = {name: batch[name] for name in HINTS if name in batch}
+        sent = send_to_device(batch, "cpu")
+        assert {name: sent[name] for name in numbers} == numbers
+        assert [type(sent[name]) for name in numbers] == [type(x) for x in numbers.values()]
+        assert scatter(numbers, [0, 1]) == [numbers, numbers]  # replicas get the bounds of the whole batch
+        model = make_model()
+        assert nn.DataParallel(model)(**batch).loss == model(**batch).loss
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from skewed_rows(4, size=48)
+
+
+def run_in_two_processes(rank: int, folder: str) -> None:
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": WORLD,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": 0,
+    }
+    names["OMP_NUM_THREADS"] = 1  # accelerate sets the threads from it
+    os.environ.update({name: str(value) for name, value in names.items()})
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == WORLD
+    result: dict = {}
+    for row_bounds in ("auto", False):
+        collator = DataCollatorForSpanMasking(tiny_tokenizer(), epoch=0, row_bounds=row_bounds)
+        loader = DataLoader(skewed_rows(4), batch_size=96, collate_fn=collator)
+        model = make_model().double()
+        seen = hints_seen(model)
+        model, loader = accelerator.prepare(model, loader)
+        for batch in loader:
+            accelerator.backward(model(**batch).loss)
+        grads = torch.cat([p.grad.flatten() for p in model.parameters()])
+        result[row_bounds] = (seen, grads)
+    # An iterable dataset is read by the first process, which sends the others their share of joined batches.
+    stream = accelerator.prepare(DataLoader(Stream(), batch_size=48, collate_fn=collator))
+    result["dispatched"] = [len(batch["labels"]) for batch in stream]
+    torch.save(result, Path(folder) / f"{rank}.pt")
+    distributed.barrier()
+    os._exit(0)  # as in test_model_ddp.py
+
+
+def test_two_processes_under_accelerate(tmp_path):
+    torch.multiprocessing.spawn(run_in_two_processes, (str(tmp_path),), nprocs=WORLD)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
+    assert first["auto"][0] == second["auto"][0] == [SKEWED] * 2
+    torch.testing.assert_close(first["auto"][1], first[False][1], rtol=1e-10, atol=1e-12)
+    assert first["auto"][1].any() and torch.equal(first["auto"][1], second["auto"][1])
+    assert first["dispatched"] == second["dispatched"] == [48, 48]
+
+
+def test_the_dispatching_loader_takes_tensors_alone():
+    with pytest.raises(TypeError, match="an only concatenate tensors"):
+        concatenate([skewed_batch(), skewed_batch()])
+    joined = concatenate([skewed_batch(row_bounds=False), skewed_batch(row_bounds=False)])
+    assert joined["labels"].shape == (192, 52)
