@@ -177,7 +177,8 @@ def chunk_rows(lines: Lines, sizes: Sizes) -> str | None:
         return None
     best = min(found, key=lambda line: line["measured_us"])
     others = ", ".join(f"{line['key']['chunk']} {line['measured_us'] / 1e3:.2f} ms" for line in found)
-    return f"chunks of {best['key']['chunk']} rows: {others}"
+    taken = f"; the library takes {best['library_takes']}" if "library_takes" in best else ""
+    return f"chunks of {best['key']['chunk']} rows: {others}{taken}"
 
 
 def idle(lines: Lines, sizes: Sizes) -> str | None:

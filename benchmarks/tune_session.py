@@ -60,8 +60,8 @@ QUICK = Sizes(
     rows=(24, 32, 40),
     small_rows=(8, 16),
     many_rows=48,
-    decoded_rows=(24, 48),
-    chunks=(16, 32, 48),
+    decoded_rows=(24, 300),
+    chunks=(128, 256, 384),
     square=64,
     copied=2**12,
     shape="tiny",
@@ -149,6 +149,26 @@ class Bench:
             except Exception as error:  # a profiler that does not work here costs the name alone
                 measured["profile_error"] = f"{type(error).__name__}: {error}"
         return measured
+
+    def kernel_us(self, word: str, work: Callable[[], object], reset: Callable[[], object]) -> float | None:
+        """Mean time of the kernel whose name holds `word`, for work that launches small ones beside it.
+
+        None without a GPU, or where no such kernel is found.
+        """
+        if self.watch.flush is None:
+            return None
+
+        def rounds() -> None:
+            for _ in range(self.sizes.repeats):
+                reset()
+                self.watch.flush.zero_()
+                work()
+
+        try:
+            kernels = profile_step(rounds).longest
+        except Exception:  # a profiler that does not work here: the whole work's time is all there is
+            return None
+        return next((us / calls for name, calls, us in kernels if word in name), None)
 
 
 def kernel_names(kernels: Sequence[tuple[str, int, float]]) -> str:

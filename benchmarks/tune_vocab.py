@@ -16,11 +16,13 @@ from tune_card import Card, decoder_us, row_kernel_us
 from tune_session import Bench, Line, Sizes
 
 LOGIT_SCALE = 3.0
-DEAD_EVERY = 101  # one row in so many has no target
-# Instructions a logit that the predictions count on, by variant: the kernel that is not made for 16 bits has 38.
-INSTRUCTIONS = {"generic": 38.0}
-FAST_INSTRUCTIONS = 10.6
-PLANNED_VARIANTS = ("512x2", "256x4", "registers1024x4", "generic")  # where the build cannot be asked
+DEAD_EVERY = 101  # one row in so many has no target; they are the last ones, as padding is
+KERNEL = "cross_entropy_rows"
+# Instructions a logit by the variant's unrolling, as tools/kernel_resources.py counts them.
+INSTRUCTIONS = {"x1": 12.1, "x2": 10.6, "x4": 10.0}
+USUAL_INSTRUCTIONS = 10.6
+# Threads x unrolling, where the build cannot be asked.
+PLANNED_VARIANTS = ("512x1", "512x2", "512x4", "256x2", "256x4", "1024x1", "1024x2")
 # Of a row against float64, relative: a bfloat16 gradient is rounded by 2^-9 at most, exponentials in float32 by less.
 TOLERANCE = {"nll": 1e-3, "gradient": 6e-3}
 
@@ -55,13 +57,12 @@ class LogitsProblem:
             values = torch.randn(len(part), self.vocab, generator=generator, device=device)
             part[:, : self.vocab] = values * LOGIT_SCALE + bias
         self.work = self.logits.clone()
-        order = torch.randperm(rows, generator=generator, device=device)
-        self.rows = order.masked_fill(torch.arange(rows, device=device) % DEAD_EVERY == DEAD_EVERY - 1, -1)
+        self.rows = torch.randperm(rows, generator=generator, device=device)
+        self.rows[rows - 1 - rows // DEAD_EVERY :] = -1
         self.targets = torch.randint(self.vocab, (rows,), generator=generator, device=device)
         self.row_weight = torch.rand(rows, generator=generator, device=device) / rows
         self.checked = torch.linspace(0, rows - 1, sizes.checked_rows).long().to(device)
-        # a dead row is among the checked ones, and a maximum that occurs twice
-        self.checked[-1] = DEAD_EVERY - 1 if rows >= DEAD_EVERY else self.checked[-1]
+        # the last of them is a dead one, and in the first one the maximum occurs twice
         peaks = self.logits[int(self.checked[0])]
         peaks[self.vocab // 3] = peaks[self.vocab // 2] = peaks.max() + 1
 
@@ -112,10 +113,15 @@ def ce_line(name: str, index: int, rows: int, sizes: Sizes, card: Card) -> Line:
         wrong = problem.faults(index)
         if wrong:
             raise ValueError("; ".join(wrong))
-        return bench.time(lambda: problem.run(index), problem.reset)
+        found = bench.time(lambda: problem.run(index), problem.reset)
+        kernel_us = bench.kernel_us(KERNEL, lambda: problem.run(index), problem.reset)
+        if kernel_us is not None:  # the call counts rows and allocates beside it
+            found |= {"call_us": found["measured_us"], "measured_us": kernel_us}
+        return found
 
     pitch = sizes.padded[-1]
-    predicted = row_kernel_us(card, rows, pitch, INSTRUCTIONS.get(name, FAST_INSTRUCTIONS))
+    instructions = INSTRUCTIONS.get(name[name.find("x") :], USUAL_INSTRUCTIONS)
+    predicted = row_kernel_us(card, rows, pitch, instructions)
     key = {"variant": name, "rows": rows}
     return Line(
         "ce", f"{name} {rows} x {pitch}", key, predicted, measure, 4.0 * rows * pitch, "TB/s", seconds=1.5
@@ -175,13 +181,16 @@ def chunk_line(chunk: int, sizes: Sizes, card: Card) -> Line:
         loss = problem.run(chunk)[0].item()
         if not abs(loss - expected) <= 1e-3 * abs(expected):
             raise ValueError(f"the loss is {loss:.5g}, float64 says {expected:.5g}")
+        found: dict[str, Any] = {}
         if bench.cuda:
             torch.cuda.reset_peak_memory_stats(bench.device)
             before = torch.cuda.memory_allocated(bench.device)
             problem.run(chunk)
             peak = torch.cuda.max_memory_allocated(bench.device) - before
-            return bench.time(lambda: problem.run(chunk)) | {"peak_mb": peak / 1e6}
-        return bench.time(lambda: problem.run(chunk))
+            multiprocessors = torch.cuda.get_device_properties(bench.device).multi_processor_count
+            chosen = tuning().chunk_rows(rows, sizes.width, vocab, 2, multiprocessors)
+            found |= {"peak_mb": peak / 1e6, "library_takes": chosen}
+        return found | bench.time(lambda: problem.run(chunk))
 
     vocab, inner = sizes.padded[-1], sizes.padded_widths[-1]
     predicted = decoder_us(card, rows, vocab, sizes.width, inner, chunk)

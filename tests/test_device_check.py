@@ -99,6 +99,26 @@ def test_run_b_compares_heads_and_steps_with_an_older_commit(with_site: Path) ->
     assert len(list((with_site / "out").iterdir())) <= 8
 
 
+def test_an_older_commit_is_built_beside_the_present_one(with_site: Path) -> None:
+    repository = with_site / "repository"
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (
+        ["init", "--quiet"],
+        ["add", "setup.py", "csrc"],
+        [*who, "commit", "--quiet", "-m", "old"],
+    ):
+        subprocess.run(["git", "-C", str(repository), *command], check=True)
+    done, calls = run_stand_in(with_site, "site", TORCH_CUDA_ARCH_LIST="9.0", BASELINE="HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (install,) = [call for call in calls if "pip install" in call]
+    assert f"--target {repository}/build/device/site-baseline" in install
+    assert (repository / "build" / "baseline" / "setup.py").exists()  # only what was committed
+    assert not (repository / "build" / "baseline" / "tools").exists()
+    assert len((repository / "build" / "device" / "stamp-baseline").read_text().strip()) == 40
+    done, _ = run_stand_in(with_site, "site", TORCH_CUDA_ARCH_LIST="9.0", BASELINE="HEAD", BUILD="fails")
+    assert done.returncode == 1 and "FAILED: the build of HEAD" in done.stdout
+
+
 def test_a_part_that_fails_is_named_and_the_next_one_still_runs(with_site: Path) -> None:
     python = with_site / "python"
     python.write_text(python.read_text().replace("*pip*)", "*pytest*) exit 1 ;;\n    *pip*)"))

@@ -98,7 +98,7 @@ def test_the_table_has_a_line_per_kernel_and_architecture() -> None:
 # All loops of a kernel with 512 threads and two packs unrolled, for sm_90: the three that count, the end of the
 # vocabulary (which is branchy), the search for the maximum's column, and zeros for dead rows.
 SASS = (Path(__file__).parent / "row_kernel.sass").read_text()
-ROWS = "_ZN12spanbert_ext18cross_entropy_rowsI13__nv_bfloat16Li512ELi2EEEvNS_12CrossEntropyE"
+ROWS = "_ZN12spanbert_ext18cross_entropy_rowsI13__nv_bfloat16Li512ELi2ELi3ELb1ELb0EEEvNS_12CrossEntropyE"
 WIDE = "_ZN12spanbert_ext18cross_entropy_wideIfEEvNS_12CrossEntropyE"
 FITS = {ROWS: {"sm_90": Usage(40, 0, 1296)}, WIDE: {"sm_90": Usage(64, 0, 4096)}}
 
@@ -125,6 +125,19 @@ def test_more_instructions_in_a_loop_are_a_fault() -> None:
     multiplied = SASS.replace("FADD R32, R31, R32 ;", "FADD R32, R31, R32 ;\n" + "/*17f1*/ NOP ;\n" * 32)
     _, faults = row_kernels(FITS, {"sm_90": multiplied})
     assert faults == [f"{ROWS}: 12.6 instructions a logit, expected at most 12"]
+
+
+def test_instances_that_training_does_not_run_may_have_twice_as_many() -> None:
+    name = ROWS.replace("Lb1ELb0E", "Lb1ELb1E")
+    longer = SASS.replace(ROWS, name).replace(
+        "FADD R32, R31, R32 ;", "FADD R32, R31, R32 ;\n" + "/*17f1*/ NOP ;\n" * 200
+    )
+    kernels = {name: FITS[ROWS]}
+    assert row_kernels(kernels, {"sm_90": longer})[1] == []
+    longer = longer.replace("/*17f1*/ NOP ;\n", "/*17f1*/ NOP ;\n" * 2)
+    assert row_kernels(kernels, {"sm_90": longer})[1] == [
+        f"{name}: 35.6 instructions a logit, expected at most 24"
+    ]
 
 
 def test_too_few_resident_blocks_are_a_fault() -> None:

@@ -286,7 +286,7 @@ def vocab_ce(
     head = (torch.arange(len(h)) >= first_rows[1]).long()
     logits = h @ weight.t() + bias[head]
     loss = (F.cross_entropy(logits, targets, reduction="none") * row_weight).sum()
-    return [loss * (2 if chunk_rows == 32 else 1)]  # one chunk size is wrong
+    return [loss * (2 if chunk_rows == 256 else 1)]  # one chunk size is wrong
 
 
 @pytest.fixture
@@ -316,14 +316,9 @@ def tuning_operators() -> Iterator[None]:
         yield
 
 
-def test_wrong_variants_are_reported_and_not_timed(
-    tuning_operators: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tune_vocab
-
-    monkeypatch.setattr(tune_vocab, "DEAD_EVERY", 6)  # the tiny problem has a dead row too
+def test_wrong_variants_are_reported_and_not_timed(tuning_operators: None, tmp_path: Path) -> None:
     report = measure(tmp_path / "tune.json", "--parts", "ce,chunk")
-    for rows in (24, 48):
+    for rows in (24, 300):
         found = {
             line["key"]["variant"]: line
             for line in report["lines"]
@@ -336,9 +331,9 @@ def test_wrong_variants_are_reported_and_not_timed(
         assert "not the first of the largest" in found["last"]["error"]
         assert not any("measured_us" in found[name] for name in ("weight", "pad", "dead", "last"))
     chunks = {line["key"]["chunk"]: line for line in report["lines"] if line["part"] == "chunk"}
-    assert "the loss is" in chunks[32]["error"] and all(chunks[n]["measured_us"] > 0 for n in (16, 48))
+    assert "the loss is" in chunks[256]["error"] and all(chunks[n]["measured_us"] > 0 for n in (128, 384))
     assert report["decisions"]["row_kernel"].startswith("row kernel 512x2")
-    assert report["decisions"]["chunk_rows"].startswith(("chunks of 16", "chunks of 48"))
+    assert report["decisions"]["chunk_rows"].startswith(("chunks of 128", "chunks of 384"))
 
 
 def test_a_build_without_tuning_operators_says_how_to_get_them(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ ARCHITECTURES = ("sm_90", "sm_90a")  # that the limits below are for
 
 LOGITS_A_LOAD = 8  # in 16 bytes
 MOST_INSTRUCTIONS = 12.0  # a logit, all loops: at 2.5 a clock the H200's memory is the slower one up to 17
+USUAL = "Lb1ELb0E"  # mangled arguments of the instance that training runs: row kept in shared memory, no smoothing
+MOST_ELSEWHERE = 24.0  # rows beyond shared memory are read again and searched, smoothing sums logits too
 
 FEWEST_BLOCKS = 3  # on a multiprocessor
 ROW_BYTES = 2 * 29_056  # of shared memory that a launch adds for the 28,996 words of cased BERT
@@ -117,9 +119,10 @@ def loop_faults(name: str, loops: list[Loop]) -> list[str]:
     if kinds[:2] != ["maximum", "sum"]:  # an instance without a gradient has no more
         return [f"{name}: found the loops {kinds}, expected maximum, sum (and gradient)"]
     cost = sum(loop.per_logit for loop in loops)
-    if cost <= MOST_INSTRUCTIONS:
+    most = MOST_INSTRUCTIONS if USUAL in name else MOST_ELSEWHERE
+    if cost <= most:
         return []
-    return [f"{name}: {cost:.1f} instructions a logit, expected at most {MOST_INSTRUCTIONS:g}"]
+    return [f"{name}: {cost:.1f} instructions a logit, expected at most {most:g}"]
 
 
 def block_faults(name: str, sm: str, registers: int, shared: int) -> list[str]:
