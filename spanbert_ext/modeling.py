@@ -18,7 +18,7 @@ from transformers.utils.generic import can_return_tuple
 from spanbert_ext.batching import check_ids, explicit_kinds
 from spanbert_ext.heads import SpanBoundaryHead
 from spanbert_ext.masking import SpanMasker
-from spanbert_ext.modeling_inputs import plain_bound, encoder_mask, given_indices, scalar
+from spanbert_ext.modeling_inputs import encoder_mask, given_indices, plain_bound, scalar
 from spanbert_ext.modeling_options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.modeling_output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.ops import span_pretraining_loss
