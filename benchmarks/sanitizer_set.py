@@ -72,9 +72,14 @@ def compare(what: str, tensors: Sequence[Tensor], references: Sequence[Tensor], 
 
 
 def heads(
-    size: Size, masks: SpanMaskOutput, dtype: torch.dtype, device: torch.device, impl: str
+    size: Size,
+    masks: SpanMaskOutput,
+    dtype: torch.dtype,
+    device: torch.device,
+    impl: str,
+    max_rows: int | None = None,
 ) -> list[Tensor]:
-    """Loss of both heads (boundary_mlp and vocab_ce inside) and all gradients."""
+    """Loss of both heads (head_targets, boundary_mlp, vocab_ce and head_statistics inside) and all gradients."""
     torch.manual_seed(0)
     sbo = SpanBoundaryHead(size.hidden, size.output, size.vocab, position_dim=7, position_slots=5)
     transform = torch.nn.Linear(size.hidden, size.output)
@@ -93,6 +98,7 @@ def heads(
         bias=leaves[2],
         boundary_rows=sbo,
         sbo_bias=sbo.bias,
+        max_rows=max_rows,
         impl=impl,
     )
     output.loss.backward()
@@ -122,8 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for size in SIZES:
         masks = mask(size, device)
         for dtype in TOLERANCE:
-            fused, plain = (heads(size, masks, dtype, device, impl) for impl in ("fused", "reference"))
-            compare(f"both heads at {size}", fused, plain, dtype)
+            plain = heads(size, masks, dtype, device, "reference")
+            for bound in (None, int((masks.masked_positions >= 0).sum()) + 3):
+                fused = heads(size, masks, dtype, device, "fused", bound)
+                compare(f"both heads at {size}, max_rows={bound}", fused, plain, dtype)
             fused, plain = (decoder(size, dtype, device, impl) for impl in ("fused", "reference"))
             compare(f"vocab_ce at {size}", fused, plain, dtype)
         print(f"{size}: masks, both heads and the decoder in {', '.join(map(str, TOLERANCE))}")
