@@ -71,7 +71,10 @@ def test_each_dtype_at_odd_sizes(
 def test_padding_is_in_no_sum(
     vocab: int, width: int, blocks: int, bias: bool, dtype: torch.dtype, device: str
 ) -> None:
-    """Sizes on and off every multiple that matrices are padded to; -inf forbids a word in one block alone."""
+    """Sizes on and off every multiple that matrices are padded to; -inf forbids a word in one block alone.
+
+    Of one case the largest error says little: twice eager's is allowed. T6 compares many cases.
+    """
     case = sample(30, width, vocab, blocks=blocks, bias=bias)
     if bias:
         forbidden = (case.targets.max() + 1) % vocab
@@ -80,13 +83,13 @@ def test_padding_is_in_no_sum(
     exact = replace(case.to(torch.float64), row_weight=case.row_weight.double())
     output, expected = case.run(), exact.run("reference")
     plain = case.run("reference")
-    limit = 1e-4 + 1.1 * (plain.nll.double() - expected.nll).abs().max().item()
+    limit = 1e-4 + 2 * (plain.nll.double() - expected.nll).abs().max().item()
     assert (output.nll.double() - expected.nll).abs().max() <= limit
     eager = gradients(case, "reference")
     for got, from_eager, want in zip(
         gradients(case, "fused"), eager, gradients(exact, "reference"), strict=True
     ):
-        limit = 1e-5 + 1.1 * (from_eager.double() - want).abs().max().item()
+        limit = 1e-5 + 2 * (from_eager.double() - want).abs().max().item()
         assert (got.double() - want).abs().max() <= limit
     if bias:
         assert gradients(case, "fused")[2][-1, forbidden] == 0

@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "boundary_mlp/boundary_mlp_cuda.h"
-#include "boundary_mlp/row_values.h"
 #include "common/integers.h"
+#include "common/row_values.h"
 
 namespace spanbert_ext {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "boundary_mlp/boundary_mlp_cuda.h"
-#include "boundary_mlp/row_values.h"
+#include "common/row_values.h"
 
 namespace spanbert_ext {
 namespace {

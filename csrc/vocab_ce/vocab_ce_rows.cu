@@ -1,7 +1,7 @@
 // Around the products: the operands padded and filled, the loss, and gradients handed out. Each is bound by
 // memory and moves 16 bytes at a time where rows allow it.
-#include "boundary_mlp/row_values.h"
 #include "common/row_rank.h"
+#include "common/row_values.h"
 #include "vocab_ce/row_kernels.h"
 #include "vocab_ce/vocab_ce_cuda.h"
 
