@@ -28,7 +28,7 @@ def test_imports_of_examples(example: str) -> None:
         for name in node.names:
             assert hasattr(module, name.name), f"{node.module} has no {name.name}"
     names = {name.id for name in ast.walk(ast.parse(example)) if isinstance(name, ast.Name)}
-    given = {"tokenizer", "input_ids", "train_blocks", "held_out_blocks"}
+    given = {"tokenizer", "model", "input_ids", "train_blocks", "held_out_blocks"}
     bound = {alias.name for node in imported for alias in node.names}
     bound |= {
         name.id for name in ast.walk(ast.parse(example)) if isinstance(getattr(name, "ctx", None), ast.Store)
@@ -37,4 +37,4 @@ def test_imports_of_examples(example: str) -> None:
 
 
 def test_the_example_of_two_lines_is_there() -> None:
-    assert len(examples()) == 3
+    assert len(examples()) == 4

@@ -399,28 +399,4 @@ VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
   return call.template operator()<float, float, float>();
 }
 
-at::Tensor vocab_ce_gradient_rows_cpu(const at::Tensor& dh_rows, const at::Tensor& slots,
-                                      const at::Tensor& scale, at::ScalarType dtype) {
-  const PlainDispatch plain;
-  check_gradient_rows(dh_rows, slots, scale);
-  const at::Tensor live = slots.ge(0).nonzero().flatten();
-  const int64_t most = slots.numel() == 0 ? -1 : slots.max().item<int64_t>();
-  TORCH_CHECK_INDEX(most < dh_rows.size(0), "vocab_ce_gradient_rows: slots has ", most,
-                    ", expected rows below R = ", dh_rows.size(0));
-  const at::Tensor rows = dh_rows.index_select(0, slots.index_select(0, live)).to(scale.scalar_type());
-  const at::Tensor out = at::zeros({slots.size(0), dh_rows.size(1)}, dh_rows.options().dtype(dtype));
-  return out.index_copy_(0, live, rows.mul(scale).to(dtype));
-}
-
-void vocab_ce_scale_cpu(const at::Tensor& gradient, const at::Tensor& scale) {
-  const PlainDispatch plain;
-  check_scale(gradient, scale);
-  if (scale.item<double>() == 1) return;
-  if (gradient.scalar_type() == scale.scalar_type()) {
-    gradient.mul_(scale);
-  } else {  // a loss scale of 65536 is beyond float16
-    gradient.copy_(gradient.to(scale.scalar_type()).mul_(scale));
-  }
-}
-
 }  // namespace spanbert_ext
