@@ -13,7 +13,7 @@ from spanbert_ext import build_info
 
 # Set before any test module imports a Hugging Face library. Tests neither need nor may use the network.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-# torch's cache of compiled graphs knows an operator by its name alone: it would answer with the shapes of another build.
+# torch's cache of compiled graphs knows an operator by name alone: it would answer with the shapes of another build.
 torch.compiler.config.force_disable_caches = True
 
 # How far the fused and the plain implementation may lie apart where both compute in the dtype of the key.

@@ -214,6 +214,17 @@ def test_t7_one_target_everywhere_in_deterministic_mode() -> None:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("wide", ["weight", "bias"])
+def test_t12_a_float64_parameter_under_autocast_is_refused(wide: str) -> None:
+    case = sample(30, 8, 33).to(torch.float32)
+    case = replace(case, **{wide: getattr(case, wide).detach().double()})
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(TypeError, match=f"{wide} has dtype Double"),
+    ):
+        case.run()
+
+
 def test_t8_tied_weight_and_master_weight() -> None:
     """One decoder for two calls and an embedding: gradients add up; a float32 master keeps float32 gradients."""
     case = sample(30, 8, 33, blocks=1, bias=False).to(torch.float32)

@@ -65,6 +65,9 @@ def test_each_dtype_at_odd_sizes(
         (28_996, 24, 2, True),
         (29_056, 9, 2, True),
         (29_056, 8, 1, False),  # the weight itself is the operand
+        # 48 KB of shared memory and a little: bfloat16 rows, float32 rows
+        (24_500, 8, 1, True),
+        (12_200, 8, 1, True),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
@@ -104,6 +107,37 @@ def test_a_target_that_its_bias_forbids_has_an_infinite_loss(dtype: torch.dtype,
     case.bias[0, 42] = -float("inf")
     output = on(case, device, dtype).run()
     assert output.nll[3] == float("inf") and output.nll[15].isfinite() and output.nll[0].isfinite()
+
+
+@on_cuda_code
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_smoothing_over_a_forbidden_word_has_an_infinite_loss(dtype: torch.dtype, device: str) -> None:
+    case = sample(20, 8, 200, blocks=2, ignored=0, label_smoothing=0.1)
+    case.targets.clamp_(max=100)
+    case.bias[0, [150, 151]] = -float("inf")
+    output = on(case, device, dtype).run()
+    assert (output.nll[:10] == float("inf")).all() and output.nll[10:].isfinite().all()
+
+
+@on_cuda_code
+def test_rows_beyond_a_bound_leave_no_uninitialised_value(device: str) -> None:
+    case = on(sample(400, 8, 33, ignored=0), device, torch.float32)
+    case.row_weight.requires_grad_()
+    for _ in range(3):
+        poison = [torch.full((400,), 77.0, device=device), torch.full((400,), 10**18, device=device)]
+        del poison
+        output = ops.vocab_ce(
+            case.h,
+            case.weight,
+            case.bias,
+            case.targets,
+            case.row_weight,
+            first_rows=case.first_rows,
+            max_rows=100,
+        )
+        assert output.nll.isnan().all() and output.prediction.max() < 33
+        (grad,) = torch.autograd.grad(output.loss, case.row_weight)
+        assert grad.isnan().all()
 
 
 @on_cuda_code

@@ -157,14 +157,15 @@ Tensor backward_layers(const BoundaryTask& task, const BoundaryInputs& inputs, c
   const Tensor grad_z2 = empty(sizes.outer, task.compute);
   const Tensor sums2 =
       layer_backward(task, norm_parameters(task, inputs.bias2, inputs.norm2_weight, inputs.norm2_bias),
-                     saved.z2.contiguous(), saved.statistics, 2, grad_y.contiguous(),
+                     saved.z2.contiguous(), saved.statistics.contiguous(), 2, grad_y.contiguous(),
                      /*grad_out_is_of_y=*/true, grad_z2, Tensor());
   const Tensor grad_h = empty(sizes.inner, task.accumulate), grad_z1 = empty(sizes.inner, task.compute);
   multiply_cuda(grad_h, grad_z2, operand_of(saved.weight2_operand, inputs.weight2));
   const Tensor h = need_parameters ? empty(sizes.inner, task.compute) : Tensor();
-  const Tensor sums1 = layer_backward(
-      task, norm_parameters(task, inputs.bias1, inputs.norm1_weight, inputs.norm1_bias),
-      saved.z1.contiguous(), saved.statistics, 0, grad_h, /*grad_out_is_of_y=*/false, grad_z1, h);
+  const Tensor sums1 =
+      layer_backward(task, norm_parameters(task, inputs.bias1, inputs.norm1_weight, inputs.norm1_bias),
+                     saved.z1.contiguous(), saved.statistics.contiguous(), 0, grad_h,
+                     /*grad_out_is_of_y=*/false, grad_z1, h);
   if (!need_parameters) return grad_z1;
 
   const Tensor grad_weight2 = at::empty(inputs.weight2.sizes(), task.options(task.accumulate));

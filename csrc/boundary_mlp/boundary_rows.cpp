@@ -22,6 +22,11 @@ void check_tensor(const char* name, const at::Tensor& tensor, at::IntArrayRef ex
                     "; expected ", dimensions, " = ", expected);
 }
 
+void check_device(const char* name, const at::Tensor& tensor, const at::Tensor& x) {
+  TORCH_CHECK_VALUE(tensor.device() == x.device(), "boundary_mlp: ", name, " is on ", tensor.device(),
+                    "; expected ", x.device(), " as x");
+}
+
 void check_index_dtype(const char* name, const at::Tensor& tensor) {
   const auto type = tensor.scalar_type();
   TORCH_CHECK_TYPE(type == at::kLong || type == at::kInt, "boundary_mlp: ", name, " has dtype ", type,
@@ -70,6 +75,16 @@ BoundarySizes check_inputs(const BoundaryInputs& inputs) {
   check_tensor("bias2", inputs.bias2, {sizes.outer}, "[D]");
   check_tensor("norm2_weight", inputs.norm2_weight, {sizes.outer}, "[D]");
   check_tensor("norm2_bias", inputs.norm2_bias, {sizes.outer}, "[D]");
+  const at::Tensor& x = inputs.x;
+  check_device("masked_positions", inputs.masked_positions, x);
+  check_device("left_boundary", inputs.left_boundary, x);
+  check_device("right_boundary", inputs.right_boundary, x);
+  if (inputs.token_rows) check_device("token_rows", *inputs.token_rows, x);
+  for (const at::Tensor* parameter :
+       {&inputs.positions, &inputs.weight1, &inputs.bias1, &inputs.norm1_weight, &inputs.norm1_bias,
+        &inputs.weight2, &inputs.bias2, &inputs.norm2_weight, &inputs.norm2_bias}) {
+    check_device("a parameter", *parameter, x);
+  }
   return sizes;
 }
 

@@ -26,6 +26,8 @@ constexpr unsigned kAllLanes = 0xffffffffu;
   type* const name = reinterpret_cast<type*>(raw_##name)
 #endif
 
+constexpr size_t kMostStaticSharedBytes = 2048;  // of any kernel; tools/kernel_resources.py checks it
+
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...); any size of shared memory that the device has.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -35,10 +37,17 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
   return emulated_cuda::run(grid, block, shared_bytes,
                             [&] { kernel(static_cast<Parameters>(arguments)...); });
 #else
-  constexpr size_t kBytesWithoutAsking = 48 * 1024;
+  // Beyond 48 KB, a kernel's own arrays included, CUDA wants to be asked. For all that there is, so that two
+  // threads which launch one kernel with different sizes ask for the same.
+  constexpr size_t kBytesWithoutAsking = 48 * 1024 - kMostStaticSharedBytes;
   if (shared_bytes > kBytesWithoutAsking) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shared_bytes));
+    int device = 0, most = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+      error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess)
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   most - static_cast<int>(kMostStaticSharedBytes));
     if (error != cudaSuccess) return error;
   }
   // clang-format off: it takes >>> for the end of templates

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/cuda_launch.h"
+#include "common/integers.h"
 
 namespace spanbert_ext {
 
@@ -17,6 +18,18 @@ struct RankedRow {
   }
 };
 
+// How many threads of this block before this one are kept. `kept_by_warp` is shared memory for 32 numbers.
+__device__ __forceinline__ int rank_in_block(bool kept, int* kept_by_warp) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes,
+            warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+  const unsigned kept_lanes = __ballot_sync(kAllLanes, kept);
+  if (lane == 0) kept_by_warp[warp] = __popc(kept_lanes);
+  __syncthreads();
+  int rank = __popc(kept_lanes & ((1u << lane) - 1));
+  for (int w = 0; w < warp; ++w) rank += kept_by_warp[w];
+  return rank;
+}
+
 // A thread per row. A block counts the rows kept before its own by reading all of them: a few hundred kB from
 // the L2 cache at the sizes of a batch, where a second launch or a wait for other blocks would cost more.
 template <typename IsKept>
@@ -24,19 +37,12 @@ __device__ __forceinline__ RankedRow rank_row(int64_t rows, const IsKept& is_kep
   __shared__ int64_t scratch[kWarpLanes];
   __shared__ int kept_by_warp[kWarpLanes];
   const int64_t first = int64_t{blockIdx.x} * blockDim.x, row = first + threadIdx.x;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes,
-            warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   int64_t before = 0;
   for (int64_t r = threadIdx.x; r < first; r += blockDim.x) before += is_kept(r);
   before = reduce_block(before, int64_t{0}, Add{}, scratch);
 
   const bool kept = row < rows && is_kept(row);
-  const unsigned kept_lanes = __ballot_sync(kAllLanes, kept);
-  if (lane == 0) kept_by_warp[warp] = __popc(kept_lanes);
-  __syncthreads();
-  for (int w = 0; w < warp; ++w) before += kept_by_warp[w];
-  before += __popc(kept_lanes & ((1u << lane) - 1));
-  return {row, kept, before};
+  return {row, kept, before + rank_in_block(kept, kept_by_warp)};
 }
 
 // Blocks and threads for a kernel that ranks `rows` rows; one block also for none.
@@ -44,11 +50,10 @@ struct RankGrid {
   dim3 grid, block;
 };
 inline RankGrid rank_grid(int64_t rows) {
-  const int64_t warps = (rows + kWarpLanes - 1) / kWarpLanes;
-  int64_t threads = warps * kWarpLanes;
+  int64_t threads = round_up(rows, kWarpLanes);
   if (threads == 0) threads = kWarpLanes;
   if (threads > kMaxRankThreads) threads = kMaxRankThreads;
-  const int64_t blocks = rows == 0 ? 1 : (rows + threads - 1) / threads;
+  const int64_t blocks = rows == 0 ? 1 : divide_up(rows, threads);
   return {dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads))};
 }
 

@@ -1,4 +1,4 @@
-#include "common/cuda_launch.h"
+#include "common/row_rank.h"
 #include "head_targets/head_targets_cuda.h"
 
 namespace spanbert_ext {
@@ -56,13 +56,7 @@ __global__ void __launch_bounds__(kSlotThreads) write_heads(HeadTargets task) {
 
   const HeadSlot found = slot < total ? head_slot(task.batch, slot) : HeadSlot{};
   const bool kept = found.target >= 0;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes,
-            warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-  const unsigned kept_lanes = __ballot_sync(kAllLanes, kept);
-  if (lane == 0) kept_by_warp[warp] = __popc(kept_lanes);
-  __syncthreads();
-  int64_t rank = counts.value[2] + __popc(kept_lanes & ((1u << lane) - 1));
-  for (int w = 0; w < warp; ++w) rank += kept_by_warp[w];
+  const int64_t rank = counts.value[2] + rank_in_block(kept, kept_by_warp);
   if (slot >= total) return;
 
   HeadWeights<A> weights =

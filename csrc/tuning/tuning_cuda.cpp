@@ -60,6 +60,7 @@ std::tuple<at::Tensor, at::Tensor> cross_entropy(const at::Tensor& logits, const
                                          .row_weight = row_weight.const_data_ptr(),
                                          .bias_columns = nullptr,
                                          .operand_pitch = 0,
+                                         .has_forbidden = nullptr,
                                          .grad_unit = nullptr,
                                          .smoothing = 0,
                                          .need_grad = true,

@@ -8,8 +8,8 @@ namespace {
 constexpr int kColumnThreads = 128;
 constexpr int kRowsAtOnce = 8;  // loads under way per thread
 
-// A block sums kColumnThreads packs of columns over one slice of rows. Rows that are not live are zeros, so
-// that a block of rows may be taken to end where its slice does.
+// A block sums kColumnThreads packs of columns over one slice of rows. The rows that are not
+// live come last and are in no block of rows.
 template <typename T>
 __global__ void __launch_bounds__(kColumnThreads) sum_columns(LogitsChunk chunk, Accumulate<T>* partial) {
   using A = Accumulate<T>;

@@ -46,10 +46,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) cross_entropy_rows(CrossEnt
   const int target = in_vocab ? static_cast<int>(target_id) : 0;
   const float target_logit = widen(logits[target]);
   if (threadIdx.x == 0) best = vocab;
-  const auto load = [&](int i) {
-    if constexpr (kKeepRow) return kept[i];
-    return packed[i];
-  };
+  const int whole = vocab / kPackColumns;  // packs without padding
   // Columns after the vocabulary hold anything; as -inf they are in no maximum and no sum.
   const auto without_padding = [&](Pack pack, int i) {
 #pragma unroll
@@ -61,6 +58,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) cross_entropy_rows(CrossEnt
     }
     return pack;
   };
+  const auto load = [&](int i) {
+    if constexpr (kKeepRow) return kept[i];
+    return i < whole ? packed[i] : without_padding(packed[i], i);
+  };
 
   uint32_t top = Pair::kMinusInfinity << 16 | Pair::kMinusInfinity;
   const auto compare = [&](const Pack& pack, int i) {
@@ -68,15 +69,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) cross_entropy_rows(CrossEnt
     top = Pair::maximum(top, Pair::maximum(Pair::maximum(pack.value[0], pack.value[1]),
                                            Pair::maximum(pack.value[2], pack.value[3])));
   };
-  const int whole = vocab / kPackColumns;  // packs without padding
   for_each_pack<kThreads, kUnroll>(0, whole, [&](int i) { compare(packed[i], i); });
-  for_each_pack<kThreads, 1>(whole, packs, [&](int i) {
-    const Pack pack = without_padding(packed[i], i);
-    if constexpr (!kKeepRow) packed[i] = pack;
-    compare(pack, i);
-  });
+  for_each_pack<kThreads, 1>(whole, packs, [&](int i) { compare(without_padding(packed[i], i), i); });
   const float own_maximum = fmaxf(Pair::low(top), Pair::high(top));
-  // Finite also where all logits are -inf or NaN.
+  // Where all logits are -inf or NaN the loss becomes NaN, as anywhere.
   const float maximum = fmaxf(reduce_block(own_maximum, -INFINITY, Maximum{}, scratch), kLowest<float>);
 
   float sum_exp = 0, sum = 0;
@@ -121,10 +117,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) cross_entropy_rows(CrossEnt
   const float weight = static_cast<const float*>(problem.row_weight)[row];
   if (threadIdx.x == 0) {
     float nll = log_sum_exp - target_logit;
-    if (is_forbidden<T>(problem, compact_row, target_id)) nll = INFINITY;
     if constexpr (kSmoothing) {
       nll = (1 - smoothing) * nll + smoothing * (log_sum_exp - sum / static_cast<float>(vocab));
     }
+    if (is_forbidden<T>(problem, compact_row, target_id)) nll = INFINITY;
     if (!valid) nll = NAN;
     static_cast<float*>(problem.nll)[row] = nll;
     static_cast<float*>(problem.weighted_nll)[compact_row] = weight * nll;

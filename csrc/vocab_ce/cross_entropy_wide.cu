@@ -96,10 +96,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 1 : 0) cross_entrop
   const T weight = static_cast<const T*>(problem.row_weight)[row];
   if (threadIdx.x == 0) {
     T nll = log_sum_exp - target_logit;
-    if (is_forbidden<T>(problem, compact_row, target)) nll = static_cast<T>(INFINITY);
     if (smoothing > 0) {
       nll = (1 - smoothing) * nll + smoothing * (log_sum_exp - statistics.sum / static_cast<T>(vocab));
     }
+    if (is_forbidden<T>(problem, compact_row, target)) nll = static_cast<T>(INFINITY);
     if (!valid) nll = nan;
     static_cast<T*>(problem.nll)[row] = nll;
     static_cast<T*>(problem.weighted_nll)[compact_row] = weight * nll;

@@ -26,7 +26,8 @@ __device__ __forceinline__ T forbidden() {
   }
 }
 
-// Whether the bias forbids the target of a compact row, whose loss is then infinite.
+// Whether the bias forbids the target of a compact row, or any word and smoothing wants all of them: the loss
+// is then infinite.
 template <typename T>
 __device__ __forceinline__ bool is_forbidden(const CrossEntropy& problem, int64_t compact_row,
                                              int64_t target) {
@@ -34,6 +35,7 @@ __device__ __forceinline__ bool is_forbidden(const CrossEntropy& problem, int64_
   if (bias == nullptr || target >= problem.chunk.vocab) return false;
   int block = 0;
   while (block + 1 < problem.chunk.blocks && compact_row >= problem.chunk.live.starts[block + 1]) ++block;
+  if (problem.has_forbidden != nullptr && problem.has_forbidden[block] != 0) return true;
   return widen(bias[target * problem.operand_pitch + 2 * block]) == widen(forbidden<T>());
 }
 

@@ -50,7 +50,8 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                     at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
                     at::ScalarType compute_dtype, double label_smoothing, std::optional<int64_t> max_rows);
 
-void check_gradient_rows(const at::Tensor& dh_rows, const at::Tensor& slots, const at::Tensor& scale);
+void check_gradient_rows(const at::Tensor& dh_rows, const at::Tensor& slots, const at::Tensor& scale,
+                         at::ScalarType dtype);
 void check_scale(const at::Tensor& gradient, const at::Tensor& scale);
 
 // The checks that read elements; `targets` is on the CPU.

@@ -9,7 +9,7 @@ namespace spanbert_ext {
 at::Tensor vocab_ce_gradient_rows_cpu(const at::Tensor& dh_rows, const at::Tensor& slots,
                                       const at::Tensor& scale, at::ScalarType dtype) {
   const PlainDispatch plain;
-  check_gradient_rows(dh_rows, slots, scale);
+  check_gradient_rows(dh_rows, slots, scale, dtype);
   const at::Tensor live = slots.ge(0).nonzero().flatten();
   const int64_t most = slots.numel() == 0 ? -1 : slots.max().item<int64_t>();
   TORCH_CHECK_INDEX(most < dh_rows.size(0), "vocab_ce_gradient_rows: slots has ", most,

@@ -14,7 +14,7 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
   TORCH_CHECK_VALUE(weight.size(1) == h.size(1), "vocab_ce: weight has shape ", weight.sizes(),
                     " and h has shape ", h.sizes(), ", expected the same D (last dimension) in both");
   check_compute_dtype("vocab_ce", "h", h.scalar_type(), compute_dtype);
-  check_float("vocab_ce", "weight", weight.scalar_type());
+  check_compute_dtype("vocab_ce", "weight", weight.scalar_type(), compute_dtype);
   TORCH_CHECK_VALUE(!first_rows.empty() && first_rows[0] == 0, "vocab_ce: first_rows is ", first_rows,
                     ", expected the first row of each block, starting with 0");
   for (size_t g = 0; g < first_rows.size(); ++g) {
@@ -27,7 +27,7 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                           bias->size(1) == weight.size(0),
                       "vocab_ce: bias has shape ", bias->sizes(), ", expected [", first_rows.size(), ", ",
                       weight.size(0), "]: one row of V per entry of first_rows");
-    check_float("vocab_ce", "bias", bias->scalar_type());
+    check_compute_dtype("vocab_ce", "bias", bias->scalar_type(), compute_dtype);
   }
   TORCH_CHECK_VALUE(targets.dim() == 1 && targets.size(0) == h.size(0), "vocab_ce: targets has shape ",
                     targets.sizes(), ", expected [", h.size(0), "], one id per row of h");
@@ -52,10 +52,11 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                     bias.has_value() ? bias->device() : h.device(), ", expected ", h.device());
 }
 
-void check_gradient_rows(const at::Tensor& dh_rows, const at::Tensor& slots, const at::Tensor& scale) {
+void check_gradient_rows(const at::Tensor& dh_rows, const at::Tensor& slots, const at::Tensor& scale,
+                         at::ScalarType dtype) {
   TORCH_CHECK_VALUE(dh_rows.dim() == 2, "vocab_ce_gradient_rows: dh_rows has shape ", dh_rows.sizes(),
                     ", expected [R, D]");
-  check_float("vocab_ce_gradient_rows", "dh_rows", dh_rows.scalar_type());
+  check_compute_dtype("vocab_ce_gradient_rows", "dh_rows", dh_rows.scalar_type(), dtype);
   TORCH_CHECK_VALUE(slots.dim() == 1, "vocab_ce_gradient_rows: slots has shape ", slots.sizes(),
                     ", expected [N]");
   TORCH_CHECK_TYPE(slots.scalar_type() == at::kLong, "vocab_ce_gradient_rows: slots has dtype ",

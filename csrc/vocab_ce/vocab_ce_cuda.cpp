@@ -5,8 +5,8 @@
 //               dw += gradient^T @ compact,  dh = gradient @ operand
 //
 // The host never learns how many rows take part: GEMMs are sized by max_rows, where the caller knows a bound,
-// else by N. Peak memory beside the outputs: one chunk of logits (chunk_rule.h), R * D' rows, one operand
-// [V', D'], and one [V', D] in float32 where the weight has another dtype.
+// else by N. Peak memory beside the outputs: one chunk of logits (chunk_rule.h) and the sums of its columns,
+// R * D' rows, one operand [V', D'], and one [V', D] in float32 where a 16-bit weight needs several chunks.
 #include "vocab_ce/vocab_ce_cuda.h"
 
 #include <ATen/ATen.h>
@@ -41,7 +41,7 @@ at::Tensor float16_gradient_unit(const at::Tensor& row_weight, const at::Tensor&
 
 // The decoder matrix as an operand [V', D'], or as it is where that is as good: [V, D].
 at::Tensor decoder_operand(const at::Tensor& weight, const std::optional<at::Tensor>& bias, int blocks,
-                           at::ScalarType compute_dtype, cudaStream_t stream) {
+                           at::ScalarType compute_dtype, int* has_forbidden, cudaStream_t stream) {
   const int64_t vocab = weight.size(0), width = weight.size(1);
   const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(compute_dtype));
   const int64_t columns = width + (bias.has_value() ? 2 * blocks : 0);
@@ -66,7 +66,8 @@ at::Tensor decoder_operand(const at::Tensor& weight, const std::optional<at::Ten
                                          .rows = operand.size(0),
                                          .pitch = pitch,
                                          .blocks = blocks,
-                                         .operand = operand.mutable_data_ptr()},
+                                         .operand = operand.mutable_data_ptr(),
+                                         .has_forbidden = has_forbidden},
                                         stream));
   return operand;
 }
@@ -113,6 +114,7 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
   check_launch(kOp, launch_list_rows({.targets = ids.const_data_ptr<int64_t>(),
                                       .total = total,
                                       .blocks = blocks,
+                                      .capacity = rows,
                                       .accumulate = float_type(acc.dtype().toScalarType()),
                                       .rows = live_rows.mutable_data_ptr<int64_t>(),
                                       .starts = start,
@@ -121,7 +123,11 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
                                       .prediction = prediction.mutable_data_ptr<int64_t>()},
                                      stream));
 
-  const at::Tensor operand = decoder_operand(weight, bias, blocks.count, compute_dtype, stream);  // [V', D']
+  const at::Tensor forbidden =
+      label_smoothing > 0 ? at::zeros({blocks.count}, index.dtype(at::kInt)) : at::Tensor();
+  int* const has_forbidden = forbidden.defined() ? forbidden.mutable_data_ptr<int>() : nullptr;
+  const at::Tensor operand =
+      decoder_operand(weight, bias, blocks.count, compute_dtype, has_forbidden, stream);  // [V', D']
   const int64_t decoded = operand.size(0);
   const at::Tensor source = h.stride(1) == 1 ? h : h.contiguous();
   const at::Tensor compact = at::empty({rows, operand.size(1)}, compute);
@@ -180,6 +186,7 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
                                             .row_weight = weights.const_data_ptr(),
                                             .bias_columns = bias_columns,
                                             .operand_pitch = operand.size(1),
+                                            .has_forbidden = has_forbidden,
                                             .grad_unit = in_float16 ? grad_unit.const_data_ptr() : nullptr,
                                             .smoothing = label_smoothing,
                                             .need_grad = need_grad,
@@ -219,7 +226,7 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
 at::Tensor vocab_ce_gradient_rows_cuda(const at::Tensor& dh_rows, const at::Tensor& slots,
                                        const at::Tensor& scale, at::ScalarType dtype) {
   const PlainDispatch plain;
-  check_gradient_rows(dh_rows, slots, scale);
+  check_gradient_rows(dh_rows, slots, scale, dtype);
   const CudaScope scope(dh_rows);
   const at::Tensor rows = dh_rows.contiguous(), slot = slots.contiguous();
   const at::Tensor out = at::empty({slots.size(0), dh_rows.size(1)}, dh_rows.options().dtype(dtype));

@@ -47,24 +47,26 @@ struct ListRows {
   const int64_t* targets;  // [N]
   int64_t total;           // N
   RowBlocks blocks;
+  int64_t capacity;  // rows that are decoded; those beyond have no prediction and a NaN for their nll
   FloatType accumulate;
   int64_t* rows;        // [N]
   int64_t* starts;      // [blocks + 1]: as in LiveRows
   int64_t* slots;       // [N]: where the row went, or -1
-  void* nll;            // [N] accumulate: 0 where there is no target
+  void* nll;            // [N] accumulate: 0 where there is no target; those of rows that are decoded stay
   int64_t* prediction;  // [N]: -1 there
 };
 cudaError_t launch_list_rows(const ListRows& task, cudaStream_t stream);
 
-// Fills `operand`. A bias below the lowest number of `type` becomes that number, kForbidden: 0 times -inf
-// would be NaN in the rows of the other blocks.
+// Fills `operand`. A bias of -inf, or one too low for `type`, becomes forbidden<type>(), see row_kernels.h: 0
+// times -inf would be NaN in the rows of the other blocks. One too high becomes infinite, and does that.
 struct PackDecoder {
   FloatType type, weight_type, bias_type;
   const void* weight;  // [V, D]
   const void* bias;    // [blocks, V], or null
   int64_t vocab, width, rows, pitch;
   int blocks;
-  void* operand;  // [rows, pitch]
+  void* operand;       // [rows, pitch]
+  int* has_forbidden;  // [blocks], zeros: becomes 1 where a bias is forbidden; or null
 };
 cudaError_t launch_pack_decoder(const PackDecoder& task, cudaStream_t stream);
 
@@ -97,7 +99,8 @@ struct CrossEntropy {
   const void* row_weight;    // acc [N]
   const void* bias_columns;  // of type: the first bias column of operand, or null without a bias
   int64_t operand_pitch;
-  const void* grad_unit;  // acc [1]: gradients are divided by it; null for 1
+  const int* has_forbidden;  // [blocks] or null: with smoothing, such a block's losses are infinite
+  const void* grad_unit;     // acc [1]: gradients are divided by it; null for 1
   double smoothing;
   bool need_grad;
   void* nll;            // acc [N]

@@ -8,8 +8,8 @@
 namespace spanbert_ext {
 namespace {
 
-constexpr int kValues = 8;  // moved at a time: 16 bytes of the 16-bit types
-constexpr int kRowThreads = 128;
+constexpr int kValues = 8;                        // moved at a time: 16 bytes of the 16-bit types
+constexpr int kRowThreads = 128, kRowBlocks = 4;  // left to itself, ptxas aims for more blocks and spills
 constexpr int kLossThreads = 1024;
 constexpr int kScaleThreads = 256;
 constexpr int64_t kMostScaleBlocks = 2048;
@@ -19,10 +19,9 @@ __global__ void __launch_bounds__(kMaxRankThreads) list_rows(ListRows task) {
   const RankedRow ranked = rank_row(task.total, [&](int64_t row) { return task.targets[row] >= 0; });
   const int64_t row = ranked.row;
   if (row < task.total) {
-    if (ranked.kept) {
-      task.rows[ranked.before] = row;
-    } else {
-      static_cast<A*>(task.nll)[row] = A(0);
+    if (ranked.kept) task.rows[ranked.before] = row;
+    if (!ranked.kept || ranked.before >= task.capacity) {
+      static_cast<A*>(task.nll)[row] = ranked.kept ? static_cast<A>(NAN) : A(0);
       task.prediction[row] = -1;
     }
     task.slots[row] = ranked.kept ? ranked.before : -1;
@@ -61,7 +60,7 @@ __device__ __forceinline__ SplitBias<T> split_bias(Accumulate<T> bias) {
 
 // One block per row of operand; N values at a time of the columns of the weight.
 template <typename T, int N>
-__global__ void __launch_bounds__(kRowThreads) pack_decoder(PackDecoder task) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks) pack_decoder(PackDecoder task) {
   using A = Accumulate<T>;
   const int64_t row = blockIdx.x, width = task.width;
   T* const out = static_cast<T*>(task.operand) + row * task.pitch;
@@ -77,13 +76,16 @@ __global__ void __launch_bounds__(kRowThreads) pack_decoder(PackDecoder task) {
       const auto bias = load_values<A, 1>(task.bias_type, task.bias, block * task.vocab + row).value[0];
       const SplitBias<T> split = split_bias<T>(bias);
       value = (c - width) % 2 == 0 ? split.high : split.low;
+      if (task.has_forbidden != nullptr && widen(split.high) == widen(forbidden<T>())) {
+        atomicOr(task.has_forbidden + block, 1);
+      }
     }
     out[c] = value;
   }
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kRowThreads) gather_hidden(GatherHidden task) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks) gather_hidden(GatherHidden task) {
   using A = Accumulate<T>;
   const int64_t i = blockIdx.x, width = task.width;
   const bool is_live = i < *task.live.count;
@@ -118,7 +120,7 @@ __global__ void __launch_bounds__(kLossThreads) sum_loss(SumLoss task) {
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kRowThreads) gradient_rows(GradientRows task) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks) gradient_rows(GradientRows task) {
   using A = Accumulate<T>;
   const int64_t row = blockIdx.x, slot = task.slots[row];
   const A scale = *static_cast<const A*>(task.scale);
@@ -140,7 +142,8 @@ __global__ void __launch_bounds__(kScaleThreads)
   const Accumulate<T> factor = *scale;
   if (factor == Accumulate<T>(1)) return;
   const int64_t thread = int64_t{blockIdx.x} * kScaleThreads + threadIdx.x;
-  const int64_t threads = int64_t{gridDim.x} * kScaleThreads, packs = count / kPack;
+  const int64_t threads = int64_t{gridDim.x} * kScaleThreads;
+  const int64_t packs = reinterpret_cast<uintptr_t>(values) % kPackBytes == 0 ? count / kPack : 0;
   for (int64_t i = thread; i < packs; i += threads) {
     auto pack = load_values<T, kPack>(values + i * kPack);
 #pragma unroll
@@ -208,7 +211,7 @@ cudaError_t launch_scale(FloatType type, void* values, int64_t count, const void
   if (count == 0) return cudaSuccess;
   return dispatch_float(type, [&]<typename T>() {
     const int64_t per_block = kScaleThreads * int64_t{kPackValues<T>};
-    const int64_t blocks = (count + per_block - 1) / per_block;
+    const int64_t blocks = divide_up(count, per_block);
     return launch(&scale_values<T>,
                   dim3(static_cast<unsigned>(blocks < kMostScaleBlocks ? blocks : kMostScaleBlocks)),
                   dim3(kScaleThreads), 0, stream, static_cast<T*>(values), count,

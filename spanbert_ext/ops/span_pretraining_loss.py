@@ -162,7 +162,9 @@ def _as_count(count: Tensor | int | None, like: Tensor, dtype: torch.dtype) -> T
     if count is None:
         return None
     if isinstance(count, Tensor):
-        return count.to(like.device, dtype)
+        if count.device.type != "cpu" or like.device.type != "cuda" or torch.compiler.is_compiling():
+            return count.to(like.device, dtype)
+        count = count.item()
     return torch.full((), count, dtype=dtype, device=like.device)  # filled there; a copy would synchronise
 
 
