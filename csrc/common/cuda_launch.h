@@ -26,8 +26,6 @@ constexpr unsigned kAllLanes = 0xffffffffu;
   type* const name = reinterpret_cast<type*>(raw_##name)
 #endif
 
-constexpr size_t kMostStaticSharedBytes = 2048;  // of any kernel; tools/kernel_resources.py checks it
-
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...); any size of shared memory that the device has.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -39,15 +37,17 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
 #else
   // Beyond 48 KB, a kernel's own arrays included, CUDA wants to be asked. For all that there is, so that two
   // threads which launch one kernel with different sizes ask for the same.
-  constexpr size_t kBytesWithoutAsking = 48 * 1024 - kMostStaticSharedBytes;
+  constexpr size_t kBytesWithoutAsking = 32 * 1024;
   if (shared_bytes > kBytesWithoutAsking) {
     int device = 0, most = 0;
+    cudaFuncAttributes own{};
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess)
       error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&own, kernel);
     if (error == cudaSuccess)
       error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   most - static_cast<int>(kMostStaticSharedBytes));
+                                   most - static_cast<int>(own.sharedSizeBytes));
     if (error != cudaSuccess) return error;
   }
   // clang-format off: it takes >>> for the end of templates
