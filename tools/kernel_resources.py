@@ -27,6 +27,7 @@ from row_kernel import (
     row_loops,
 )
 
+
 class Usage(NamedTuple):
     registers: int  # per thread
     stack: int  # bytes per thread, in local memory
