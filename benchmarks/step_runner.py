@@ -189,10 +189,11 @@ class Trainer:
 def child_peaks(sizes: Sizes, contestants: Sequence[Contestant], threads: int) -> dict[Contestant, float]:
     """Peak memory on the CPU; runs in a process of its own, see memory.py."""
     torch.set_num_threads(threads)
+    peak = watch_resident_memory()  # before the first step: what malloc keeps of one would count as alive
     trainer = Trainer(sizes, torch.device("cpu"))
     for contestant in contestants:
         trainer.warm_up(contestant)
-    return trainer.peaks(contestants, watch_resident_memory(), Progress())
+    return trainer.peaks(contestants, peak, Progress())
 
 
 def profile_fields(profile: StepProfile) -> dict[str, Any]:
