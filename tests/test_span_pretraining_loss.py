@@ -279,3 +279,31 @@ def test_boundaries_need_a_head(batch: Batch, heads: Heads) -> None:
         ops.span_pretraining_loss(
             **vars(batch), transform=heads.transform, weight=heads.weight, bias=heads.bias
         )
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_a_closure_for_the_boundaries_gets_what_is_promised(batch: Batch, heads: Heads, impl: str) -> None:
+    """`max_rows` only where the caller gives one; the rows of x then come from x itself."""
+    given = []
+
+    def closure(x: Tensor, masked: Tensor, left: Tensor, right: Tensor, **options: Any) -> Tensor:
+        given.append(options)
+        return heads.sbo(x, masked, left, right, **options)
+
+    def gradients(loss: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(loss, [batch.x, *heads.parameters()])
+
+    expected = gradients(run(batch, heads, impl=impl).loss)
+    for options in ({}, {"max_rows": 14}):
+        loss = ops.span_pretraining_loss(
+            *vars(batch).values(),
+            transform=heads.transform,
+            weight=heads.weight,
+            bias=heads.bias,
+            boundary_rows=closure,
+            sbo_bias=heads.sbo.bias,
+            impl=impl,
+            **options,
+        ).loss
+        assert given.pop() == {"impl": impl, **options}
+        torch.testing.assert_close(gradients(loss), expected, rtol=1e-10, atol=1e-10)

@@ -83,10 +83,11 @@ def span_pretraining_loss(
     acc = accumulation_dtype(compute_dtype("span_pretraining_loss", x, {}))
 
     has_sbo = left_boundary is not None
+    mlm_rows = max_rows
     if may_read_values(labels):
         targets = _count_targets(labels, masked_positions)
         if max_rows is None or targets < max_rows:  # a smaller bound is a mistake that head_targets reports
-            max_rows = targets
+            mlm_rows = targets
     heads = head_targets(
         labels,
         masked_positions,
@@ -95,7 +96,7 @@ def span_pretraining_loss(
         num_sbo_items=_as_count(num_sbo_items, labels, acc),
         sbo_weight=1.0 if isinstance(sbo_weight, Tensor) else sbo_weight,
         dtype=acc,
-        max_rows=max_rows,
+        max_rows=mlm_rows,
         impl=impl,
     )
     if has_sbo:
@@ -127,7 +128,7 @@ def span_pretraining_loss(
         row_weight,
         first_rows=first_rows,
         label_smoothing=label_smoothing,
-        max_rows=None if max_rows is None else len(first_rows) * max_rows,
+        max_rows=None if mlm_rows is None else len(first_rows) * mlm_rows,
         impl=impl,
     )
     found = head_statistics(nll, prediction, heads.targets, heads.ranks, has_sbo=has_sbo, impl=impl)
