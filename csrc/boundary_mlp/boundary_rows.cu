@@ -110,10 +110,6 @@ __global__ void __launch_bounds__(kWarpLanes* kTokensPerBlock, 2) sum_into_token
   }
 }
 
-unsigned blocks_of(int64_t items, int64_t per_block) {
-  return static_cast<unsigned>(divide_up(items, per_block));
-}
-
 // Whether N values at a time can be read of every token.
 template <int N>
 bool moves_tokens(const Tokens& tokens) {

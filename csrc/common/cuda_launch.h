@@ -10,11 +10,17 @@
 #include <type_traits>
 
 #include "common/float_type.h"
+#include "common/integers.h"
 
 namespace spanbert_ext {
 
 constexpr int kWarpLanes = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Of a grid, for `per_block` items each.
+inline unsigned blocks_of(int64_t items, int64_t per_block) {
+  return static_cast<unsigned>(divide_up(items, per_block));
+}
 
 // The dynamic shared memory of a kernel as an array of `type`.
 #ifdef SPANBERT_EXT_EMULATE_CUDA

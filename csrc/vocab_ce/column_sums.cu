@@ -49,10 +49,6 @@ __global__ void __launch_bounds__(kColumnThreads)
   out = sum;
 }
 
-unsigned blocks_of(int64_t items, int64_t per_block) {
-  return static_cast<unsigned>(divide_up(items, per_block));
-}
-
 }  // namespace
 
 cudaError_t launch_column_sums(const LogitsChunk& chunk, void* partial, void* db, bool accumulate,
