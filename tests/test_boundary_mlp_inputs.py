@@ -85,7 +85,7 @@ BAD = {
     "t8_dtypes_differ": (
         lambda: changed(weight1=small().weight1.float()),
         TypeError,
-        "weight1 has dtype torch.float32 and the input has torch.float64.*autocast",
+        "weight1 has dtype torch.float32 and x has torch.float64.*autocast",
     ),
     "integer_x": (lambda: changed(x=small().x.long()), TypeError, "dtype torch.int64"),
 }

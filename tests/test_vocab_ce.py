@@ -241,7 +241,7 @@ def test_t8_tied_weight_and_master_weight() -> None:
         output = case.run()
     assert output.loss.dtype == torch.float32
     assert torch.autograd.grad(output.loss, case.weight)[0].dtype == torch.float32
-    with pytest.raises(TypeError, match="weight has dtype torch.bfloat16 and the input has torch.float32"):
+    with pytest.raises(TypeError, match="weight has dtype torch.bfloat16 and h has torch.float32"):
         replace(case, weight=case.weight.detach().bfloat16()).run()
 
 
@@ -287,7 +287,7 @@ def test_t9_inputs_unchanged_and_strided() -> None:
         ({"first_rows": (1, 2)}, ValueError, "starting with 0"),
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1, expected 0 <= label_smoothing < 1"),
         ({"weight": torch.zeros(127, 16, device="meta")}, ValueError, "weight is on meta, expected cpu as h"),
-        ({"h": torch.zeros(33, 16, dtype=torch.int64)}, TypeError, "input has dtype torch.int64"),
+        ({"h": torch.zeros(33, 16, dtype=torch.int64)}, TypeError, "h has dtype torch.int64"),
     ],
 )
 def test_t12_bad_input_is_named(change: dict[str, object], error: type[Exception], message: str) -> None:

@@ -1,10 +1,17 @@
 """The operators as plain functions. Each takes impl="fused" (default) or impl="reference" (plain PyTorch)."""
 
 from spanbert_ext.ops.boundary_mlp import boundary_mlp
-from spanbert_ext.ops.head_targets import HeadStatistics, HeadTargets, head_statistics, head_targets
-from spanbert_ext.ops.span_mask import SpanMaskOutput, span_mask
-from spanbert_ext.ops.span_pretraining_loss import SpanPretrainingOutput, span_pretraining_loss
-from spanbert_ext.ops.vocab_ce import VocabCEOutput, vocab_ce
+from spanbert_ext.ops.head_targets import head_statistics, head_targets
+from spanbert_ext.ops.span_mask import span_mask
+from spanbert_ext.ops.span_pretraining_loss import span_pretraining_loss
+from spanbert_ext.ops.vocab_ce import vocab_ce
+from spanbert_ext.reference.outputs import (
+    HeadStatistics,
+    HeadTargets,
+    SpanMaskOutput,
+    SpanPretrainingOutput,
+    VocabCEOutput,
+)
 
 __all__ = [
     "HeadStatistics",

@@ -1,14 +1,21 @@
-"""What the public functions of all operators share: dtype rules, device checks, choice of implementation."""
+"""What the public functions of all operators share: checks of arguments, dtype rules, choice of implementation.
+
+Checks of a call look at types, dtypes, layouts and devices; shapes and values are the compiled operators' own to check.
+"""
 
 from __future__ import annotations
 
+import numbers
+import operator
 import os
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from spanbert_ext._library import missing_cuda_kernels
+from spanbert_ext.ops._torch_internals import in_transform
 
 Impl = Literal["fused", "reference"]
 
@@ -17,12 +24,157 @@ _COMPUTE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 def use_reference(impl: str) -> bool:
     """True for the plain PyTorch implementation; raises ValueError for an unknown name."""
-    if impl not in ("fused", "reference"):
+    if not isinstance(impl, str) or impl not in ("fused", "reference"):
         raise ValueError(f"impl is {impl!r}, expected 'fused' or 'reference'")
     return impl == "reference"
 
 
-def compute_dtype(op: str, x: Tensor, parameters: dict[str, Tensor | None]) -> torch.dtype:
+def check_tensors(op: str, required: dict[str, Any], optional: dict[str, Any] | None = None) -> None:
+    """Raises TypeError for what is no tensor, ValueError for a tensor without strides or on another device.
+
+    The first of `required` says the device of all. None is allowed in `optional` only.
+    """
+    first_name, first = next(iter(required.items()))
+    for name, value in required.items():
+        _check_tensor(op, name, value, "a tensor")
+    for name, value in (optional or {}).items():
+        if value is not None:
+            _check_tensor(op, name, value, "a tensor or None")
+    device = first.device
+    for group in (required, optional or {}):
+        for name, tensor in group.items():
+            if tensor is not None and tensor.device != device:
+                raise ValueError(f"{op}: {name} is on {tensor.device}, expected {device} as {first_name}")
+
+
+def _check_tensor(op: str, name: str, value: Any, expected: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} is {describe(value)}, expected {expected}")
+    if value.layout != torch.strided or value.is_nested or value.is_quantized:
+        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else str(value.layout)
+        raise ValueError(f"{op}: {name} is a {kind} tensor, expected a dense one (layout torch.strided)")
+
+
+def describe(value: Any) -> str:
+    """`None`, or the type with its article, as messages call what is not of the expected type."""
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def as_int(op: str, name: str, value: Any) -> int:
+    """An int, NumPy's integers among them, that fits 64 bits; raises TypeError or ValueError."""
+    if isinstance(value, torch.SymInt):
+        return value
+    if isinstance(value, (bool, Tensor)):
+        raise TypeError(f"{op}: {name} is {describe(value)}, expected an int")
+    if isinstance(value, int) and torch.compiler.is_compiling():
+        return value  # operator.index would make a symbol a constant
+    try:
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} is {describe(value)}, expected an int") from None
+    if not -(2**63) <= index < 2**63:
+        raise ValueError(f"{op}: {name} is {index}, expected -2^63 to 2^63 - 1")
+    return index
+
+
+def as_float(op: str, name: str, value: Any) -> float:
+    """A real number, NumPy's among them, as a double; raises TypeError or ValueError."""
+    if isinstance(value, (torch.SymFloat, torch.SymInt)):
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{op}: {name} is {describe(value)}, expected a float")
+    if isinstance(value, float) and torch.compiler.is_compiling():
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{op}: {name} is {value}, expected a number within a double's range") from None
+
+
+def check_bool(op: str, name: str, value: Any) -> None:
+    """Raises TypeError for anything but True and False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} is {describe(value)}, expected a bool")
+
+
+def expect(condition: bool | torch.SymBool, error: type[Exception], message: Callable[[], str]) -> None:
+    """Raises the error unless the condition holds. Of symbolic sizes it becomes a fact, not a guess."""
+    check = {
+        ValueError: torch._check_value,
+        TypeError: torch._check_type,
+        IndexError: torch._check_index,
+    }[error]
+    check(condition, message)
+
+
+def expect_shape(op: str, name: str, tensor: Tensor, expected: tuple[int, ...], dimensions: str) -> None:
+    """Raises ValueError unless the tensor has the shape, which `dimensions` says in letters."""
+    expect(
+        tensor.dim() == len(expected),
+        ValueError,
+        lambda: f"{op}: {name} has shape {list(tensor.shape)}, expected {dimensions}",
+    )
+    for size, wanted in zip(tensor.shape, expected, strict=True):
+        expect(
+            size == wanted,
+            ValueError,
+            lambda: (
+                f"{op}: {name} has shape {list(tensor.shape)}, expected {dimensions} = {[int(n) for n in expected]}"
+            ),
+        )
+
+
+def expect_dim(op: str, name: str, tensor: Tensor, dimensions: str) -> None:
+    """Raises ValueError unless the tensor has as many dimensions as `dimensions`, such as "[B, K]", has letters."""
+    expect(
+        tensor.dim() == dimensions.count(",") + 1,
+        ValueError,
+        lambda: f"{op}: {name} has shape {list(tensor.shape)}, expected {dimensions}",
+    )
+
+
+def expect_dtype(op: str, name: str, tensor: Tensor, *expected: torch.dtype) -> None:
+    """Raises TypeError unless the tensor has one of the dtypes."""
+    expect(
+        tensor.dtype in expected,
+        TypeError,
+        lambda: f"{op}: {name} has dtype {tensor.dtype}, expected {' or '.join(map(str, expected))}",
+    )
+
+
+def expect_floating(op: str, name: str, tensor: Tensor, compute: torch.dtype) -> None:
+    """Raises TypeError unless the tensor can be cast to the compute dtype: float64 goes with float64 alone."""
+    expect_dtype(op, name, tensor, *_COMPUTE_DTYPES)
+    expect(
+        (compute == torch.float64) == (tensor.dtype == torch.float64),
+        TypeError,
+        lambda: (
+            f"{op}: {name} has dtype {tensor.dtype} with compute_dtype {compute}, expected both or neither to be "
+            "float64"
+        ),
+    )
+
+
+def expect_one_device(op: str, arguments: dict[str, Any]) -> None:
+    """Raises ValueError when the tensors among a raw operator's arguments lie on several devices."""
+    tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        expect(
+            tensor.device == first.device,
+            ValueError,
+            lambda name=name, tensor=tensor: (
+                f"{op}: {name} is on {tensor.device}, expected {first.device} as {first_name}"
+            ),
+        )
+
+
+def compute_dtype(
+    op: str, x: Tensor, parameters: dict[str, Tensor | None], input_name: str = "x"
+) -> torch.dtype:
     """The dtype of the GEMM operands: autocast's where it is on for x's device, else x's own.
 
     Operators read it here and cast inside, so that float32 master weights and row weights stay what they are.
@@ -33,7 +185,7 @@ def compute_dtype(op: str, x: Tensor, parameters: dict[str, Tensor | None]) -> t
     """
     if x.dtype not in _COMPUTE_DTYPES:
         raise TypeError(
-            f"{op}: input has dtype {x.dtype}, expected one of {', '.join(map(str, _COMPUTE_DTYPES))}"
+            f"{op}: {input_name} has dtype {x.dtype}, expected one of {', '.join(map(str, _COMPUTE_DTYPES))}"
         )
     device = x.device.type
     # The one device without autocast, by name: torch 2.11 cannot compile a call of is_autocast_available.
@@ -42,7 +194,7 @@ def compute_dtype(op: str, x: Tensor, parameters: dict[str, Tensor | None]) -> t
     for name, parameter in parameters.items():
         if parameter is not None and parameter.dtype != x.dtype:
             raise TypeError(
-                f"{op}: {name} has dtype {parameter.dtype} and the input has {x.dtype}, expected the same dtype "
+                f"{op}: {name} has dtype {parameter.dtype} and {input_name} has {x.dtype}, expected the same dtype "
                 f"(or an active torch.autocast({device!r}), under which they may differ)"
             )
     return x.dtype
@@ -53,25 +205,18 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def check_devices(op: str, input_name: str, x: Tensor, **others: Tensor | None) -> None:
-    """Raises ValueError when a tensor lies on another device than x."""
-    for name, tensor in others.items():
-        if tensor is not None and tensor.device != x.device:
-            raise ValueError(f"{op}: {name} is on {tensor.device}, expected {x.device} as {input_name}")
-
-
-def require_kernels(op: str, x: Tensor) -> None:
+def require_kernels(op: str, input_name: str, x: Tensor) -> None:
     """Raises RuntimeError, with the remedy, when no kernel of this build runs on x's device."""
     if x.device.type in ("cpu", "meta"):
         return
     if x.device.type != "cuda":
         raise RuntimeError(
-            f"{op}: input is on {x.device}, expected cpu or cuda; impl='reference' runs anywhere"
+            f"{op}: {input_name} is on {x.device}, expected cpu or cuda; impl='reference' runs anywhere"
         )
     missing = missing_cuda_kernels()
     if missing:
         raise RuntimeError(
-            f"{op}: input is on {x.device}, but this build of spanbert_ext has no CUDA kernels "
+            f"{op}: {input_name} is on {x.device}, but this build of spanbert_ext has no CUDA kernels "
             f"({missing}). Install a CUDA build of torch and nvcc, then rebuild: "
             "SPANBERT_EXT_CUDA=ON pip install --no-build-isolation --force-reinstall --no-deps spanbert-ext. "
             "impl='reference' works meanwhile."
@@ -81,8 +226,9 @@ def require_kernels(op: str, x: Tensor) -> None:
 def may_read_values(x: Tensor) -> bool:
     """Whether a check may look at x's elements: always on the CPU, on CUDA only when SPANBERT_EXT_DEBUG=1.
 
-    Inside torch.compile nothing is read: it would break the graph.
+    Inside torch.compile and the transforms of torch.func nothing is read: the first would break the graph, the second
+    cannot tell values of a batch apart.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or in_transform():
         return False
     return x.device.type == "cpu" or (x.device.type == "cuda" and os.environ.get("SPANBERT_EXT_DEBUG") == "1")

@@ -7,11 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spanbert_ext import reference
+from spanbert_ext.ops import _boundary_mlp_checks
+from spanbert_ext.ops._autograd import (
+    by_name,
+    names,
+    refuse_double_backward,
+    refuse_transforms,
+    wanted_inputs,
+)
 from spanbert_ext.ops._common import (
     Impl,
     accumulation_dtype,
-    check_devices,
+    as_float,
+    as_int,
+    check_tensors,
     compute_dtype,
+    expect_one_device,
+    may_read_values,
     require_kernels,
     use_reference,
 )
@@ -57,8 +70,8 @@ def boundary_mlp(
         max_rows: a bound, known without asking the device, of how many tokens have a target; None: B*K. It
             sets the size of the matrix products on CUDA, where finding the number out would be a
             synchronisation. The CPU and the reference need no bound.
-        token_rows: [R] int64 or int32, tokens of x as b*L + position, or -1. Who else reads rows of x gets them
-            here, and the operator writes x's gradient once for both; a token may come more than once.
+        token_rows: [R] int64 or int32, tokens of x as b*L + position, or -1. Another reader of rows of x gets
+            them here, so that the operator writes x's gradient once for both; a token may come more than once.
         impl: "fused" or "reference" (plain PyTorch).
 
     Returns:
@@ -70,8 +83,10 @@ def boundary_mlp(
             may differ from x in dtype under autocast only. CUDA reads elements of the indices for this under
             SPANBERT_EXT_DEBUG=1 only: without it, rows whose indices fit nothing, and the last rows where more
             have a target than max_rows says, become NaN and give no gradient.
-        RuntimeError: on double backward, which this operator does not have.
+        RuntimeError: on double backward, forward-mode differentiation and `torch.func.grad`, which this operator does
+            not have; impl="reference" has them.
     """
+    plain = use_reference(impl)
     parameters = {
         "positions": positions,
         "weight1": weight1,
@@ -88,15 +103,21 @@ def boundary_mlp(
         "left_boundary": left_boundary,
         "right_boundary": right_boundary,
     }
+    check_tensors("boundary_mlp", {"x": x, **indices, **parameters}, {"token_rows": token_rows})
     dtype = compute_dtype("boundary_mlp", x, parameters)
-    check_devices("boundary_mlp", "x", x, **indices, **parameters, token_rows=token_rows)
-    if use_reference(impl):
-        from spanbert_ext import reference
-
+    eps = as_float("boundary_mlp", "eps", eps)
+    max_rows = None if max_rows is None else as_int("boundary_mlp", "max_rows", max_rows)
+    if plain:
+        given = {"x": x, **indices, **parameters, "token_rows": token_rows, "max_rows": max_rows}
+        if not torch.compiler.is_compiling():
+            _boundary_mlp_checks.check_arguments(given, dtype)
+        if may_read_values(x):
+            _boundary_mlp_checks.check_values(given)
         return reference.boundary_mlp(
             x, *indices.values(), *parameters.values(), eps=eps, max_rows=max_rows, token_rows=token_rows
         )
-    require_kernels("boundary_mlp", x)
+    require_kernels("boundary_mlp", "x", x)
+    refuse_transforms("boundary_mlp", x=x, **parameters)
     y, rows, *_ = _OPS.boundary_mlp(
         x, *indices.values(), *parameters.values(), eps, dtype, max_rows, token_rows
     )
@@ -107,10 +128,9 @@ def boundary_mlp(
 _OPS = torch.ops.spanbert_ext
 _SCHEMA = _OPS.boundary_mlp.default._schema
 _BACKWARD_SCHEMA = _OPS.boundary_mlp_backward.default._schema
-_INPUTS = tuple(argument.name for argument in _SCHEMA.arguments)
-_OUTPUTS = tuple(output.name for output in _SCHEMA.returns)
-_BACKWARD_INPUTS = tuple(argument.name for argument in _BACKWARD_SCHEMA.arguments)
-_DIFFERENTIABLE = tuple(output.name.removeprefix("grad_") for output in _BACKWARD_SCHEMA.returns)
+_INPUTS, _OUTPUTS = names(_SCHEMA.arguments), names(_SCHEMA.returns)
+_BACKWARD_INPUTS = names(_BACKWARD_SCHEMA.arguments)
+_DIFFERENTIABLE = tuple(name.removeprefix("grad_") for name in names(_BACKWARD_SCHEMA.returns))
 _PARAMETERS = tuple(name for name in _DIFFERENTIABLE if name != "x")
 _LEFT_FOR_BACKWARD = tuple(name for name in _OUTPUTS if name in _BACKWARD_INPUTS)
 _SAVED = tuple(
@@ -122,15 +142,16 @@ _SAVED = tuple(
 
 @torch.library.register_fake("spanbert_ext::boundary_mlp")
 def _boundary_mlp_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    given = dict(zip(_INPUTS, arguments, strict=False))
+    given = by_name(_SCHEMA, arguments)
+    dtype, token_rows = given["compute_dtype"], given["token_rows"]
+    expect_one_device("boundary_mlp", given)
+    _boundary_mlp_checks.check_arguments(given, dtype)
     x, weight1, weight2 = given["x"], given["weight1"], given["weight2"]
-    dtype, token_rows = given["compute_dtype"], given.get("token_rows")
     batch, targets = given["masked_positions"].shape
     inner, outer = weight1.shape[0], weight2.shape[0]
 
     def operand(weight: Tensor, columns: int) -> Tensor:
-        is_the_weight = weight.dtype == dtype and weight.shape[1] == columns
-        return x.new_empty((0,) if is_the_weight else (weight.shape[0], columns), dtype=dtype)
+        return x.new_empty(_boundary_mlp_checks.operand_shape(weight, columns, dtype)[0], dtype=dtype)
 
     outputs = {
         "y": x.new_empty((batch, targets, outer)),
@@ -140,8 +161,7 @@ def _boundary_mlp_fake(*arguments: Any) -> tuple[Tensor, ...]:
         "statistics": x.new_empty((batch * targets, 4), dtype=accumulation_dtype(dtype)),
         "kept": x.new_empty((batch * targets,), dtype=torch.int64),
         "count": x.new_empty((1,), dtype=torch.int64),
-        # rows of whole 16-byte units of a 16-bit dtype, see csrc/boundary_mlp/boundary_rows.h
-        "weight1_operand": operand(weight1, (weight1.shape[1] + 7) // 8 * 8),
+        "weight1_operand": operand(weight1, _boundary_mlp_checks.padded_columns(weight1)),
         "weight2_operand": operand(weight2, inner),
     }
     return tuple(outputs[name] for name in _OUTPUTS)
@@ -149,39 +169,33 @@ def _boundary_mlp_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("spanbert_ext::boundary_mlp_backward")
 def _boundary_mlp_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    given = dict(zip(_BACKWARD_INPUTS, arguments, strict=False))
+    given = by_name(_BACKWARD_SCHEMA, arguments)
+    expect_one_device("boundary_mlp_backward", given)
+    _boundary_mlp_checks.check_arguments(given, given["compute_dtype"])
+    _boundary_mlp_checks.check_saved(given)
     needs = {name: given["need_x" if name == "x" else "need_parameters"] for name in _DIFFERENTIABLE}
     return tuple(given[name].new_empty(given[name].shape if need else (0,)) for name, need in needs.items())
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    values = dict(zip(_INPUTS, inputs, strict=True)) | dict(zip(_OUTPUTS, output, strict=True))
+    values = by_name(_SCHEMA, inputs) | dict(zip(_OUTPUTS, output, strict=True))
     ctx.mark_non_differentiable(*(values[name] for name in _LEFT_FOR_BACKWARD))
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*(values[name] for name in _SAVED))
     ctx.compute_dtype, ctx.max_rows = values["compute_dtype"], values["max_rows"]
 
 
-def _backward(
-    ctx: Any, grad_y: Tensor | None, grad_rows: Tensor | None, *_: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():
-        # The backward operator is opaque to autograd: a second derivative would be a silent zero.
-        raise RuntimeError(
-            "boundary_mlp has no double backward (create_graph=True);"
-            " use impl='reference' for second derivatives"
-        )
-    # An argument left at its default is none of autograd's inputs.
-    wanted = {name for name, need in zip(_INPUTS, ctx.needs_input_grad, strict=False) if need}
-    if grad_y is None:
-        wanted &= {"x"}
-        if grad_rows is None:
-            wanted.clear()
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    refuse_double_backward("boundary_mlp")
+    upstream = dict(zip(_OUTPUTS, grads, strict=True))
+    wanted = wanted_inputs(ctx, _INPUTS)
+    if upstream["y"] is None:
+        wanted &= set() if upstream["rows"] is None else {"x"}
     gradients: dict[str, Tensor] = {}
     if wanted:
         results = _OPS.boundary_mlp_backward(
-            grad_y=grad_y,
-            grad_rows=grad_rows,
+            grad_y=upstream["y"],
+            grad_rows=upstream["rows"],
             **dict(zip(_SAVED, ctx.saved_tensors, strict=True)),
             compute_dtype=ctx.compute_dtype,
             need_x="x" in wanted,

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import Impl, check_devices, require_kernels, use_reference
-
-
-class HeadTargets(NamedTuple):
-    """Rows for `vocab_ce`: first R of the MLM, then, with boundaries, B*K of the SBO."""
-
-    token_rows: Tensor  # [R] int64, b*L + position of each MLM row, in order; -1 behind the last one
-    ranks: Tensor  # [B, K] int64, the MLM row of each slot, or -1
-    targets: Tensor  # [N] int64, N = R + B*K or R; negative where nothing is predicted
-    row_weight: Tensor  # [N] float32 or float64, 0 there
-    counts: Tensor  # [2] int64, rows with a target of the MLM and of the SBO
-
-
-class HeadStatistics(NamedTuple):
-    row_statistics: Tensor  # [B, 6] sums: MLM nll, rows, correct; SBO nll, rows, correct
-    means: Tensor  # [4] mean MLM nll, mean SBO nll, MLM accuracy, SBO accuracy; 0 over no rows
-    mlm_prediction: Tensor  # [B, K] int64, -1 where there is no target
-    sbo_prediction: Tensor  # [B, K]
+from spanbert_ext import reference
+from spanbert_ext.ops import _head_targets_checks
+from spanbert_ext.ops._autograd import by_name
+from spanbert_ext.ops._common import (
+    Impl,
+    as_float,
+    as_int,
+    check_bool,
+    check_tensors,
+    describe,
+    expect_one_device,
+    may_read_values,
+    require_kernels,
+    use_reference,
+)
+from spanbert_ext.reference.outputs import HeadStatistics, HeadTargets
 
 
 def head_targets(
@@ -57,9 +55,23 @@ def head_targets(
         ValueError, TypeError, IndexError: naming the argument, what it was and what was expected. On CUDA a position
             beyond L makes a target that no vocabulary has, unless SPANBERT_EXT_DEBUG=1.
     """
-    if use_reference(impl):
-        from spanbert_ext import reference
-
+    plain = use_reference(impl)
+    check_tensors(
+        "head_targets",
+        {"labels": labels, "masked_positions": masked_positions},
+        {"left_boundary": left_boundary, "num_items": num_items, "num_sbo_items": num_sbo_items},
+    )
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"head_targets: dtype is {describe(dtype)}, expected torch.float32 or torch.float64")
+    sbo_weight = as_float("head_targets", "sbo_weight", sbo_weight)
+    max_rows = None if max_rows is None else as_int("head_targets", "max_rows", max_rows)
+    if plain:
+        if not torch.compiler.is_compiling():
+            _head_targets_checks.check_arguments(
+                labels, masked_positions, left_boundary, num_items, num_sbo_items, dtype, max_rows
+            )
+        if may_read_values(labels):
+            _head_targets_checks.check_values(labels, masked_positions, max_rows)
         return reference.head_targets(
             labels,
             masked_positions,
@@ -70,18 +82,13 @@ def head_targets(
             dtype=dtype,
             max_rows=max_rows,
         )
-    require_kernels("head_targets", labels)
-    check_devices(
-        "head_targets",
-        "labels",
-        labels,
-        masked_positions=masked_positions,
-        left_boundary=left_boundary,
-        num_items=num_items,
-        num_sbo_items=num_sbo_items,
+    require_kernels("head_targets", "labels", labels)
+    # The counts take part in no gradient.
+    num_items, num_sbo_items = (
+        None if count is None else count.detach() for count in (num_items, num_sbo_items)
     )
     return HeadTargets(
-        *torch.ops.spanbert_ext.head_targets(
+        *_OPS.head_targets(
             labels, masked_positions, left_boundary, num_items, num_sbo_items, sbo_weight, dtype, max_rows
         )
     )
@@ -90,7 +97,7 @@ def head_targets(
 def head_statistics(
     nll: Tensor, prediction: Tensor, targets: Tensor, ranks: Tensor, *, has_sbo: bool, impl: Impl = "fused"
 ) -> HeadStatistics:
-    """What `vocab_ce` made of the rows of `head_targets`, by batch row and over the batch.
+    """What `vocab_ce` found for the rows of `head_targets`, by batch row and over the batch.
 
     Args:
         nll, prediction: [N] from `vocab_ce`.
@@ -98,38 +105,44 @@ def head_statistics(
         has_sbo: whether the last B*K rows are the SBO's.
         impl: "fused" or "reference" (plain PyTorch).
 
+    Nothing that is returned carries a gradient.
+
     Raises:
         ValueError, TypeError: naming the argument, what it was and what was expected.
     """
-    if use_reference(impl):
-        from spanbert_ext import reference
-
+    plain = use_reference(impl)
+    check_tensors(
+        "head_statistics", {"ranks": ranks, "nll": nll, "prediction": prediction, "targets": targets}
+    )
+    check_bool("head_statistics", "has_sbo", has_sbo)
+    if plain:
+        if not torch.compiler.is_compiling():
+            _head_targets_checks.check_statistics(nll, prediction, targets, ranks, has_sbo)
         return reference.head_statistics(nll, prediction, targets, ranks, has_sbo=has_sbo)
-    require_kernels("head_statistics", nll)
-    check_devices("head_statistics", "ranks", ranks, nll=nll, prediction=prediction, targets=targets)
-    return HeadStatistics(*torch.ops.spanbert_ext.head_statistics(nll, prediction, targets, ranks, has_sbo))
+    require_kernels("head_statistics", "nll", nll)
+    return HeadStatistics(*_OPS.head_statistics(nll.detach(), prediction, targets, ranks, has_sbo))
+
+
+_OPS = torch.ops.spanbert_ext
+_TARGETS_SCHEMA = _OPS.head_targets.default._schema
 
 
 @torch.library.register_fake("spanbert_ext::head_targets")
-def _head_targets_fake(
-    labels: Tensor,
-    masked_positions: Tensor,
-    left_boundary: Tensor | None,
-    num_items: Tensor | None,
-    num_sbo_items: Tensor | None,
-    sbo_weight: float,
-    dtype: torch.dtype,
-    max_rows: int | None,
-) -> tuple[Tensor, ...]:
+def _head_targets_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    given = by_name(_TARGETS_SCHEMA, arguments)
+    expect_one_device("head_targets", given)
+    del given["sbo_weight"]
+    _head_targets_checks.check_arguments(**given)
+    labels, masked_positions, max_rows = (given[name] for name in ("labels", "masked_positions", "max_rows"))
     total = masked_positions.shape[0] * masked_positions.shape[1]
     rows = total if max_rows is None else torch.sym_min(total, max_rows)
-    all_rows = rows if left_boundary is None else rows + total
+    all_rows = rows if given["left_boundary"] is None else rows + total
     return (
-        labels.new_empty((rows,)),
-        labels.new_empty(masked_positions.shape),
-        labels.new_empty((all_rows,)),
-        labels.new_empty((all_rows,), dtype=dtype),
-        labels.new_empty((2,)),
+        labels.new_empty((rows,)),  # token_rows
+        labels.new_empty(masked_positions.shape),  # ranks
+        labels.new_empty((all_rows,)),  # targets
+        labels.new_empty((all_rows,), dtype=given["dtype"]),  # row_weight
+        labels.new_empty((2,)),  # counts
     )
 
 
@@ -137,9 +150,12 @@ def _head_targets_fake(
 def _head_statistics_fake(
     nll: Tensor, prediction: Tensor, targets: Tensor, ranks: Tensor, has_sbo: bool
 ) -> tuple[Tensor, ...]:
+    tensors = {"ranks": ranks, "nll": nll, "prediction": prediction, "targets": targets}
+    expect_one_device("head_statistics", tensors)
+    _head_targets_checks.check_statistics(nll, prediction, targets, ranks, has_sbo)
     return (
-        nll.new_empty((ranks.shape[0], 6)),
-        nll.new_empty((4,)),
-        ranks.new_empty(ranks.shape),
-        ranks.new_empty(ranks.shape),
+        nll.new_empty((ranks.shape[0], 6)),  # row_statistics
+        nll.new_empty((4,)),  # means
+        ranks.new_empty(ranks.shape),  # mlm_prediction
+        ranks.new_empty(ranks.shape),  # sbo_prediction
     )

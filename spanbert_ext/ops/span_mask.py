@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import math
-import operator
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import Impl, check_devices, require_kernels, use_reference
+from spanbert_ext import reference
+from spanbert_ext.ops import _span_mask_checks
+from spanbert_ext.ops._autograd import by_name
+from spanbert_ext.ops._common import (
+    Impl,
+    as_float,
+    as_int,
+    check_bool,
+    check_tensors,
+    describe,
+    expect_one_device,
+    may_read_values,
+    require_kernels,
+    use_reference,
+)
+from spanbert_ext.reference.outputs import SpanMaskOutput
 
-
-class SpanMaskOutput(NamedTuple):
-    """K = ceil(ratio * L). Unused slots of the `[B, K]` tensors are -1; used ones come first, by position.
-
-    masked_ids: `[B, L]`, the dtype of `input_ids`, the ids after replacement.
-    labels: int64 `[B, L]`, the original id at masked positions, -100 elsewhere.
-    masked_positions: int64 `[B, K]`, the position of each masked token.
-    left_boundary, right_boundary: int64 `[B, K]`, the positions just outside the token's span; both -1 when
-        the token has no SBO target. Its position slot is `masked_positions - left_boundary - 1`.
-    """
-
-    masked_ids: Tensor
-    labels: Tensor
-    masked_positions: Tensor
-    left_boundary: Tensor
-    right_boundary: Tensor
+_FLOATS = ("ratio", "p", "mask_share", "random_share")
+_INTS = ("mask_token_id", "pad_token_id", "max_words", "position_slots")
+_BOOLS = ("replace_per_token", "fill_after_candidates")
 
 
 def span_mask(
@@ -87,67 +88,75 @@ def span_mask(
         RuntimeError: this build has no kernel for the device.
     """
     plain = use_reference(impl)
-    device = input_ids.device
-    seed = _scalar_tensor(seed, "seed", device)
-    epoch = _scalar_tensor(epoch, "epoch", device)
-    check_devices(
-        "span_mask",
-        "input_ids",
-        input_ids,
-        kinds=kinds,
-        random_ids=random_ids,
-        seed=seed,
-        epoch=epoch,
-        attention_mask=attention_mask,
-        sample_ids=sample_ids,
-        candidates=candidates,
+    tensors = {"input_ids": input_ids, "kinds": kinds, "random_ids": random_ids}
+    optional = {"attention_mask": attention_mask, "sample_ids": sample_ids, "candidates": candidates}
+    check_tensors("span_mask", tensors, optional)
+    seed = _scalar_tensor(seed, "seed", input_ids.device)
+    epoch = _scalar_tensor(epoch, "epoch", input_ids.device)
+    check_tensors("span_mask", {"input_ids": input_ids, "seed": seed, "epoch": epoch})
+    options = _as_options(
+        vocab_size=vocab_size,
+        mask_token_id=mask_token_id,
+        pad_token_id=pad_token_id,
+        ratio=ratio,
+        p=p,
+        max_words=max_words,
+        position_slots=position_slots,
+        mask_share=mask_share,
+        random_share=random_share,
+        replace_per_token=replace_per_token,
+        fill_after_candidates=fill_after_candidates,
     )
-    options = {
-        "attention_mask": attention_mask,
-        "sample_ids": sample_ids,
-        "candidates": candidates,
-        "vocab_size": vocab_size,
-        "mask_token_id": mask_token_id,
-        "pad_token_id": pad_token_id,
-        "ratio": ratio,
-        "p": p,
-        "max_words": max_words,
-        "position_slots": position_slots,
-        "mask_share": mask_share,
-        "random_share": random_share,
-        "replace_per_token": replace_per_token,
-        "fill_after_candidates": fill_after_candidates,
-    }
     if plain:
-        from spanbert_ext import reference
-
-        masked = reference.span_mask(input_ids, kinds, random_ids, seed=seed, epoch=epoch, **options)
-    else:
-        require_kernels("span_mask", input_ids)
-        masked = torch.ops.spanbert_ext.span_mask(input_ids, kinds, random_ids, seed, epoch, **options)
+        given = {**tensors, "seed": seed, "epoch": epoch, **optional, **options}
+        if not torch.compiler.is_compiling():
+            _span_mask_checks.check_arguments(given)
+        if may_read_values(input_ids):
+            _span_mask_checks.check_values(given)
+        return reference.span_mask(**given)
+    require_kernels("span_mask", "input_ids", input_ids)
+    masked = _OPS.span_mask(input_ids, kinds, random_ids, seed, epoch, **optional, **options)
     return SpanMaskOutput(*masked)
+
+
+def _as_options(**options: Any) -> dict[str, Any]:
+    """Both implementations compute with the same doubles and ints."""
+    for name in _FLOATS:
+        options[name] = as_float("span_mask", name, options[name])
+    for name in _INTS:
+        options[name] = as_int("span_mask", name, options[name])
+    for name in _BOOLS:
+        check_bool("span_mask", name, options[name])
+    if options["vocab_size"] is not None:
+        options["vocab_size"] = as_int("span_mask", "vocab_size", options["vocab_size"])
+    return options
 
 
 def _scalar_tensor(value: int | Tensor, name: str, device: torch.device) -> Tensor:
     """An int becomes an int64 tensor without dimension."""
     if isinstance(value, Tensor):
         return value
-    if not isinstance(value, torch.SymInt):
-        try:
-            value = operator.index(value)  # NumPy's integers too
-        except TypeError:
-            raise TypeError(
-                f"span_mask: {name} is a {type(value).__name__}; expected an int or an int64 tensor"
-            ) from None
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"span_mask: {name} is {value}; expected -2^63 to 2^63 - 1")
+    try:
+        value = as_int("span_mask", name, value)
+    except TypeError:
+        raise TypeError(
+            f"span_mask: {name} is {describe(value)}, expected an int or an int64 tensor"
+        ) from None
     return torch.full((), value, dtype=torch.int64, device=device)
 
 
+_OPS = torch.ops.spanbert_ext
+_SCHEMA = _OPS.span_mask.default._schema
+
+
 @torch.library.register_fake("spanbert_ext::span_mask")
-def _span_mask_fake(input_ids: Tensor, *args: object, ratio: float, **options: object) -> SpanMaskOutput:
+def _span_mask_fake(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
+    given = by_name(_SCHEMA, arguments) | options
+    expect_one_device("span_mask", given)
+    _span_mask_checks.check_arguments(given)
+    input_ids = given["input_ids"]
     B, L = input_ids.shape
-    K = math.ceil(ratio * L)
+    K = math.ceil(given["ratio"] * L)
     masked_ids = input_ids.new_empty((B, L))
     labels = input_ids.new_empty((B, L), dtype=torch.int64)
     index = [input_ids.new_empty((B, K), dtype=torch.int64) for _ in range(3)]

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import Impl, accumulation_dtype, compute_dtype, may_read_values
+from spanbert_ext import reference
+from spanbert_ext.ops import _span_pretraining_loss_checks as checks
+from spanbert_ext.ops._common import (
+    Impl,
+    accumulation_dtype,
+    as_float,
+    as_int,
+    compute_dtype,
+    may_read_values,
+    use_reference,
+)
 from spanbert_ext.ops.head_targets import head_statistics, head_targets
 from spanbert_ext.ops.vocab_ce import vocab_ce
+from spanbert_ext.reference.outputs import SpanPretrainingOutput
 
-
-class SpanPretrainingOutput(NamedTuple):
-    """Only `loss` carries a gradient. Losses are in nats, each a mean over its own head's rows of this batch."""
-
-    loss: Tensor  # []
-    mlm_loss: Tensor  # []
-    sbo_loss: Tensor  # []
-    mlm_count: Tensor  # [] int64, rows with an MLM target
-    sbo_count: Tensor  # [] int64
-    mlm_accuracy: Tensor  # [] share of rows whose arg max is the target; 0 without rows
-    sbo_accuracy: Tensor  # []
-    row_statistics: Tensor  # [B, 6] sums: MLM nll, rows, correct; SBO nll, rows, correct
-    mlm_prediction: Tensor  # [B, K] int64, -1 where there is no target
-    sbo_prediction: Tensor  # [B, K]
+_OP = "span_pretraining_loss"
 
 
 def span_pretraining_loss(
@@ -41,8 +38,8 @@ def span_pretraining_loss(
     boundary_rows: Callable[..., Tensor] | None = None,
     sbo_bias: Tensor | None = None,
     sbo_weight: float | Tensor = 1.0,
-    num_items_in_batch: Tensor | int | None = None,
-    num_sbo_items: Tensor | int | None = None,
+    num_items_in_batch: Tensor | float | None = None,
+    num_sbo_items: Tensor | float | None = None,
     label_smoothing: float = 0.0,
     max_rows: int | None = None,
     impl: Impl = "fused",
@@ -79,15 +76,43 @@ def span_pretraining_loss(
     Raises:
         ValueError, IndexError, TypeError: naming the argument, what it was and what was expected.
     """
-    _check(x, labels, masked_positions, left_boundary, right_boundary, boundary_rows, weight, bias, sbo_bias)
-    acc = accumulation_dtype(compute_dtype("span_pretraining_loss", x, {}))
-
+    plain = use_reference(impl)
     has_sbo = left_boundary is not None
+    checks.check_arguments(x, labels, masked_positions, left_boundary, right_boundary, weight, bias, sbo_bias)
+    checks.check_functions(transform, boundary_rows, has_sbo)
+    acc = accumulation_dtype(compute_dtype(_OP, x, {}))
+    sbo_weight = _as_number("sbo_weight", sbo_weight, x)
+    num_items_in_batch = _as_number("num_items_in_batch", num_items_in_batch, x)
+    num_sbo_items = _as_number("num_sbo_items", num_sbo_items, x)
+    label_smoothing = as_float(_OP, "label_smoothing", label_smoothing)
+    max_rows = None if max_rows is None else as_int(_OP, "max_rows", max_rows)
+    if max_rows is not None and max_rows < 0:
+        raise ValueError(f"{_OP}: max_rows is {max_rows}, expected at least 0")
     mlm_rows = max_rows
     if may_read_values(labels):
-        targets = _count_targets(labels, masked_positions)
-        if max_rows is None or targets < max_rows:  # a smaller bound is a mistake that head_targets reports
-            mlm_rows = targets
+        mlm_rows = checks.count_targets(labels, masked_positions, weight.shape[0], max_rows)
+    transform = checks.checked_transform(transform, weight)
+    if has_sbo:
+        boundary_rows = checks.CheckedBoundaryRows(boundary_rows, weight.shape[1])
+    if plain:
+        return reference.span_pretraining_loss(
+            x,
+            labels,
+            masked_positions,
+            left_boundary,
+            right_boundary,
+            transform=transform,
+            weight=weight,
+            bias=bias,
+            boundary_rows=boundary_rows,
+            sbo_bias=sbo_bias,
+            sbo_weight=sbo_weight,
+            num_items_in_batch=num_items_in_batch,
+            num_sbo_items=num_sbo_items,
+            label_smoothing=label_smoothing,
+            max_rows=max_rows,
+        )
+
     heads = head_targets(
         labels,
         masked_positions,
@@ -97,13 +122,12 @@ def span_pretraining_loss(
         sbo_weight=1.0 if isinstance(sbo_weight, Tensor) else sbo_weight,
         dtype=acc,
         max_rows=mlm_rows,
-        impl=impl,
     )
     if has_sbo:
-        assert boundary_rows is not None and right_boundary is not None  # _check
-        options = {"impl": impl} if max_rows is None else {"impl": impl, "max_rows": max_rows}
+        assert boundary_rows is not None and right_boundary is not None  # checks
+        options = {"impl": "fused"} if max_rows is None else {"impl": "fused", "max_rows": max_rows}
         indices = (masked_positions, left_boundary, right_boundary)
-        if getattr(boundary_rows, "gives_token_rows", False):
+        if boundary_rows.gives_token_rows:
             h_sbo, rows = boundary_rows(x, *indices, token_rows=heads.token_rows, **options)
         else:
             h_sbo, rows = boundary_rows(x, *indices, **options), _rows_at(x, heads.token_rows)
@@ -119,7 +143,7 @@ def span_pretraining_loss(
     row_weight = heads.row_weight
     if isinstance(sbo_weight, Tensor) and has_sbo:  # it may be learnt
         mlm_weight, sbo_weights = row_weight.split([first_rows[1], masked_positions.numel()])
-        row_weight = torch.cat([mlm_weight, sbo_weights * sbo_weight.to(acc)])
+        row_weight = torch.cat([mlm_weight, sbo_weights * sbo_weight.to(acc).reshape(())])
     loss, nll, prediction = vocab_ce(
         h,
         weight,
@@ -129,9 +153,8 @@ def span_pretraining_loss(
         first_rows=first_rows,
         label_smoothing=label_smoothing,
         max_rows=None if mlm_rows is None else len(first_rows) * mlm_rows,
-        impl=impl,
     )
-    found = head_statistics(nll, prediction, heads.targets, heads.ranks, has_sbo=has_sbo, impl=impl)
+    found = head_statistics(nll, prediction, heads.targets, heads.ranks, has_sbo=has_sbo)
     mlm_loss, sbo_loss, mlm_accuracy, sbo_accuracy = found.means.unbind()
     mlm_count, sbo_count = heads.counts.unbind()
     return SpanPretrainingOutput(
@@ -148,10 +171,13 @@ def span_pretraining_loss(
     )
 
 
-def _count_targets(labels: Tensor, masked_positions: Tensor) -> int:
-    """How many masked positions have a label, where that costs no synchronisation."""
-    masked = masked_positions >= 0
-    return int((labels.gather(1, masked_positions.clamp_min(0)).ge(0) & masked).sum())
+def _as_number(name: str, value: Tensor | float | None, x: Tensor) -> Tensor | float | None:
+    if value is None and name != "sbo_weight":
+        return None
+    if isinstance(value, Tensor):
+        checks.check_one_value(name, value, x.device)
+        return value
+    return as_float(_OP, name, value)
 
 
 def _rows_at(x: Tensor, token_rows: Tensor) -> Tensor:
@@ -159,7 +185,7 @@ def _rows_at(x: Tensor, token_rows: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).index_select(0, token_rows.clamp_min(0))
 
 
-def _as_count(count: Tensor | int | None, like: Tensor, dtype: torch.dtype) -> Tensor | None:
+def _as_count(count: Tensor | float | None, like: Tensor, dtype: torch.dtype) -> Tensor | None:
     if count is None:
         return None
     if isinstance(count, Tensor):
@@ -175,60 +201,3 @@ def _stack_biases(bias: Tensor | None, sbo_bias: Tensor | None, weight: Tensor) 
         return None
     zeros = weight.new_zeros(weight.shape[0])
     return torch.stack([zeros if b is None else b for b in (bias, sbo_bias)])
-
-
-def _check(
-    x: Tensor,
-    labels: Tensor,
-    masked_positions: Tensor,
-    left_boundary: Tensor | None,
-    right_boundary: Tensor | None,
-    boundary_rows: Callable[..., Tensor] | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    sbo_bias: Tensor | None,
-) -> None:
-    if x.dim() != 3:
-        raise ValueError(f"x has shape {list(x.shape)}, expected [B, L, H]")
-    if x.shape[1] == 0 and masked_positions.numel() > 0:
-        raise ValueError(f"x has shape {list(x.shape)}, expected tokens (L > 0) where positions are masked")
-    if labels.shape != x.shape[:2]:
-        raise ValueError(f"labels has shape {list(labels.shape)}, expected {list(x.shape[:2])} as x")
-    if masked_positions.dim() != 2 or masked_positions.shape[0] != x.shape[0]:
-        raise ValueError(
-            f"masked_positions has shape {list(masked_positions.shape)}, expected [{x.shape[0]}, K]: one row per "
-            "row of x"
-        )
-    if (left_boundary is None) != (right_boundary is None):
-        raise ValueError("left_boundary and right_boundary go together: one is None, the other is not")
-    if left_boundary is not None and boundary_rows is None:
-        raise ValueError("boundary_rows is None, expected a SpanBoundaryHead when boundaries are given")
-    for name, head_bias in (("bias", bias), ("sbo_bias", sbo_bias)):
-        if head_bias is not None and head_bias.shape != weight.shape[:1]:
-            raise ValueError(
-                f"{name} has shape {list(head_bias.shape)}, expected [V] = {list(weight.shape[:1])}"
-            )
-    indices = {
-        "labels": labels,
-        "masked_positions": masked_positions,
-        "left_boundary": left_boundary,
-        "right_boundary": right_boundary,
-    }
-    for name, index in indices.items():
-        if index is None:
-            continue
-        if index.dtype != torch.int64:
-            raise TypeError(f"{name} has dtype {index.dtype}, expected int64")
-        if index.device != x.device:
-            raise ValueError(f"{name} is on {index.device}, expected {x.device} as x")
-        if name != "labels" and index.shape != masked_positions.shape:
-            raise ValueError(
-                f"{name} has shape {list(index.shape)}, expected {list(masked_positions.shape)} as masked_positions"
-            )
-    if may_read_values(masked_positions) and masked_positions.numel():
-        low, high = masked_positions.aminmax()
-        if low < -1 or high >= x.shape[1]:
-            raise IndexError(
-                f"masked_positions has values from {low.item()} to {high.item()}, expected -1 (no token) or a position "
-                f"below L = {x.shape[1]}"
-            )

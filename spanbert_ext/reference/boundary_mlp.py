@@ -36,12 +36,14 @@ def boundary_mlp(
     assert bias1.shape == norm1_weight.shape == norm1_bias.shape == (inner,)
     assert bias2.shape == norm2_weight.shape == norm2_bias.shape == (outer,)
 
+    # Dead rows read the first token and the first position, where there is none a zero.
+    x, positions = (F.pad(t, (0, 0, 0, 1)) if t.shape[-2] == 0 else t for t in (x, positions))
     live = left_boundary >= 0  # [B, K]
     slot = (masked_positions - left_boundary - 1).where(live, 0)  # [B, K]
     row = torch.arange(batch, device=x.device)[:, None]  # [B, 1]
     left = x[row, left_boundary.clamp_min(0)]  # [B, K, H]
     right = x[row, right_boundary.clamp_min(0)]  # [B, K, H]
-    # Dead rows read no token, so that a NaN in one cannot enter the gradients of the parameters.
+    # What they read takes no part, so that a NaN in one cannot enter the gradients of the parameters.
     left, right = (side.where(live[..., None], 0) for side in (left, right))
     h = torch.cat([left, right, positions[slot]], dim=-1)  # [B, K, 2H+P]
     h = F.layer_norm(

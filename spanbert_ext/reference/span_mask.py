@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spanbert_ext.reference.outputs import SpanMaskOutput
+
 CONTINUES, STARTS, SPECIAL = 0, 1, 2
 PROPOSAL, REPLACEMENT, RANDOM_ID = 0, 1, 2  # the streams of a row's random numbers
 
@@ -30,15 +32,15 @@ def philox4x32(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tupl
 
 
 class RowRandom(NamedTuple):
-    """The random numbers of one row: a pure function of stream and block."""
+    """The random numbers of one row: a pure function of stream and draw index."""
 
     seed: int
     sample: int
     epoch: int
 
-    def draw(self, stream: int, block: int) -> tuple[int, int, int, int]:
+    def draw(self, stream: int, index: int) -> tuple[int, int, int, int]:
         seed, sample = self.seed & _M64, self.sample & _M64  # two's complement
-        counter = (sample & _M32, sample >> 32, self.epoch, stream * 2**28 + block)
+        counter = (sample & _M32, sample >> 32, self.epoch, stream * 2**28 + index)
         return philox4x32((seed & _M32, seed >> 32), counter)
 
 
@@ -132,7 +134,7 @@ def span_mask(
     random_share: float = 0.1,
     replace_per_token: bool = False,
     fill_after_candidates: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> SpanMaskOutput:
     """See `spanbert_ext.ops.span_mask`: the same arguments, results and meaning."""
     B, L = input_ids.shape
     K = math.ceil(ratio * L)
@@ -163,30 +165,31 @@ def span_mask(
             spans = [(start, end) for start, end in candidates[b].tolist() if start >= 0]
         masked = _sample_row(row_kinds, random, ratio, lengths, spans, fill_after_candidates)
 
-        for slot, i in enumerate(sorted(masked)):
+        for entry, i in enumerate(sorted(masked)):
             start = end = i
             while start - 1 in masked:
                 start -= 1
             while end + 1 in masked:
                 end += 1
             labels[b, i] = ids[i]
-            indices[0, b, slot] = i
+            indices[0, b, entry] = i
             outside = [row_kinds[j] if 0 <= j < L else SPECIAL for j in (start - 1, end + 1)]
             if SPECIAL not in outside and i - start < position_slots:
-                indices[1, b, slot], indices[2, b, slot] = start - 1, end + 1
+                indices[1, b, entry], indices[2, b, entry] = start - 1, end + 1
             choice = random.draw(REPLACEMENT, i if replace_per_token else start)[0]
             if choice < mask_below:
                 masked_ids[b, i] = mask_token_id
             elif choice < random_below:
                 words = random.draw(RANDOM_ID, i)
                 masked_ids[b, i] = pool[((words[1] << 32) | words[0]) * len(pool) >> 64]
-    return masked_ids, labels, *indices
+    return SpanMaskOutput(masked_ids, labels, *indices)
 
 
 def _check_ids(input_ids: Tensor, kinds: Tensor, vocab_size: int | None) -> None:
     if kinds.dim() == 1:
         vocab_size = kinds.numel()
-    bad = input_ids < 0 if vocab_size is None else (input_ids < 0) | (input_ids >= vocab_size)
+    ids = input_ids.long()  # an int32 cannot be compared with 2^31
+    bad = ids < 0 if vocab_size is None else (ids < 0) | (ids >= vocab_size)
     if bad.any():
         b, i = bad.nonzero()[0].tolist()
         found = int(input_ids[b, i])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spanbert_ext.ops.vocab_ce import VocabCEOutput
+from spanbert_ext.reference.outputs import VocabCEOutput
 
 
 def vocab_ce(
@@ -28,8 +28,8 @@ def vocab_ce(
     ends = [*first_rows[1:], n]
     logits = torch.cat(
         [
-            F.linear(h[first:end], weight, None if bias is None else bias[block])
-            for block, (first, end) in enumerate(zip(first_rows, ends, strict=True))
+            F.linear(h[first:end], weight, None if bias is None else bias[group])
+            for group, (first, end) in enumerate(zip(first_rows, ends, strict=True))
         ]
     )  # [N, V]
     live = targets >= 0
