@@ -110,9 +110,7 @@ def test_t8_master_weights_under_autocast() -> None:
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
     assert module.dense1.weight.grad.dtype == torch.float32
-    with pytest.raises(
-        TypeError, match=r"positions has dtype torch.float32 and x has torch.bfloat16"
-    ):
+    with pytest.raises(TypeError, match=r"positions has dtype torch.float32 and x has torch.bfloat16"):
         module(x, *INDICES)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spanbert_ext._library import missing_cuda_kernels
-from spanbert_ext.ops._torch_internals import in_transform
+from spanbert_ext.ops._torch_internals import in_dispatch_mode, in_transform
 
 Impl = Literal["fused", "reference"]
 
@@ -226,9 +226,9 @@ def require_kernels(op: str, input_name: str, x: Tensor) -> None:
 def may_read_values(x: Tensor) -> bool:
     """Whether a check may look at x's elements: always on the CPU, on CUDA only when SPANBERT_EXT_DEBUG=1.
 
-    Inside torch.compile and the transforms of torch.func nothing is read: the first would break the graph, the second
-    cannot tell values of a batch apart.
+    Nothing is read inside torch.compile, where it would break the graph, inside the transforms of torch.func, which
+    cannot tell the values of a batch apart, and inside a dispatch mode, where tensors may have no values.
     """
-    if torch.compiler.is_compiling() or in_transform():
+    if torch.compiler.is_compiling() or in_transform() or in_dispatch_mode():
         return False
     return x.device.type == "cpu" or (x.device.type == "cuda" and os.environ.get("SPANBERT_EXT_DEBUG") == "1")

@@ -114,9 +114,11 @@ def check_gradient_rows(dh_rows: Tensor, compact_rows: Tensor, scale: Tensor, dt
 def check_scale(op: str, gradient: Tensor, scale: Tensor) -> None:
     """One value, of the dtype in which gradients of this dtype are summed."""
     expect_floating(op, "gradient", gradient, gradient.dtype)
-    expect_dtype(op, "scale", scale, accumulation_dtype(gradient.dtype))
+    accumulate = accumulation_dtype(gradient.dtype)
     expect(
-        scale.numel() == 1,
+        scale.numel() == 1 and scale.dtype == accumulate,
         ValueError,
-        lambda: f"{op}: scale has shape {list(scale.shape)}, expected one value",
+        lambda: (
+            f"{op}: scale has shape {list(scale.shape)} and dtype {scale.dtype}, expected one value of {accumulate}"
+        ),
     )
