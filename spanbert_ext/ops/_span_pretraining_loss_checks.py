@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import check_tensors, describe
+from spanbert_ext.ops._common import check_tensors, compute_dtype, describe
 
 _OP = "span_pretraining_loss"
 
@@ -133,6 +133,7 @@ def checked_transform(transform: Callable[[Tensor], Tensor], weight: Tensor) -> 
         result = transform(rows)
         expected = (1, rows.shape[1], weight.shape[1])
         _check_result("transform", result, expected, "[1, R, D]", rows.device)
+        compute_dtype(_OP, result, {"weight": weight}, "the result of transform")
         return result
 
     return checked
@@ -170,3 +171,5 @@ def _check_result(
             f"{_OP}: {name} returned shape {list(result.shape)} on {result.device}, expected {dimensions} = "
             f"{list(expected)} on {device}"
         )
+    if not result.is_floating_point():
+        raise TypeError(f"{_OP}: {name} returned dtype {result.dtype}, expected a floating one")

@@ -61,13 +61,18 @@ def check_arguments(
     expect_dtype(_OP, "targets", targets, torch.int64)
     expect_shape(_OP, "row_weight", row_weight, (rows,), "[N]")
     expect_dtype(_OP, "row_weight", row_weight, accumulation_dtype(compute_dtype))
-    expect(
-        0 <= label_smoothing < 1,
-        ValueError,
-        lambda: f"{_OP}: label_smoothing is {label_smoothing}, expected 0 <= label_smoothing < 1",
-    )
+    check_label_smoothing(_OP, label_smoothing)
     if max_rows is not None:
         expect(max_rows >= 0, ValueError, lambda: f"{_OP}: max_rows is {max_rows}, expected a number of rows")
+
+
+def check_label_smoothing(op: str, value: float) -> None:
+    """Raises ValueError outside [0, 1)."""
+    expect(
+        0 <= value < 1,
+        ValueError,
+        lambda: f"{op}: label_smoothing is {value}, expected 0 <= label_smoothing < 1",
+    )
 
 
 def _check_first_rows(first_rows: Sequence[int], rows: int) -> None:

@@ -18,11 +18,13 @@ from spanbert_ext.ops._common import (
     may_read_values,
     use_reference,
 )
+from spanbert_ext.ops._vocab_ce_checks import check_label_smoothing
 from spanbert_ext.ops.head_targets import head_statistics, head_targets
 from spanbert_ext.ops.vocab_ce import vocab_ce
 from spanbert_ext.reference.outputs import SpanPretrainingOutput
 
 _OP = "span_pretraining_loss"
+_MOST_ITEMS = 2**63
 
 
 def span_pretraining_loss(
@@ -81,10 +83,12 @@ def span_pretraining_loss(
     checks.check_arguments(x, labels, masked_positions, left_boundary, right_boundary, weight, bias, sbo_bias)
     checks.check_functions(transform, boundary_rows, has_sbo)
     acc = accumulation_dtype(compute_dtype(_OP, x, {}))
+    compute_dtype(_OP, weight, {"bias": bias, "sbo_bias": sbo_bias}, "weight")
     sbo_weight = _as_number("sbo_weight", sbo_weight, x)
     num_items_in_batch = _as_number("num_items_in_batch", num_items_in_batch, x)
     num_sbo_items = _as_number("num_sbo_items", num_sbo_items, x)
     label_smoothing = as_float(_OP, "label_smoothing", label_smoothing)
+    check_label_smoothing(_OP, label_smoothing)
     max_rows = None if max_rows is None else as_int(_OP, "max_rows", max_rows)
     if max_rows is not None and max_rows < 0:
         raise ValueError(f"{_OP}: max_rows is {max_rows}, expected at least 0")
@@ -177,7 +181,10 @@ def _as_number(name: str, value: Tensor | float | None, x: Tensor) -> Tensor | f
     if isinstance(value, Tensor):
         checks.check_one_value(name, value, x.device)
         return value
-    return as_float(_OP, name, value)
+    number = as_float(_OP, name, value)
+    if name != "sbo_weight" and not 0 <= number <= _MOST_ITEMS:
+        raise ValueError(f"{_OP}: {name} is {number}, expected the number of targets of a step")
+    return number
 
 
 def _rows_at(x: Tensor, token_rows: Tensor) -> Tensor:
