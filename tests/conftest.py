@@ -37,6 +37,11 @@ def missing_cuda() -> str | None:
     return f"this build has no CUDA kernels: {build_info()['cuda_reason']}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hostile-inputs", type=int, default=2000, help="inputs of test_hostile_inputs.py")
+    parser.addoption("--hostile-seed", type=int, default=0, help="the seed that they are made from")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.needs_cuda` skips with the reason; SPANBERT_EXT_REQUIRE_CUDA=1 makes that a failure."""
     if item.get_closest_marker("needs_cuda") is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spanbert_ext.ops._common import Impl
+from spanbert_ext.ops._common import Impl, check_tensors
 from spanbert_ext.ops.boundary_mlp import boundary_mlp
 
 _INITIAL_STD = 0.02  # BERT's initializer_range
@@ -30,7 +30,8 @@ class SpanBoundaryHead(nn.Module):
         dense1, norm1: Linear 2H+P -> H, LayerNorm over H.
         dense2, norm2: Linear H -> D, LayerNorm over D.
         bias: [V], the vocabulary bias for `ops.span_pretraining_loss`; not used in forward.
-        gives_token_rows: whether forward takes `token_rows`; `ops.span_pretraining_loss` asks.
+        gives_token_rows: whether forward takes `token_rows`, which
+            `ops.span_pretraining_loss` reads.
 
     Raises:
         ValueError: a size below 1.
@@ -56,8 +57,10 @@ class SpanBoundaryHead(nn.Module):
             "position_slots": position_slots,
         }
         for name, size in sizes.items():
-            if not isinstance(size, int) or size < 1:
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"SpanBoundaryHead: {name} is {size!r}, expected an integer of at least 1")
+            if size >= 2**31:
+                raise ValueError(f"SpanBoundaryHead: {name} is {size}, expected less than 2^31")
         self.position_embeddings = nn.Embedding(position_slots, position_dim)
         self.dense1 = nn.Linear(2 * hidden_size + position_dim, hidden_size)
         self.norm1 = nn.LayerNorm(hidden_size, eps=eps)
@@ -95,6 +98,7 @@ class SpanBoundaryHead(nn.Module):
             ValueError: x is not [B, L, hidden_size].
             ValueError, TypeError, IndexError: as `ops.boundary_mlp`.
         """
+        check_tensors("SpanBoundaryHead", {"x": x})
         hidden = self.dense1.out_features
         if x.dim() != 3 or x.shape[-1] != hidden:
             raise ValueError(f"SpanBoundaryHead: x has shape {list(x.shape)}, expected [B, L, {hidden}]")
