@@ -92,7 +92,7 @@ def test_gradcheck() -> None:
 
 @on_every_device
 @pytest.mark.parametrize("name", ["odd", "strided", "int32", "no_target", "no_batch"])
-def test_t9_opcheck(name: str, device: str) -> None:
+def test_opcheck(name: str, device: str) -> None:
     sample = SAMPLES[name].on(device).to(torch.float32)
     token_rows, grad_rows = some_tokens(sample, 7)
     grad_y, grad_rows = grad_like(sample).float(), grad_rows.float()
@@ -110,7 +110,7 @@ def test_t9_opcheck(name: str, device: str) -> None:
 
 @on_every_device
 @every_sample
-def test_t9_tensors_of_the_caller_do_not_change(name: str, device: str) -> None:
+def test_tensors_of_the_caller_do_not_change(name: str, device: str) -> None:
     sample = SAMPLES[name].on(device).requires_grad()
     before = [t.detach().clone() for t in sample.tensors()]
     grad_y = grad_like(sample)
@@ -121,7 +121,7 @@ def test_t9_tensors_of_the_caller_do_not_change(name: str, device: str) -> None:
         assert torch.equal(tensor, old)
 
 
-def test_t2_upstream_gradient() -> None:
+def test_upstream_gradients_scale_and_add_up() -> None:
     sample = small()
     grad_y = grad_like(sample)
     once = sample.value_and_gradients("fused", grad_y)
@@ -140,7 +140,7 @@ def test_t2_upstream_gradient() -> None:
     torch.testing.assert_close(expanded, ones)
 
 
-def test_t3_backward_twice_with_retain_graph() -> None:
+def test_backward_twice_with_retain_graph_adds_up() -> None:
     sample = small().requires_grad()
     loss = sample.run().square().sum()
     loss.backward(retain_graph=True)
@@ -150,7 +150,7 @@ def test_t3_backward_twice_with_retain_graph() -> None:
         torch.testing.assert_close(tensor.grad, 2 * first[name])
 
 
-def test_t3_gradient_penalty_raises() -> None:
+def test_a_gradient_penalty_raises_and_names_the_way_out() -> None:
     sample = small().requires_grad()
     with pytest.raises(RuntimeError, match=r"boundary_mlp has no double backward.*impl='reference'"):
         (grad,) = torch.autograd.grad(sample.run().square().sum(), sample.x, create_graph=True)
@@ -160,7 +160,7 @@ def test_t3_gradient_penalty_raises() -> None:
 
 
 @pytest.mark.parametrize("frozen", ["x", "parameters", *PARAMETERS])
-def test_t3_frozen_inputs_get_no_gradient_and_the_others_keep_theirs(frozen: str) -> None:
+def test_frozen_inputs_get_no_gradient_and_the_others_keep_theirs(frozen: str) -> None:
     sample = small()
     expected = sample.value_and_gradients("fused", grad_like(sample))
     leaves = sample.requires_grad()
@@ -174,7 +174,7 @@ def test_t3_frozen_inputs_get_no_gradient_and_the_others_keep_theirs(frozen: str
             assert tensor.grad is None
 
 
-def test_t3_needless_gradients_are_empty() -> None:
+def test_needless_gradients_are_empty() -> None:
     sample = small()
 
     def backward(*needs: bool) -> tuple[Tensor, ...]:
@@ -187,7 +187,7 @@ def test_t3_needless_gradients_are_empty() -> None:
     assert grad_x.shape == sample.x.shape and all(grad.shape == (0,) for grad in of_parameters)
 
 
-def test_t3_without_gradients() -> None:
+def test_nothing_requires_a_gradient_without_grad_mode_or_leaves() -> None:
     sample = small().requires_grad()
     with torch.no_grad():
         assert not sample.run().requires_grad
@@ -196,7 +196,7 @@ def test_t3_without_gradients() -> None:
 
 @on_every_device
 @pytest.mark.parametrize("name", ["no_target", "no_masked_token", "no_batch", "no_length"])
-def test_t4_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: str, device: str) -> None:
+def test_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: str, device: str) -> None:
     sample = SAMPLES[name].on(device).requires_grad()
     y = sample.run()
     assert not y.any()
@@ -207,7 +207,7 @@ def test_t4_nothing_to_predict_gives_zeros_and_every_parameter_a_gradient(name: 
 
 @on_every_device
 @pytest.mark.parametrize("name", LIVE)
-def test_t5_dead_rows_are_zero_in_every_output(name: str, device: str) -> None:
+def test_dead_rows_are_zero_in_every_output(name: str, device: str) -> None:
     sample = SAMPLES[name].on(device)
     torch.full((1 << 20,), float("nan"), device=device)  # a freed block that the allocator may hand out again
     y, _, z1, z2, statistics, kept, count, *_ = OP.boundary_mlp(*sample.tensors(), 1e-12, torch.float64)
@@ -237,7 +237,7 @@ LOW_PRECISION = [(dtype, autocast) for dtype in (torch.bfloat16, torch.float16) 
 
 @on_every_device
 @pytest.mark.parametrize(("dtype", "autocast"), LOW_PRECISION)
-def test_t6_error_at_most_that_of_eager(dtype: torch.dtype, autocast: bool, device: str) -> None:
+def test_rounding_error_is_at_most_that_of_eager(dtype: torch.dtype, autocast: bool, device: str) -> None:
     squares: dict[tuple[str, str], float] = {}
     largest: dict[tuple[str, str], float] = {}
     # CUDA keeps more of the intermediate values in `dtype`: the largest error of 8 seeds is an accident there
@@ -261,7 +261,7 @@ def test_t6_error_at_most_that_of_eager(dtype: torch.dtype, autocast: bool, devi
 
 
 @on_every_device
-def test_t6_parameter_gradients_add_up_over_chunks_in_float32(device: str) -> None:
+def test_parameter_gradients_add_up_over_chunks_in_float32(device: str) -> None:
     # 256 targets are one chunk: eight copies of them give eight equal chunks and eight times the gradient, to
     # the rounding of float32. A sum rounded to bfloat16 anywhere on the way is off by 1e-3.
     spans = [[(start, start + 4) for start in range(1, 81, 5)]] * 4
@@ -279,7 +279,7 @@ def test_t6_parameter_gradients_add_up_over_chunks_in_float32(device: str) -> No
 
 @on_every_device
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_t8_autocast_keeps_the_dtype_of_every_tensor(dtype: torch.dtype, device: str) -> None:
+def test_autocast_keeps_the_dtype_of_every_tensor(dtype: torch.dtype, device: str) -> None:
     sample = SAMPLES["odd"].on(device).to(torch.float32)
     for x_dtype in (torch.float32, dtype):
         sample.x = sample.x.to(x_dtype)
@@ -296,7 +296,7 @@ def test_t8_autocast_keeps_the_dtype_of_every_tensor(dtype: torch.dtype, device:
     )
 
 
-def test_t7_deterministic_mode_and_repeated_runs_agree_bit_for_bit() -> None:
+def test_deterministic_mode_and_repeated_runs_agree_bit_for_bit() -> None:
     sample = SAMPLES["chunks"].to(torch.float32)
     first = sample.value_and_gradients("fused", grad_like(sample))
     torch.use_deterministic_algorithms(True)
@@ -309,7 +309,7 @@ def test_t7_deterministic_mode_and_repeated_runs_agree_bit_for_bit() -> None:
 
 
 @on_every_device
-def test_t10_a_token_that_bounds_two_spans_gets_the_sum_of_both_gradients(device: str) -> None:
+def test_a_token_that_bounds_two_spans_gets_the_sum_of_both_gradients(device: str) -> None:
     both = make_sample([[(1, 3), (4, 6)]], 8, 3, 5, 4).on(device)
     grad_y = grad_like(both)
     together = both.value_and_gradients("fused", grad_y)["x"]
@@ -324,14 +324,14 @@ def test_t10_a_token_that_bounds_two_spans_gets_the_sum_of_both_gradients(device
     assert together.any(dim=-1).nonzero().tolist() == [[0, 0], [0, 3], [0, 6]]
 
 
-def test_t10_spans_at_the_ends_and_past_the_slots_have_no_target() -> None:
+def test_spans_at_the_ends_and_past_the_slots_have_no_target() -> None:
     sample = make_sample([[(0, 2), (3, 9), (10, 12)]], 12, 3, 5, 4, slots=4)
     live = sample.run().any(dim=-1)
     assert live.tolist() == [[False] * 2 + [True] * 4 + [False] * 4]
 
 
 @on_every_device
-def test_t12_nan_stays_in_the_rows_that_read_it(device: str) -> None:
+def test_nan_stays_in_the_rows_that_read_it(device: str) -> None:
     sample = small().on(device)
     sample.x[0, 0] = float("nan")  # left of row 0's first span
     sample.x[1, 5] = float("nan")  # read by nobody

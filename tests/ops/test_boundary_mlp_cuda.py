@@ -67,7 +67,7 @@ INVALID: dict[str, tuple[Callable[[], Sample], list[tuple[int, int]]]] = {
 
 @on_cuda_code
 @pytest.mark.parametrize("case", INVALID)
-def test_t12_rows_with_invalid_indices_are_nan_and_give_no_gradient(case: str, device: str) -> None:
+def test_rows_with_invalid_indices_are_nan_and_give_no_gradient(case: str, device: str) -> None:
     make, entries = INVALID[case]
     sample = make().on(device)
     nan_rows = torch.zeros_like(sample.left_boundary, dtype=torch.bool)
@@ -82,7 +82,7 @@ def test_t12_rows_with_invalid_indices_are_nan_and_give_no_gradient(case: str, d
 
 
 @on_cuda_code
-def test_t12_tokens_past_the_slots_are_nan(device: str) -> None:
+def test_tokens_past_the_slots_are_nan(device: str) -> None:
     sample = small().on(device)
     sample.positions = sample.positions[:1]
     live = sample.left_boundary >= 0
@@ -144,7 +144,7 @@ def colliding(device: str) -> Sample:
 
 @on_cuda_code
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_t10_colliding_boundaries_are_summed_with_equal_bits_every_time(
+def test_colliding_boundaries_are_summed_with_equal_bits_every_time(
     deterministic: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it in deterministic mode

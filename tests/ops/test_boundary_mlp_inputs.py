@@ -98,19 +98,19 @@ def _check_elements(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @on_every_device
 @pytest.mark.parametrize("case", BAD)
-def test_t12_bad_input(case: str, device: str) -> None:
+def test_bad_input_is_named(case: str, device: str) -> None:
     make, error, message = BAD[case]
     with pytest.raises(error, match=message):
         make().on(device).run()
 
 
-def test_t12_two_devices() -> None:
+def test_a_parameter_on_another_device_is_named() -> None:
     with pytest.raises(ValueError, match="bias1 is on meta, expected cpu as x"):
         changed(bias1=small().bias1.to("meta")).run()
 
 
 @on_every_device
-def test_t12_more_rows_than_max_rows(device: str) -> None:
+def test_more_rows_than_max_rows_are_refused(device: str) -> None:
     live = int((small().left_boundary >= 0).sum())
     message = f"max_rows is {live - 1}; expected at least {live}, the rows that have a target"
     with pytest.raises(ValueError, match=message):
@@ -119,6 +119,6 @@ def test_t12_more_rows_than_max_rows(device: str) -> None:
         small().on(device).run(max_rows=-1)
 
 
-def test_t12_unknown_implementation() -> None:
+def test_unknown_impl_is_refused() -> None:
     with pytest.raises(ValueError, match="impl is 'eager', expected 'fused' or 'reference'"):
         small().run("eager")

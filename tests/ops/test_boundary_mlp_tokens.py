@@ -51,7 +51,7 @@ def test_both_implementations_give_the_rows_of_x() -> None:
 
 
 @on_every_device
-def test_t10_a_token_that_bounds_two_spans_and_is_handed_out_twice(device: str) -> None:
+def test_a_token_that_bounds_two_spans_and_is_handed_out_twice_gets_every_gradient(device: str) -> None:
     sample = make_sample([[(1, 3), (4, 6)]], 8, 3, 5, 4).on(device)
     token_rows = torch.tensor(
         [3, 7, -1, 3], device=device
@@ -76,7 +76,7 @@ def gradients_of(sample: Sample, loss: str, token_rows: Tensor, frozen: tuple[st
 
 
 @on_every_device
-def test_t3_gradients_of_one_output_alone(device: str) -> None:
+def test_gradients_of_one_output_alone_are_right(device: str) -> None:
     sample = small().on(device)
     token_rows = some_tokens(sample, 6)[0]
     of_y, of_rows, of_both = (gradients_of(sample, loss, token_rows) for loss in ("y", "rows", "y+rows"))
@@ -89,7 +89,7 @@ def test_t3_gradients_of_one_output_alone(device: str) -> None:
 
 
 @on_every_device
-def test_t3_frozen_inputs(device: str) -> None:
+def test_frozen_inputs_get_no_gradient_beside_token_rows(device: str) -> None:
     sample = small().on(device)
     token_rows = some_tokens(sample, 6)[0]
     expected = gradients_of(sample, "y+rows", token_rows)
@@ -102,7 +102,7 @@ def test_t3_frozen_inputs(device: str) -> None:
     assert all(gradient is None for gradient in without_parameters.values())
 
 
-def test_t3_double_backward_of_the_rows_raises() -> None:
+def test_double_backward_of_the_rows_raises() -> None:
     sample = small().requires_grad()
     _, rows = sample.run(token_rows=torch.tensor([3]))
     with pytest.raises(RuntimeError, match="boundary_mlp has no double backward"):
@@ -123,7 +123,7 @@ def test_gradcheck() -> None:
 
 @on_every_device
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-def test_t6_a_token_s_gradient_is_rounded_once(autocast: torch.dtype | None, device: str) -> None:
+def test_a_token_s_gradient_is_rounded_once(autocast: torch.dtype | None, device: str) -> None:
     squares = {"fused": 0.0, "reference": 0.0}
     for seed in range(8):
         sample = make_sample(random_spans(4, 60, seed), 60, 32, 24, 16, width=60, seed=seed).on(device)
@@ -142,7 +142,7 @@ def test_t6_a_token_s_gradient_is_rounded_once(autocast: torch.dtype | None, dev
 
 
 @on_every_device
-def test_t7_repeated_tokens_are_summed_with_equal_bits_every_time(device: str) -> None:
+def test_repeated_tokens_are_summed_with_equal_bits_every_time(device: str) -> None:
     sample = SAMPLES["odd"].on(device)
     token_rows = torch.arange(500, device=device) * 7 % 11
     options = {"token_rows": token_rows, "grad_rows": some_tokens(sample, 500)[1]}
@@ -179,7 +179,7 @@ def test_int32_and_no_rows_at_all(device: str) -> None:
 
 
 @on_every_device
-def test_t12_nan_stays_in_the_rows_that_read_it(device: str) -> None:
+def test_nan_stays_in_the_rows_that_read_it(device: str) -> None:
     sample = small().on(device)
     sample.x[1, 5] = float("nan")
     token_rows = torch.tensor([13, 14, -1], device=device)
@@ -191,7 +191,7 @@ def test_t12_nan_stays_in_the_rows_that_read_it(device: str) -> None:
 
 
 @on_cuda_code
-def test_t12_rows_of_tokens_that_do_not_exist_are_nan_and_give_no_gradient(
+def test_rows_of_tokens_that_do_not_exist_are_nan_and_give_no_gradient(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPANBERT_EXT_DEBUG", "0")
@@ -227,14 +227,14 @@ BAD = {
 
 @on_every_device
 @pytest.mark.parametrize("case", BAD)
-def test_t12_bad_token_rows(case: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_token_rows_are_named(case: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPANBERT_EXT_DEBUG", "1")  # the CPU always does
     token_rows, error, message = BAD[case]
     with pytest.raises(error, match=message):
         small().on(device).run(token_rows=token_rows.to(device))
 
 
-def test_t12_another_device() -> None:
+def test_token_rows_on_another_device_are_named() -> None:
     with pytest.raises(ValueError, match="token_rows is on meta, expected cpu as x"):
         small().run(token_rows=torch.tensor([0], device="meta"))
 

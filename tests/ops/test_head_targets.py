@@ -124,7 +124,7 @@ def test_a_bound_that_is_too_small_makes_the_weights_nan(
 
 
 @on_cuda_code
-def test_t12_a_position_beyond_the_row_is_read_nowhere(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_position_beyond_the_row_is_read_nowhere(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPANBERT_EXT_DEBUG", "0")
     labels, positions, left = batch(device=device)
     positions[1, 3] = 2**40
@@ -157,14 +157,14 @@ def test_t12_a_position_beyond_the_row_is_read_nowhere(device: str, monkeypatch:
         ({"impl": "quick"}, ValueError, "impl is 'quick'"),
     ],
 )
-def test_t12_messages(change: dict, error: type[Exception], message: str) -> None:
+def test_bad_input_is_named(change: dict, error: type[Exception], message: str) -> None:
     labels, positions, left = batch()
     arguments = {"labels": labels, "masked_positions": positions, "left_boundary": left} | change
     with pytest.raises(error, match=message):
         ops.head_targets(**arguments)
 
 
-def test_t12_messages_of_statistics() -> None:
+def test_bad_input_of_the_statistics_is_named() -> None:
     labels, positions, left = batch()
     heads = ops.head_targets(labels, positions, left)
     nll, predicted = torch.zeros(heads.targets.shape), heads.targets

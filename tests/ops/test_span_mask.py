@@ -118,7 +118,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("impl", ["fused", "reference"])
 @pytest.mark.parametrize("name", BY_HAND)
-def test_t11_rows_worked_by_hand(name, impl):
+def test_rows_worked_by_hand_give_their_masks(name, impl):
     example = BY_HAND[name]
     ids = torch.tensor([[1, *range(11, 19), 2]])
     got = span_mask(
@@ -202,7 +202,7 @@ def test_length_thresholds_are_the_published_shares():
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.15, 0.5, 1.0])
 @pytest.mark.parametrize("seed", [0, -1, -(2**63), 2**63 - 1])
-def test_t11_budget_is_exact_and_specials_stay(ratio, seed):
+def test_budget_is_exact_and_specials_stay(ratio, seed):
     call = sample_inputs(rows=32, length=131) | {"ratio": ratio, "seed": seed}
     call["input_ids"][:, 120:] = PAD
     call["attention_mask"] = (torch.arange(131) < 125).long().expand(32, -1)
@@ -219,14 +219,14 @@ def test_t11_budget_is_exact_and_specials_stay(ratio, seed):
         assert positions[positions >= 0].tolist() == masked[b].nonzero().squeeze(1).tolist()
 
 
-def test_t11_budget_is_one_double_product():
+def test_budget_is_one_double_product():
     """In float32, 0.15 * 100 is 15.000001: one token too many. K follows the same rule."""
     for n in range(1, 400):
         got = span_mask(torch.full((1, n), 7), table(), POOL, seed=1, epoch=0, mask_token_id=MASK)
         assert (got.labels >= 0).sum() == got.masked_positions.shape[1] == -(-15 * n // 100), n
 
 
-def test_t11_rows_of_specials_only_and_shorter_than_a_span():
+def test_rows_of_specials_only_and_shorter_than_a_span_are_masked_right():
     call = sample_inputs() | {"ratio": 1.0, "p": 0.01}
     ids = torch.tensor([[1, 2, 0, 0], [1, 7, 2, 0], [7, 9, 11, 13]])
     got = span_mask(**call | {"input_ids": ids})
@@ -235,18 +235,18 @@ def test_t11_rows_of_specials_only_and_shorter_than_a_span():
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (3, 0)])
-def test_t4_empty_batches_and_rows(shape):
+def test_empty_batches_and_rows_are_accepted(shape):
     got = span_mask(**sample_inputs() | {"input_ids": torch.empty(shape, dtype=torch.int64)})
     K = -(-15 * shape[1] // 100)
     assert [tuple(x.shape) for x in got] == [shape, shape, *[(shape[0], K)] * 3]
 
 
-def test_t11_long_rows_equal_the_reference():
+def test_long_rows_equal_the_reference():
     call = sample_inputs(rows=1, length=8192)
     assert_equal(span_mask(**call), span_mask(**call, impl="reference"))
 
 
-def test_t11_threads_and_batch_split_change_nothing():
+def test_threads_and_batch_split_change_nothing():
     call = sample_inputs(rows=64, length=700)
     threads = torch.get_num_threads()
     try:
@@ -260,7 +260,7 @@ def test_t11_threads_and_batch_split_change_nothing():
     assert_equal(SpanMaskOutput(*(torch.cat(parts) for parts in zip(*alone, strict=True))), whole)
 
 
-def test_t11_seed_epoch_and_sample_change_the_masks():
+def test_seed_epoch_and_sample_change_the_masks():
     call = sample_inputs(rows=8)
     variants = [{}, {"seed": 0}, {"seed": 6}, {"seed": 5 + 2**32}, {"epoch": 3}]
     variants += [{"sample_ids": torch.arange(8) + offset} for offset in (0, 8, 2**32)]
@@ -269,7 +269,7 @@ def test_t11_seed_epoch_and_sample_change_the_masks():
         assert all(not torch.equal(a, b) for b in masks[:i]), variants[i]
 
 
-def test_t11_default_sample_id_ignores_padding_alone():
+def test_default_sample_id_ignores_padding_alone():
     """The masked set depends on ids and their order, not on side or amount of padding. What replaces a
     token is drawn by its position: it stays the same under padding on the right alone."""
     call = sample_inputs(rows=4, length=40)
@@ -291,7 +291,7 @@ def test_t11_default_sample_id_ignores_padding_alone():
     )
 
 
-def test_t9_inputs_are_not_changed_and_may_be_strided():
+def test_inputs_are_not_changed_and_may_be_strided():
     call = sample_inputs(rows=5, length=90)
     plain = span_mask(**call)
     spread = torch.full((90, 10), 9)
@@ -309,7 +309,7 @@ def test_t9_inputs_are_not_changed_and_may_be_strided():
     assert all(torch.equal(x, copies[name]) for name, x in tensors.items())
 
 
-def test_t9_int32_ids_give_the_same_masks():
+def test_int32_ids_give_the_same_masks():
     got, expected = (span_mask(**sample_inputs(dtype=dtype)) for dtype in (torch.int32, torch.int64))
     assert got.masked_ids.dtype == torch.int32 and got.labels.dtype == torch.int64
     assert torch.equal(got.masked_ids.long(), expected.masked_ids)

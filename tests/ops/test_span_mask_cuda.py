@@ -115,7 +115,7 @@ def test_every_scheme_and_length_is_the_reference(kernel_device):
 
 
 @pytest.mark.parametrize("name", LONG_ROWS)
-def test_t11_long_rows_are_the_reference(name, kernel_device):
+def test_long_rows_equal_the_reference(name, kernel_device):
     call = long_row(name)
     assert_equal(on_cpu(span_mask(**moved(call, kernel_device))), span_mask(**call, impl="reference"))
 
@@ -123,7 +123,7 @@ def test_t11_long_rows_are_the_reference(name, kernel_device):
 UNCHECKED = sample_inputs(rows=8, length=70) | {"sample_ids": torch.arange(8), "ratio": 0.5}
 
 
-def test_t12_unchecked_ids_out_of_range_are_special_and_stay(kernel_device):
+def test_unchecked_ids_out_of_range_are_special_and_stay(kernel_device):
     ids = UNCHECKED["input_ids"].clone()
     ids[:, 20:50:7] = torch.tensor([-1, 200, 2**40, -(2**63), 2**63 - 1])
     bad = ids.lt(0) | ids.ge(200)
@@ -136,7 +136,7 @@ def test_t12_unchecked_ids_out_of_range_are_special_and_stay(kernel_device):
         assert_equal(got, expected)
 
 
-def test_t12_unchecked_kinds_count_by_their_low_bits(kernel_device):
+def test_unchecked_kinds_count_by_their_low_bits(kernel_device):
     ids, low = UNCHECKED["input_ids"], table()
     high = low + torch.tensor([0, 4, 128, 252], dtype=torch.uint8).repeat(50)
     high[4] = 3  # special, whatever else it says
@@ -147,7 +147,7 @@ def test_t12_unchecked_kinds_count_by_their_low_bits(kernel_device):
         assert_equal(on_cpu(got), expected)
 
 
-def test_t12_unchecked_candidates_that_are_none_are_padding(kernel_device):
+def test_unchecked_candidates_that_are_none_are_padding(kernel_device):
     far = 2**62
     bad = [[5, 3], [5, 5], [-1, 3], [69, 71], [70, 71], [far, far + 1], [-far, far], [0, far]]
     good = torch.tensor([[10, 14], [30, 31]]).expand(8, 2, 2)
@@ -159,7 +159,7 @@ def test_t12_unchecked_candidates_that_are_none_are_padding(kernel_device):
         assert_equal(on_cpu(got), span_mask(**call, candidates=padded, impl="reference"))
 
 
-def test_t12_unchecked_pool_and_epoch_pass_through(kernel_device):
+def test_unchecked_pool_and_epoch_pass_through(kernel_device):
     call = UNCHECKED | {"mask_share": 0.0, "random_share": 1.0, "random_ids": torch.tensor([-7, 10**6])}
     got = on_cpu(span_mask(**moved(call | {"epoch": torch.tensor(2**32 + 2)}, kernel_device)))
     assert_equal(got, span_mask(**call, impl="reference"))
@@ -177,7 +177,7 @@ def test_a_million_rows_are_those_of_the_cpu():
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("name", LONG_ROWS)
-def test_t11_long_rows_are_those_of_the_cpu(name):
+def test_long_rows_are_those_of_the_cpu(name):
     assert_as_on_the_cpu(long_row(name) | {"ratio": 0.15})
 
 
@@ -188,12 +188,12 @@ def test_more_rows_than_a_grid_has_in_its_short_dimensions():
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (3, 0)])
-def test_t4_empty_batches_and_rows(shape):
+def test_empty_batches_and_rows_are_accepted(shape):
     assert_as_on_the_cpu(sample_inputs() | {"input_ids": torch.empty(shape, dtype=torch.int64)})
 
 
 @pytest.mark.needs_cuda
-def test_t9_strided_inputs_are_not_changed():
+def test_strided_inputs_are_not_changed():
     call = moved(sample_inputs(rows=5, length=90), "cuda")
     plain = span_mask(**call)
     spread = torch.full((90, 10), 9, device="cuda")
@@ -235,7 +235,7 @@ def test_a_device_that_is_not_current():
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("name", BAD_INPUTS)
-def test_t12_debug_checks_say_what_the_cpu_says(name, monkeypatch):
+def test_debug_checks_say_what_the_cpu_says(name, monkeypatch):
     monkeypatch.setenv("SPANBERT_EXT_DEBUG", "1")
     call, error, message = BAD_INPUTS[name]
     with pytest.raises(error, match=message):
@@ -265,7 +265,7 @@ def test_nothing_waits_for_the_gpu(monkeypatch):
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("length", [70, 119_872])
-def test_t11_replays_of_a_graph_give_other_masks(length, monkeypatch):
+def test_replays_of_a_graph_give_other_masks(length, monkeypatch):
     """Masks depend on a step in device memory that the graph itself advances, as the model's forward does."""
     monkeypatch.setenv("SPANBERT_EXT_DEBUG", "0")
     ids = sample_inputs(rows=4, length=length)["input_ids"]
@@ -293,7 +293,7 @@ def test_t11_replays_of_a_graph_give_other_masks(length, monkeypatch):
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_t9_opcheck(dtype):
+def test_opcheck(dtype):
     call = moved(sample_inputs(dtype=dtype), "cuda")
     options = {"mask_token_id": MASK, "pad_token_id": PAD, "ratio": 0.15, "p": 0.2, "max_words": 10}
     options |= {"position_slots": 20, "mask_share": 0.8, "random_share": 0.1, "replace_per_token": False}

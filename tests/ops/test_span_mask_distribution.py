@@ -151,7 +151,7 @@ def check_sets(
 
 
 @pytest.mark.parametrize(("length", "repeats"), [(5, 4000), (6, 4000), (7, 3000), (8, 2000)])
-def test_t11_masked_sets_of_all_short_rows(length, repeats):
+def test_masked_sets_of_all_short_rows_have_their_exact_distribution(length, repeats):
     assert_fits(*check_sets(row_patterns(length), 0.5, repeats, seed=length))
 
 
@@ -164,7 +164,7 @@ def test_t11_masked_sets_of_all_short_rows(length, repeats):
         {"ratio": 0.5, "max_words": 1},
     ],
 )
-def test_t11_masked_sets_under_other_options(options):
+def test_masked_sets_under_other_options(options):
     options = dict(options)
     assert_fits(*check_sets(row_patterns(6), options.pop("ratio"), 3000, seed=77, **options))
 
@@ -215,7 +215,7 @@ def test_candidates_are_drawn_uniformly():
 
 @pytest.mark.parametrize(("p", "max_words"), [(0.2, 10), (0.5, 4)])
 @pytest.mark.parametrize("tokens_in_word", [1, 2])
-def test_t11_first_length_is_truncated_geometric(p, max_words, tokens_in_word):
+def test_first_length_is_truncated_geometric(p, max_words, tokens_in_word):
     """With a budget of b tokens a row shows its draws up to b: the first span ends where one token more lands
     elsewhere. The anchor is free of the length, so rows that start near the end are left out."""
     rows, L = 10_000, 1024
@@ -266,7 +266,7 @@ def test_first_anchor_is_uniform_over_tokens():
 
 
 @pytest.mark.parametrize(("mask_share", "random_share"), [(0.8, 0.1), (0.3, 0.5)])
-def test_t11_replacement_shares_per_span(mask_share, random_share):
+def test_replacement_shares_per_span(mask_share, random_share):
     rows, L = 10_000, 128
     masked = span_mask(
         torch.full((rows, L), 7),

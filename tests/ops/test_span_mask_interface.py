@@ -28,7 +28,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
 @pytest.mark.parametrize("shape", [(3, 129), (1, 1), (0, 7)])
-def test_t9_opcheck(shape, dtype):
+def test_opcheck(shape, dtype):
     ids = torch.randint(0, 100, shape, dtype=dtype)
     args = (ids, table(), POOL, torch.tensor(1), torch.tensor(2))
     torch.library.opcheck(torch.ops.spanbert_ext.span_mask.default, args, OPTIONS)
@@ -166,18 +166,18 @@ BAD_INPUTS = {
 
 
 @pytest.mark.parametrize("name", BAD_INPUTS)
-def test_t12_bad_input_is_named(name):
+def test_bad_input_is_named(name):
     call, error, message = BAD_INPUTS[name]
     with pytest.raises(error, match=message):
         span_mask(**call)
 
 
-def test_t12_tensors_on_several_devices_are_refused():
+def test_tensors_on_several_devices_are_refused():
     with pytest.raises(ValueError, match="random_ids is on meta, expected cpu as input_ids"):
         span_mask(**bad(random_ids=POOL.to("meta")))
 
 
-def test_t12_the_first_bad_row_is_named_whatever_the_threads():
+def test_the_first_bad_row_is_named_whatever_the_threads():
     ids = sample_inputs(rows=64, length=700)["input_ids"]
     ids[17, 5] = ids[40, 0] = 1000
     for _ in range(5):

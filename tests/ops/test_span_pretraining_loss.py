@@ -125,9 +125,7 @@ def test_float64_equals_a_loop_over_tokens(batch: Batch, heads: Heads, impl: str
         torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
 
 
-def test_t1_accumulated_batches_equal_one_batch_when_both_counts_are_given(
-    batch: Batch, heads: Heads
-) -> None:
+def test_accumulated_batches_equal_one_batch_when_both_counts_are_given(batch: Batch, heads: Heads) -> None:
     leaves = [batch.x, *heads.parameters()]
     whole = torch.autograd.grad(run(batch, heads).loss, leaves)
     counts = {"num_items_in_batch": torch.tensor(12), "num_sbo_items": 9}
@@ -136,7 +134,7 @@ def test_t1_accumulated_batches_equal_one_batch_when_both_counts_are_given(
         torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
-def test_t1_mlm_count_alone_scales_sbo_by_the_share_of_mlm_targets(batch: Batch, heads: Heads) -> None:
+def test_mlm_count_alone_scales_sbo_by_the_share_of_mlm_targets(batch: Batch, heads: Heads) -> None:
     part = batch.rows(0, 1)  # 11 MLM targets of 40, 8 SBO targets
     output = run(part, heads, num_items_in_batch=40, sbo_weight=0.5)
     mlm, sbo = token_losses(part, heads)
@@ -146,7 +144,7 @@ def test_t1_mlm_count_alone_scales_sbo_by_the_share_of_mlm_targets(batch: Batch,
     torch.testing.assert_close(output.mlm_loss, sum(mlm) / 11, rtol=0, atol=1e-10)
 
 
-def test_t4_nothing_masked_is_a_zero_loss_with_zero_gradients(batch: Batch, heads: Heads) -> None:
+def test_nothing_masked_is_a_zero_loss_with_zero_gradients(batch: Batch, heads: Heads) -> None:
     leaves = [batch.x, *heads.parameters()]
     for slots in (7, 0):
         row = batch.rows(2)
@@ -203,7 +201,7 @@ def test_statistics_and_predictions_per_row(batch: Batch, heads: Heads) -> None:
     assert ((output.sbo_prediction >= 0) == (batch.left_boundary >= 0)).all()
 
 
-def test_t3_only_the_loss_is_differentiable(batch: Batch, heads: Heads) -> None:
+def test_only_the_loss_is_differentiable(batch: Batch, heads: Heads) -> None:
     output = run(batch, heads)
     assert [name for name, value in output._asdict().items() if value.requires_grad] == ["loss"]
 
@@ -255,14 +253,14 @@ def test_label_smoothing_applies_to_both_heads(batch: Batch, heads: Heads) -> No
         (lambda b: replace(b, labels=b.labels + 1000), IndexError, "expected an id below V = 37"),
     ],
 )
-def test_t12_bad_input_is_named(
+def test_bad_input_is_named(
     batch: Batch, heads: Heads, change: Callable[[Batch], Batch], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         run(change(batch), heads)
 
 
-def test_t12_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
+def test_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
     heads.bias = nn.Parameter(torch.zeros(VOCAB - 1, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"bias has shape \[36\], expected \[V\] = \[37\]"):
         run(batch, heads)

@@ -82,7 +82,7 @@ def test_a_gradient_that_was_not_made_raises() -> None:
         loss.backward()
 
 
-def test_t2_upstream_gradient() -> None:
+def test_upstream_gradients_scale_and_add_up() -> None:
     case = sample().to(torch.float64)
     half = gradients(case, "fused", factor=0.5)
     for got, whole in zip(half, gradients(case, "fused"), strict=True):
@@ -95,7 +95,7 @@ def test_t2_upstream_gradient() -> None:
         torch.testing.assert_close(got, a + 3 * b)
 
 
-def test_t3_backward_twice_and_double_backward() -> None:
+def test_backward_runs_twice_and_double_backward_raises() -> None:
     case = sample().to(torch.float64)
     loss = case.run().loss
     first = torch.autograd.grad(loss, case.leaves(), retain_graph=True)
@@ -108,7 +108,7 @@ def test_t3_backward_twice_and_double_backward() -> None:
         torch.autograd.grad(case.run().loss, case.h, create_graph=True)
 
 
-def test_t3_frozen_inputs_skip_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_inputs_skip_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     case = sample().to(torch.float64)
     full = gradients(case, "fused")
     for index in range(3):
@@ -127,7 +127,7 @@ def test_t3_frozen_inputs_skip_their_gradients(monkeypatch: pytest.MonkeyPatch) 
     assert dh_rows.numel() == dw.numel() == db.numel() == 0
 
 
-def test_t3_row_weights_have_a_gradient() -> None:
+def test_row_weights_have_a_gradient() -> None:
     case = sample(label_smoothing=0.1).to(torch.float64)
     case.row_weight.requires_grad_()
     fused, plain = (
@@ -136,14 +136,14 @@ def test_t3_row_weights_have_a_gradient() -> None:
     torch.testing.assert_close(fused, plain, rtol=0, atol=1e-10)
 
 
-def test_t3_batched_gradients_and_a_second_graph_leave_the_saved_ones_alone() -> None:
+def test_batched_gradients_and_a_second_graph_leave_the_saved_ones_alone() -> None:
     case = sample().to(torch.float64)
     upstream = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     batched = torch.autograd.grad(case.run().loss, case.h, upstream, is_grads_batched=True)[0]
     torch.testing.assert_close(batched, upstream[:, None, None] * gradients(case, "fused")[0])
 
 
-def test_t4_nothing_to_predict_gives_zero_gradients() -> None:
+def test_nothing_to_predict_gives_zero_gradients() -> None:
     case = sample(12, 8, 33, ignored=1.1).to(torch.float64)
     output = case.run()
     assert output.loss.item() == 0
@@ -152,7 +152,7 @@ def test_t4_nothing_to_predict_gives_zero_gradients() -> None:
         assert g.abs().max().item() == 0
 
 
-def test_t5_ignored_rows_leave_no_uninitialised_value() -> None:
+def test_ignored_rows_leave_no_uninitialised_value() -> None:
     for run in (Sample.run, torch.compile(Sample.run, fullgraph=True)):
         case = sample(40, 8, 33, ignored=0.5).to(torch.float32)
         poison = [torch.full((40, 8), float("nan")) for _ in range(64)]
@@ -166,7 +166,7 @@ def test_t5_ignored_rows_leave_no_uninitialised_value() -> None:
 
 
 @pytest.mark.parametrize("magnitude", [0.0, 100.0])
-def test_t7_extreme_and_uniform_logits(magnitude: float) -> None:
+def test_extreme_and_uniform_logits_equal_the_reference(magnitude: float) -> None:
     case = sample(20, 8, 33, blocks=1, bias=False, ignored=0)
     case.h = torch.ones(20, 8, dtype=torch.float64)
     case.weight = torch.zeros(33, 8, dtype=torch.float64)
@@ -181,7 +181,7 @@ def test_t7_extreme_and_uniform_logits(magnitude: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [800.0, -float("inf")])
-def test_t7_extreme_biases_at_any_number_of_rows(dtype: torch.dtype, value: float) -> None:
+def test_extreme_biases_equal_the_reference_at_any_number_of_rows(dtype: torch.dtype, value: float) -> None:
     """Rows off the kernel's multiple of 32, and whole tiles and blocks of the vocabulary without probability."""
     for rows, vocab, extreme in ((31, 65, slice(3, 4)), (32, 65, slice(0, 32)), (7, 1060, slice(1024, 1060))):
         case = sample(rows, 8, vocab, blocks=1)
@@ -202,7 +202,7 @@ def test_t7_extreme_biases_at_any_number_of_rows(dtype: torch.dtype, value: floa
                 torch.testing.assert_close(got, want, **options)
 
 
-def test_t7_one_target_everywhere_in_deterministic_mode() -> None:
+def test_one_target_everywhere_equals_the_reference_in_deterministic_mode() -> None:
     case = sample(300, 16, 65, ignored=0)
     case.targets = torch.full((300,), 7)
     case = case.to(torch.float64)
@@ -215,7 +215,7 @@ def test_t7_one_target_everywhere_in_deterministic_mode() -> None:
 
 
 @pytest.mark.parametrize("wide", ["weight", "bias"])
-def test_t12_a_float64_parameter_under_autocast_is_refused(wide: str) -> None:
+def test_a_float64_parameter_under_autocast_is_refused(wide: str) -> None:
     case = sample(30, 8, 33).to(torch.float32)
     case = replace(case, **{wide: getattr(case, wide).detach().double()})
     with (
@@ -225,7 +225,7 @@ def test_t12_a_float64_parameter_under_autocast_is_refused(wide: str) -> None:
         case.run()
 
 
-def test_t8_tied_weight_and_master_weight() -> None:
+def test_a_tied_weight_and_a_master_weight_get_their_gradients() -> None:
     """One decoder for two calls and an embedding: gradients add up; a float32 master keeps float32 gradients."""
     case = sample(30, 8, 33, blocks=1, bias=False).to(torch.float32)
     ids = torch.arange(30)
@@ -245,7 +245,7 @@ def test_t8_tied_weight_and_master_weight() -> None:
         replace(case, weight=case.weight.detach().bfloat16()).run()
 
 
-def test_t9_inputs_unchanged_and_strided() -> None:
+def test_inputs_stay_unchanged_and_may_be_strided() -> None:
     case = sample(30, 8, 33).to(torch.float64)
     wide_h = torch.stack([case.h.detach()] * 2, dim=2)[..., 0].requires_grad_()  # strides (16, 2)
     weight = case.weight.detach().t().contiguous().t().requires_grad_()
@@ -290,13 +290,13 @@ def test_t9_inputs_unchanged_and_strided() -> None:
         ({"h": torch.zeros(33, 16, dtype=torch.int64)}, TypeError, "h has dtype torch.int64"),
     ],
 )
-def test_t12_bad_input_is_named(change: dict[str, object], error: type[Exception], message: str) -> None:
+def test_bad_input_is_named(change: dict[str, object], error: type[Exception], message: str) -> None:
     case = replace(sample().to(torch.float32), **change)
     with pytest.raises(error, match=message):
         case.run()
 
 
-def test_t12_nan_passes_into_the_loss_or_raises_in_debug_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_passes_into_the_loss_or_raises_in_debug_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     case = sample().to(torch.float32)
     case.h = case.h.detach().clone()
     case.h[5, 3] = case.h[6, 0] = float("nan")
@@ -314,7 +314,7 @@ def test_unknown_impl_is_refused() -> None:
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_cpu_capability(capability: str) -> None:
-    run_tests_with(capability, __file__, "float64_equals_reference or t7_extreme")
+    run_tests_with(capability, __file__, "float64_equals_reference or extreme")
 
 
 def test_same_result_for_any_number_of_threads() -> None:

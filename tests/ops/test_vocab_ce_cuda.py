@@ -213,7 +213,7 @@ def test_chunks_fill_the_multiprocessors_and_stay_small() -> None:
 
 
 @on_cuda_code
-def test_t12_a_target_beyond_the_vocabulary_is_nan(device: str) -> None:
+def test_a_target_beyond_the_vocabulary_is_nan(device: str) -> None:
     case = on(sample(ignored=0), device)
     bad = replace(case, targets=case.targets.clone())
     bad.targets[3], bad.targets[20] = 127, 2**62

@@ -28,7 +28,7 @@ def errors(got: list[Tensor], exact: list[Tensor]) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("bias_scale", [1.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_t6_rounding_is_no_worse_than_eagers(dtype: torch.dtype, bias_scale: float, autocast: bool) -> None:
+def test_rounding_is_no_worse_than_eagers(dtype: torch.dtype, bias_scale: float, autocast: bool) -> None:
     """RMS over 8 seeds and the largest error of any, for the loss and each gradient; with planted peaks."""
     fused_errors, eager_errors = [], []
     for seed in range(8):
@@ -60,7 +60,7 @@ def test_t6_rounding_is_no_worse_than_eagers(dtype: torch.dtype, bias_scale: flo
             assert ours <= 1.1 * theirs, (name, ("RMS", "max")[kind], ours, theirs)
 
 
-def test_t6_weight_gradient_error_does_not_grow_with_chunks() -> None:
+def test_weight_gradient_error_does_not_grow_with_chunks() -> None:
     """The same rows repeated r times at weight 1/r have the same dW; its error must stay."""
     worst = []
     for repeats in (1, 16):
@@ -78,7 +78,7 @@ def test_t6_weight_gradient_error_does_not_grow_with_chunks() -> None:
     assert worst[1] <= 1.1 * worst[0]
 
 
-def test_t6_float16_keeps_its_gradient_over_40000_rows() -> None:
+def test_float16_keeps_its_gradient_over_40000_rows() -> None:
     rows = 40_000
     case = sample(rows, 8, 65, blocks=1, ignored=0)
     case.row_weight = torch.full((rows,), 1 / rows, dtype=torch.float64)
@@ -90,7 +90,7 @@ def test_t6_float16_keeps_its_gradient_over_40000_rows() -> None:
     assert ((got == 0) & (expected != 0)).double().mean() < 0.01
 
 
-def test_t6_float16_unit_ignores_rows_without_a_target() -> None:
+def test_float16_unit_ignores_rows_without_a_target() -> None:
     case = sample(64, 8, 65, blocks=1, ignored=0)
     case.row_weight = torch.full((64,), 1 / 40_000, dtype=torch.float64)
     case.targets[0] = -100
