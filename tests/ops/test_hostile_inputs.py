@@ -69,7 +69,8 @@ class Child:
             if self.begun is None:
                 raise RuntimeError(f"hostile_inputs.py ended between two inputs: {errors.decode()[-2000:]}")
             why = why or f"ends the process with {self.process.returncode}"
-            self.results.append({**self.begun, "ends": self.at, "what": why, "fault": why})
+            fault = f"{why} {errors.decode()[-300:].strip()}".strip()
+            self.results.append({**self.begun, "ends": self.at, "what": why, "fault": fault})
             self.at += 1
         self.process = None
 

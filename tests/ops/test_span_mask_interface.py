@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from span_mask_samples import MASK, POOL, assert_equal, sample_inputs, table
@@ -162,6 +165,25 @@ BAD_INPUTS = {
     "mask_share": (bad(mask_share=-0.1), ValueError, "mask_share is -0.1"),
     "shares": (bad(mask_share=0.95), ValueError, r"mask_share \+ random_share is 1.05"),
     "impl": (bad(impl="slow"), ValueError, "impl is 'slow'"),
+    "impl type": (bad(impl=None), ValueError, "impl is None"),
+    "no tensor": (bad(kinds=[0, 1]), TypeError, "kinds is a list, expected a tensor"),
+    "no optional tensor": (bad(sample_ids=3), TypeError, "sample_ids is an int, expected a tensor or None"),
+    "layout": (bad(input_ids=IDS.to_sparse()), ValueError, "input_ids is a torch.sparse_coo tensor"),
+    "ratio type": (bad(ratio="0.3"), TypeError, "ratio is a str, expected a float"),
+    "ratio tensor": (bad(ratio=torch.tensor(0.3)), TypeError, "ratio is a Tensor, expected a float"),
+    "ratio beyond doubles": (bad(ratio=10**400), ValueError, "ratio is 1000.*within a double's range"),
+    "max_words type": (bad(max_words=3.0), TypeError, "max_words is a float, expected an int"),
+    "max_words bool": (bad(max_words=True), TypeError, "max_words is a bool, expected an int"),
+    "pad_token_id size": (
+        bad(pad_token_id=2**63),
+        ValueError,
+        r"pad_token_id is 9223372036854775808, .*2\^63",
+    ),
+    "replace_per_token type": (
+        bad(replace_per_token=1),
+        TypeError,
+        "replace_per_token is an int, expected a bool",
+    ),
 }
 
 
@@ -170,6 +192,30 @@ def test_bad_input_is_named(name):
     call, error, message = BAD_INPUTS[name]
     with pytest.raises(error, match=message):
         span_mask(**call)
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_the_reference_refuses_what_the_operator_refuses(name):
+    call, error, _ = BAD_INPUTS[name]
+    argument = name.split()[0].removesuffix("s")  # "shares" and "ids" are beginnings of an argument's name
+    with pytest.raises(error, match=f"impl|span_mask: .*({argument}|_ids|kind|tensor|_id)"):
+        span_mask(**{"impl": "reference"} | call)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, lambda x: Fraction(x)])
+def test_both_implementations_compute_with_the_same_double(number):
+    """float32's 0.3 is above 0.3: of 20 tokens it masks 7."""
+    call = sample_inputs(rows=2, length=20) | {"ratio": number(0.3)}
+    fused, plain = span_mask(**call), span_mask(**call, impl="reference")
+    assert_equal(fused, plain)
+    assert fused.masked_positions.shape[1] == (7 if number is np.float32 else 6)
+
+
+@pytest.mark.parametrize("vocab_size", [2**31, 2**40, None])
+def test_int32_ids_and_a_vocabulary_beyond_int32(vocab_size):
+    call = sample_inputs(rows=2, length=20, dtype=torch.int32)
+    call |= {"kinds": torch.ones(2, 20, dtype=torch.uint8), "vocab_size": vocab_size}
+    assert_equal(span_mask(**call), span_mask(**call, impl="reference"))
 
 
 def test_tensors_on_several_devices_are_refused():

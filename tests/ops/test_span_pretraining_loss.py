@@ -266,6 +266,76 @@ def test_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
         run(batch, heads)
 
 
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_items_in_batch": "12"}, TypeError, "num_items_in_batch is a str, expected a float"),
+        (
+            {"num_items_in_batch": torch.ones(2)},
+            ValueError,
+            r"num_items_in_batch has shape \[2\], expected one value",
+        ),
+        ({"num_sbo_items": torch.tensor(True)}, TypeError, "num_sbo_items has dtype torch.bool"),
+        ({"num_sbo_items": -1}, ValueError, "num_sbo_items is -1.0, expected the number of targets"),
+        (
+            {"num_sbo_items": torch.ones((), device="meta")},
+            ValueError,
+            "num_sbo_items is on meta, expected cpu",
+        ),
+        ({"sbo_weight": None}, TypeError, "sbo_weight is None, expected a float"),
+        ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1.0"),
+        ({"max_rows": 1.5}, TypeError, "max_rows is a float, expected an int"),
+        ({"max_rows": 3}, ValueError, "max_rows is 3, expected at least 12"),
+        ({"impl": "slow"}, ValueError, "impl is 'slow'"),
+    ],
+)
+def test_bad_options_are_named(
+    batch: Batch, heads: Heads, impl: str, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(batch, heads, **{"impl": impl} | options)
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize(
+    ("name", "function", "error", "message"),
+    [
+        ("transform", None, TypeError, "transform is None, expected a function"),
+        (
+            "transform",
+            lambda rows: None,
+            TypeError,
+            r"transform returned None, expected a tensor \[1, R, D\]",
+        ),
+        ("transform", lambda rows: rows[..., 1:], ValueError, r"transform returned shape \[1, \d+, 11\]"),
+        (
+            "transform",
+            lambda rows: rows.float(),
+            TypeError,
+            "weight has dtype .*64 and the result of transform",
+        ),
+        ("boundary_rows", 3, TypeError, "boundary_rows is an int, expected a SpanBoundaryHead"),
+        ("boundary_rows", lambda x, *_, **__: x, ValueError, r"boundary_rows returned shape \[4, 14, 12\]"),
+        ("boundary_rows", lambda *_, **__: (1, 2), TypeError, "boundary_rows returned a tuple"),
+    ],
+)
+def test_functions_that_return_something_else_are_named(
+    batch: Batch,
+    heads: Heads,
+    impl: str,
+    name: str,
+    function: Any,
+    error: type[Exception],
+    message: str,
+) -> None:
+    functions = {"transform": heads.transform, "boundary_rows": heads.sbo} | {name: function}
+    with pytest.raises(error, match=message):
+        ops.span_pretraining_loss(
+            *vars(batch).values(), weight=heads.weight, bias=heads.bias, impl=impl, **functions
+        )
+
+
 def test_a_learnable_sbo_weight_gets_its_gradient(batch: Batch, heads: Heads) -> None:
     sbo_weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     output = run(batch, heads, sbo_weight=sbo_weight)

@@ -288,12 +288,26 @@ def test_inputs_stay_unchanged_and_may_be_strided() -> None:
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1, expected 0 <= label_smoothing < 1"),
         ({"weight": torch.zeros(127, 16, device="meta")}, ValueError, "weight is on meta, expected cpu as h"),
         ({"h": torch.zeros(33, 16, dtype=torch.int64)}, TypeError, "h has dtype torch.int64"),
+        ({"targets": 3}, TypeError, "targets is an int, expected a tensor"),
+        ({"bias": "b"}, TypeError, "bias is a str, expected a tensor or None"),
+        ({"weight": torch.zeros(127, 16).to_sparse()}, ValueError, "weight is a torch.sparse_coo tensor"),
+        ({"h": torch.zeros(33, 16).to_mkldnn()}, ValueError, "h is a torch._mkldnn tensor"),
+        (
+            {"h": torch.nested.nested_tensor([torch.zeros(3)], layout=torch.jagged)},
+            ValueError,
+            "h is a nested tensor",
+        ),
+        ({"first_rows": None}, TypeError, "first_rows is None, expected a sequence of ints"),
+        ({"first_rows": (0, 1.5)}, TypeError, r"first_rows\[1\] is a float, expected an int"),
+        ({"label_smoothing": "0.1"}, TypeError, "label_smoothing is a str, expected a float"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, object], error: type[Exception], message: str) -> None:
     case = replace(sample().to(torch.float32), **change)
     with pytest.raises(error, match=message):
         case.run()
+    with pytest.raises(error, match=f"vocab_ce: .*{next(iter(change))}"):
+        case.run("reference")
 
 
 def test_nan_passes_into_the_loss_or_raises_in_debug_mode(monkeypatch: pytest.MonkeyPatch) -> None:
