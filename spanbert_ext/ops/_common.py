@@ -19,6 +19,7 @@ from spanbert_ext.ops._torch_internals import in_dispatch_mode, in_transform
 
 Impl = Literal["fused", "reference"]
 
+_STRIDED = torch.strided
 _COMPUTE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -35,24 +36,21 @@ def check_tensors(op: str, required: dict[str, Any], optional: dict[str, Any] | 
     The first of `required` says the device of all. None is allowed in `optional` only.
     """
     first_name, first = next(iter(required.items()))
-    for name, value in required.items():
-        _check_tensor(op, name, value, "a tensor")
-    for name, value in (optional or {}).items():
-        if value is not None:
-            _check_tensor(op, name, value, "a tensor or None")
-    device = first.device
-    for group in (required, optional or {}):
-        for name, tensor in group.items():
-            if tensor is not None and tensor.device != device:
-                raise ValueError(f"{op}: {name} is on {tensor.device}, expected {device} as {first_name}")
-
-
-def _check_tensor(op: str, name: str, value: Any, expected: str) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{op}: {name} is {describe(value)}, expected {expected}")
-    if value.layout != torch.strided or value.is_nested or value.is_quantized:
-        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else str(value.layout)
-        raise ValueError(f"{op}: {name} is a {kind} tensor, expected a dense one (layout torch.strided)")
+    for group, expected in ((required, "a tensor"), (optional or {}, "a tensor or None")):
+        for name, value in group.items():
+            if value is None and group is optional:
+                continue
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{op}: {name} is {describe(value)}, expected {expected}")
+            if value.layout is not _STRIDED or value.is_nested or value.is_quantized:
+                kind = "nested" if value.is_nested else "quantized" if value.is_quantized else value.layout
+                raise ValueError(
+                    f"{op}: {name} is a {kind} tensor, expected a dense one (layout torch.strided)"
+                )
+            if value.device != first.device:
+                raise ValueError(
+                    f"{op}: {name} is on {value.device}, expected {first.device} as {first_name}"
+                )
 
 
 def describe(value: Any) -> str:

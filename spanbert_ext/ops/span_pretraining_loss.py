@@ -189,7 +189,7 @@ def _as_number(name: str, value: Tensor | float | None, x: Tensor) -> Tensor | f
 
 def _rows_at(x: Tensor, token_rows: Tensor) -> Tensor:
     """[B, L, H], [R] -> [R, H]; the first row of all where there is no token."""
-    return x.reshape(-1, x.shape[-1]).index_select(0, token_rows.clamp_min(0))
+    return x.flatten(0, 1).index_select(0, token_rows.clamp_min(0))
 
 
 def _as_count(count: Tensor | float | None, like: Tensor, dtype: torch.dtype) -> Tensor | None:
