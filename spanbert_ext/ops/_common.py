@@ -36,6 +36,7 @@ def check_tensors(op: str, required: dict[str, Any], optional: dict[str, Any] | 
     The first of `required` says the device of all. None is allowed in `optional` only.
     """
     first_name, first = next(iter(required.items()))
+    device = first.device if isinstance(first, Tensor) else None
     for group, expected in ((required, "a tensor"), (optional or {}, "a tensor or None")):
         for name, value in group.items():
             if value is None and group is optional:
@@ -47,10 +48,8 @@ def check_tensors(op: str, required: dict[str, Any], optional: dict[str, Any] | 
                 raise ValueError(
                     f"{op}: {name} is a {kind} tensor, expected a dense one (layout torch.strided)"
                 )
-            if value.device != first.device:
-                raise ValueError(
-                    f"{op}: {name} is on {value.device}, expected {first.device} as {first_name}"
-                )
+            if value.device != device:
+                raise ValueError(f"{op}: {name} is on {value.device}, expected {device} as {first_name}")
 
 
 def describe(value: Any) -> str:

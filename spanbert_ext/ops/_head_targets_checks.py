@@ -10,6 +10,8 @@ from torch import Tensor
 
 from spanbert_ext.ops._common import expect, expect_dim, expect_dtype, expect_shape
 
+_NO_ID = 2**63 - 1  # on CUDA the target of a position beyond the row
+
 
 def check_arguments(
     labels: Tensor,
@@ -63,13 +65,16 @@ def check_values(labels: Tensor, masked_positions: Tensor, max_rows: int | None)
         raise IndexError(
             f"head_targets: masked_positions has {int(beyond[0])}, expected positions below L = {length}"
         )
-    if max_rows is not None and masked_positions.numel() > max_rows:
-        target = labels.gather(1, masked_positions.clamp_min(0)) if length else masked_positions
-        if int(((target >= 0) & (masked_positions >= 0)).sum()) > max_rows:
-            raise ValueError(
-                f"head_targets: max_rows is {max_rows}, but more masked positions have a label; expected an upper "
-                "bound of their number"
-            )
+    if length == 0:
+        return
+    ids = labels.gather(1, masked_positions.clamp_min(0)).where(masked_positions >= 0, -1)
+    if bool((ids == _NO_ID).any()):
+        raise IndexError(f"head_targets: labels has {_NO_ID} at a masked position, expected an id below it")
+    if max_rows is not None and int((ids >= 0).sum()) > max_rows:
+        raise ValueError(
+            f"head_targets: max_rows is {max_rows}, but more masked positions have a label; expected an upper "
+            "bound of their number"
+        )
 
 
 def check_statistics(nll: Tensor, prediction: Tensor, targets: Tensor, ranks: Tensor, has_sbo: bool) -> None:
