@@ -83,6 +83,12 @@ def make_model(seed: int = 0, **options) -> SpanBertForPreTraining:
     return SpanBertForPreTraining(tiny_config(), position_dim=24, **options)
 
 
+def untie(model: SpanBertForPreTraining) -> None:
+    """Gives the decoder a matrix and a bias of its own."""
+    decoder = model.get_output_embeddings()
+    decoder.weight, decoder.bias = (nn.Parameter(p.detach().clone()) for p in (decoder.weight, decoder.bias))
+
+
 def make_batch(rows: int = 8, seed: int = 0, **options) -> dict[str, torch.Tensor]:
     tokenizer = tiny_tokenizer()
     collator = DataCollatorForSpanMasking(tokenizer, epoch=seed, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spanbert_ext.masking.row_bounds import HostNumber
@@ -33,6 +34,30 @@ def given_indices(labels: Tensor | None, *indices: Tensor | None) -> tuple[Tenso
         f"masked_positions come alone or with both boundaries; missing: {', '.join(missing)} (none of the three: "
         "every labelled position is predicted)"
     )
+
+
+def check_labels(labels: Tensor, text: Tensor | None, vocab_size: int) -> None:
+    """Labels as the heads need them; elements are read on the CPU, on CUDA under SPANBERT_EXT_DEBUG=1 only.
+
+    Args:
+        text: the input, [B, L] or [B, L, H].
+
+    Raises:
+        ValueError: labels are not [B, L].
+        TypeError: they are not int64.
+        IndexError: one is beyond the vocabulary.
+    """
+    if labels.dim() != 2 or (text is not None and labels.shape != text.shape[:2]):
+        expected = "[B, L]" if text is None else f"{list(text.shape[:2])} as the input"
+        raise ValueError(f"labels has shape {list(labels.shape)}, expected {expected}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels has dtype {labels.dtype}, expected int64")
+    if may_read_values(labels) and labels.numel() and labels.max() >= vocab_size:
+        row, position = (labels >= vocab_size).nonzero()[0].tolist()
+        raise IndexError(
+            f"labels[{row}, {position}] is {int(labels[row, position])}, expected an id below {vocab_size}, the "
+            "model's vocabulary, or a negative one for no target"
+        )
 
 
 def plain_bound(name: str, bound: int | None) -> int | None:
@@ -90,6 +115,32 @@ def _check_all_text(source: str, attention_mask: Tensor) -> None:
         )
 
 
-def scalar(count: Tensor | int | None) -> Tensor | int | None:
-    """Under nn.DataParallel Trainer's count arrives as [1, 1]."""
-    return count.flatten()[0] if isinstance(count, Tensor) and count.dim() else count
+def scalar(name: str, count: Tensor | int | None) -> Tensor | int | None:
+    """One count. Under nn.DataParallel Trainer's arrives as [1, 1].
+
+    Raises:
+        ValueError: a tensor that has not one element; a negative number.
+        TypeError: neither a tensor nor a number.
+    """
+    if count is None:
+        return None
+    if isinstance(count, Tensor):
+        if count.numel() != 1:
+            raise ValueError(f"{name} has shape {list(count.shape)}, expected one number")
+        return count.reshape(()) if count.dim() else count
+    if isinstance(count, (bool, str)) or not hasattr(count, "__float__"):
+        raise TypeError(f"{name} is a {type(count).__name__}, expected a number or a tensor of one")
+    if count < 0:
+        raise ValueError(f"{name} is {count}, expected 0 or more")
+    return count
+
+
+def truth(name: str, value: Any) -> bool:
+    """A bool, as it is.
+
+    Raises:
+        TypeError: something else, as a tensor, which would have to be read.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected True or False")
+    return value

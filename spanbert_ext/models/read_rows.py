@@ -4,29 +4,24 @@ The heads read the masked tokens and the two boundaries of their spans, about a 
 attention (its output projection, the feed-forward network, dropout and LayerNorm) works on rows one by one, so the
 others need none of it: three quarters of the layer's Linears, and most of what it keeps for backward.
 
-The rows are handed to the layer's own modules through an attribute and taken up by hooks, so that nothing of the
-layer's code is repeated here, and a copied, pickled or replicated model carries its own. Modules that somebody put in
-the place of transformers' own, or around them, compute all rows: nobody knows what they do with a few.
+Two hooks on the layer's own modules take the rows up, so that nothing of the layer's code is repeated here. The rows
+are those of the call that the thread is in. A layer with modules that are not transformers' own, or that are watched
+or wrapped, computes all rows: they may not work row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.models.bert.modeling_bert import (
-    BertAttention,
-    BertEncoder,
-    BertLayer,
-    BertModel,
-    BertOutput,
-    BertSelfOutput,
-)
 
 from spanbert_ext.masking.row_bounds import rounded_up
+from spanbert_ext.models.families import FAMILIES, RowModules
+from spanbert_ext.models.fused_path import changed, global_hooks, not_row_wise
 from spanbert_ext.ops._common import may_read_values
 
 
@@ -71,35 +66,6 @@ def _may_wait_for(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or x.device.type == "meta":
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
-
-
-class RowModules(NamedTuple):
-    """Of an encoder's last layer: `first` is the first module, `last` the last one that works on rows alone."""
-
-    layer: nn.Module
-    first: nn.Module
-    last: nn.Module
-
-
-def _bert(model: Any) -> RowModules | None:
-    if not (isinstance(model.bert, BertModel) and isinstance(model.bert.encoder, BertEncoder)):
-        return None
-    *others, layer = model.bert.encoder.layer or [None]
-    if not isinstance(layer, BertLayer) or any(other is layer for other in others):
-        return None
-    if layer.add_cross_attention or layer.chunk_size_feed_forward > 0:
-        return None  # what lies between wants whole sequences
-    if not (
-        isinstance(layer.attention, BertAttention) and isinstance(layer.attention.output, BertSelfOutput)
-    ):
-        return None
-    if not isinstance(layer.output, BertOutput):
-        return None
-    return RowModules(layer, layer.attention.output, layer.output)
-
-
-# Per model type: where those modules are. A type that is not here computes all rows.
-ROW_MODULES: dict[str, Callable[[Any], RowModules | None]] = {"bert": _bert}
 
 
 class ReadRows(NamedTuple):
@@ -175,19 +141,24 @@ def find_read_rows(
     return ReadRows(index, batch, length, fill)
 
 
-def row_modules(model: Any) -> RowModules | None:
-    """Of the layer that is the last one now; None for a model that computes all rows."""
-    find = ROW_MODULES.get(model.config.model_type)
-    return None if find is None else find(model)
+class _Call(threading.local):
+    """The rows of the call that this thread is in: no module keeps them, so that threads may share a model."""
+
+    rows: ReadRows | None = None
+    first: nn.Module | None = None  # the modules of this very call; a copy of the model has others
+    last: nn.Module | None = None
+    grad_enabled: bool = True
+
+
+_call = _Call()
 
 
 def prepare_rows(model: Any) -> None:
-    """Prepares a new model for `only_rows`."""
-    modules = row_modules(model)
+    """Prepares a new model for `only_rows`: its last layer gets two hooks, which do nothing outside of it."""
+    modules = FAMILIES[model.config.model_type].last_layer(model)
     if modules is not None:
-        modules.first.register_forward_pre_hook(_gather)
-        modules.last.register_forward_hook(_scatter)
-        modules.first.read_rows = modules.last.read_rows = None
+        modules.first.module.register_forward_pre_hook(_gather)
+        modules.last.module.register_forward_hook(_scatter)
 
 
 @contextmanager
@@ -199,47 +170,74 @@ def only_rows(
 ) -> Iterator[None]:
     """Within it, the encoder's output is zero, and not computed, in rows that are not at `positions`.
 
-    Not for two threads that use one model at the same time.
-
     Args:
         text: what the encoder will read, `[B, L, ...]`.
         positions: int64 `[B, K]` each, negative where there is none; None: all rows are computed.
         max_read_rows: as in `find_read_rows`.
     """
-    rows = None
+    rows = modules = None
     if positions is not None and text is not None and text.dim() >= 2:
+        modules = _known_last_layer(model)
+    if modules is not None:
         rows = find_read_rows(positions, text.shape[0], text.shape[1], max_read_rows)
-    modules = None if rows is None else row_modules(model)
-    if modules is None or not _takes_rows(modules):
+    if rows is None:
         yield
         return
-    modules.first.read_rows = modules.last.read_rows = (rows, torch.is_grad_enabled())
+    before = _call.rows, _call.first, _call.last, _call.grad_enabled
+    _call.rows, _call.first, _call.last = rows, modules.first.module, modules.last.module
+    _call.grad_enabled = torch.is_grad_enabled()
     try:
         yield
     finally:
-        modules.first.read_rows = modules.last.read_rows = None
+        _call.rows, _call.first, _call.last, _call.grad_enabled = before
 
 
-def _takes_rows(modules: RowModules) -> bool:
-    if not (hasattr(modules.first, "read_rows") and hasattr(modules.last, "read_rows")):
-        return False  # put there after the model was made: no hooks
+def _known_last_layer(model: Any) -> RowModules | None:
+    """The last layer where it may run on some rows: every module behind its attention is known (`fused_path`)."""
+    modules = FAMILIES[model.config.model_type].last_layer(model)
+    if modules is None or global_hooks() is not None:
+        return None
+    first, last = modules.first.module, modules.last.module
+    # Without our hooks: put there after the model was made.
+    if _gather not in first._forward_pre_hooks.values() or _scatter not in last._forward_hooks.values():
+        return None
+    if any(changed(module) is not None for _, module, _ in modules.around):
+        return None
+    for path, module, exact in (modules.first, *modules.between, modules.last):
+        if type(module) is not exact or not_row_wise(path, module, modules.row_wise, _HOOKS) is not None:
+            return None
     # A layer that is computed again in backward would not find its rows. One that is compiled by itself would be
     # compiled for every number of rows.
-    checkpointed = modules.layer.training and modules.layer.gradient_checkpointing
-    return not checkpointed and getattr(modules.layer, "_compiled_call_impl", None) is None
-
-
-def _rows_of(module: nn.Module) -> ReadRows | None:
-    """None as well where gradients are off that were on: a reentrant checkpoint, which will compute this again."""
-    if module.read_rows is None:
+    layer = modules.layer
+    if (layer.training and layer.gradient_checkpointing) or getattr(
+        layer, "_compiled_call_impl", None
+    ) is not None:
         return None
-    rows, grad_enabled = module.read_rows
-    return rows if grad_enabled == torch.is_grad_enabled() else None
+    # In a second place of the encoder these modules would find the rows of the first one.
+    shared = {id(layer): 0, id(first): 0, id(last): 0}
+    _count(modules.around[0].module, shared)
+    return modules if max(shared.values()) == 1 else None
+
+
+def _count(module: nn.Module, places: dict[int, int]) -> None:
+    """Adds up how often the modules with the ids of `places` stand below `module`."""
+    for child in module._modules.values():
+        if child is not None:
+            if id(child) in places:
+                places[id(child)] += 1
+            _count(child, places)
+
+
+def _rows_at(module: nn.Module, place: nn.Module | None) -> ReadRows | None:
+    """None as well where gradients are off that were on: a reentrant checkpoint, which will compute this again."""
+    if place is not module or _call.grad_enabled != torch.is_grad_enabled():
+        return None
+    return _call.rows
 
 
 def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """[B, L, H] each -> [1, N, H] each."""
-    rows = _rows_of(module)
+    rows = _rows_at(module, _call.first)
     if rows is None:
         return None
     return tuple(x.flatten(0, 1).index_select(0, rows.index.to(x.device))[None] for x in inputs)
@@ -247,7 +245,7 @@ def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
 
 def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
     """[1, N, H] -> [B, L, H]."""
-    rows = _rows_of(module)
+    rows = _rows_at(module, _call.last)
     if rows is None:
         return None
     shape = (rows.batch, rows.length, output.shape[-1])
@@ -257,3 +255,6 @@ def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> T
         full = rows.fill.to(output).expand(shape).clone(memory_format=torch.contiguous_format)
     full.view(-1, output.shape[-1]).index_copy_(0, rows.index.to(output.device), output[0])
     return full
+
+
+_HOOKS = (_gather, _scatter)

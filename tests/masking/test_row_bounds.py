@@ -137,13 +137,14 @@ class TestBoundsInForward:
             monkeypatch.setattr(read_rows, "may_read_values", lambda x: False)
         return request.param
 
+    @pytest.fixture(autouse=True)
+    def _watch(self, rows_computed) -> None:
+        self.rows_computed = rows_computed
+
     def computed(self, model, batch: dict) -> tuple[int, torch.Tensor, dict]:
-        rows = []
-        feed_forward = model.bert.encoder.layer[-1].intermediate
-        handle = feed_forward.register_forward_hook(lambda m, x, y: rows.append(x[0].shape[:-1].numel()))
+        rows = self.rows_computed(model)
         output = model(**batch)
         output.loss.backward()
-        handle.remove()
         found = gradients(model)
         model.zero_grad()
         return rows[0], output, found

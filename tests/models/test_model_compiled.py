@@ -91,12 +91,9 @@ class TestLayers:
         return model, twin, counter
 
     @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-    def test_ours(self, backend):
+    def test_ours(self, backend, rows_computed):
         model, twin, counter = self.compiled(SpanBertForPreTraining, backend)
-        computed = []
-        twin.bert.encoder.layer[-1].intermediate.register_forward_hook(
-            lambda module, inputs, output: computed.append(inputs[0].shape[:-1].numel())
-        )
+        computed = rows_computed(twin)
         read = []
         for seed in range(3):
             batch = full_batch(seed=seed)
