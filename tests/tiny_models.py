@@ -59,7 +59,7 @@ def tiny_config(**options) -> BertConfig:
 
 
 def same(a: dict, b: dict) -> bool:
-    """Batches: tensors, and what the collator tells beside them."""
+    """Batches: tensors, and the numbers beside them."""
     return a.keys() == b.keys() and all(
         torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else a[name] == b[name]
         for name in a

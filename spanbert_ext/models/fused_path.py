@@ -1,11 +1,11 @@
 """When parameters may be read, and rows left out, in the place of calling a module: the one rule.
 
 A fused head reads the parameters of modules that it does not call, and the last layer runs on some rows. Both are
-right only for what is known: a module of exactly torch's or transformers' own class, whose forward nobody replaced,
-without hooks, with ordinary parameters on the input's device. Everything else (LoRA, quantised, offloaded, sharded,
-pruned, parametrised, wrapped or subclassed modules) is called.
+right only for a *known* module: of exactly torch's or transformers' own class, with that class' forward, without hooks,
+with ordinary parameters on the input's device. Every other module (LoRA, quantised, offloaded, sharded, pruned,
+parametrised, wrapped, subclassed) is called.
 
-Every function here says why a module is not known, or None where it is.
+The functions return the reason why a module is not known, or None where it is.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 def changed(module: nn.Module, own_hooks: Collection[Callable] = ()) -> str | None:
-    """Why calling `module` may do something else than its class says; `own_hooks` do not count."""
+    """Why calling `module` may do something else than its class does; `own_hooks` do not count."""
     if "forward" in vars(module):
         return "has a forward of its own, as offloaded modules do"
     for kind in _HOOKS:
         for hook in (vars(module).get(kind) or {}).values():
-            # transformers leaves hooks behind that record outputs, and do nothing unless a call asks for them.
+            # transformers leaves hooks behind that do nothing but in calls with output_hidden_states.
             if hook not in own_hooks and not getattr(hook, "__module__", "").startswith(
                 "transformers.utils."
             ):
@@ -45,7 +45,7 @@ def not_exact(
 
 
 def not_readable(module: nn.Module, exact: type[nn.Module], like: Tensor) -> str | None:
-    """Why the parameters of `module`, an instance of nn.Linear, LayerNorm or Embedding, do not say what it computes.
+    """Why `module`, an nn.Linear, LayerNorm or Embedding, may compute something else than its parameters give.
 
     Args:
         like: an input; parameters must be on its device.

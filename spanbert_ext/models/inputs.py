@@ -61,7 +61,7 @@ def check_labels(labels: Tensor, text: Tensor | None, vocab_size: int) -> None:
 
 
 def plain_bound(name: str, bound: int | None) -> int | None:
-    """The bound as an int of Python's own, which torch.compile knows.
+    """The bound as an int of Python's own, which torch.compile can trace.
 
     Raises:
         TypeError: it is no integer, as a tensor, which would have to be read.
@@ -80,14 +80,15 @@ def encoder_mask(config: Any, attention_mask: Tensor | None, all_text: bool | No
     """The mask that the encoder gets, so that transformers need not read it on the host to see if it is all ones.
 
     Where every position is text that is None, which means the same. Where some are padding it is, for sdpa, what
-    transformers would make of it: bool `[B, 1, L, L]`. Where nobody has said, it is `attention_mask`.
+    transformers would make of it: bool `[B, 1, L, L]`. Where all_text is None, it is `attention_mask`.
 
     Args:
         config: of the model; its option `assume_all_text` is an `all_text` of every batch.
 
     Raises:
         TypeError: all_text is no bool.
-        ValueError: the mask says otherwise. Elements are read on the CPU, on CUDA under SPANBERT_EXT_DEBUG=1 only.
+        ValueError: all_text is True and the mask has zeros, which are looked for on the CPU, on CUDA only under
+            SPANBERT_EXT_DEBUG=1.
     """
     if all_text is not None and not isinstance(all_text, (bool, HostNumber)):
         raise TypeError(f"all_text is a {type(all_text).__name__}, expected a bool or None")

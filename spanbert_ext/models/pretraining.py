@@ -223,7 +223,7 @@ class SpanBertForPreTraining:
                 because Trainer drops columns that do not.
             return_logits: also the logits [B, L, V] when there is a loss. Without labels they always come.
             return_loss: False leaves text without labels unmasked although there is a masker.
-            max_rows, max_read_rows: bounds, which the collator knows, of the MLM's targets and of the rows of
+            max_rows, max_read_rows: bounds, which the collator computes, of the MLM's targets and of the rows of
                 hidden states that the heads read (masked positions, both boundaries, the first of each row). They
                 spare CUDA what it would compute for the most that there could be, and may be too large, as for
                 part of a batch. Too small a bound makes the loss NaN where nothing is counted (CUDA,

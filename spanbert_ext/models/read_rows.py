@@ -49,17 +49,19 @@ def labelled_positions(labels: Tensor, count_rows: bool) -> LabelledRows:
         raise ValueError(f"labels has shape {list(labels.shape)}, expected [B, L]")
     batch, length = labels.shape
     live = labels >= 0  # [B, L]
-    slots, max_rows, max_read_rows = length, None, None
+    entries, max_rows, max_read_rows = length, None, None
     if labels.numel() and (may_read_values(labels) or (count_rows and _may_wait_for(labels))):
         first = live[:, 0].sum()  # without a label the first position is read too
         counts = torch.stack([live.sum(1).max(), live.sum(), first])
-        slots, total, first = counts.tolist()
-        slots = max(slots, 1)
+        entries, total, first = counts.tolist()
+        entries = max(entries, 1)
         max_rows, max_read_rows = rounded_up(total), rounded_up(total + batch - first)
-    slot = (live.cumsum(1) - 1).where(live, slots)  # [B, L]
+    entry = (live.cumsum(1) - 1).where(live, entries)  # [B, L]
     position = torch.arange(length, device=labels.device).expand(batch, length)
-    positions = slot.new_full((batch, slots + 1), -1).scatter_(1, slot, position)  # the last column: no label
-    return LabelledRows(positions[:, :slots], max_rows, max_read_rows)
+    positions = entry.new_full((batch, entries + 1), -1).scatter_(
+        1, entry, position
+    )  # the last column: no label
+    return LabelledRows(positions[:, :entries], max_rows, max_read_rows)
 
 
 def _may_wait_for(x: Tensor) -> bool:
@@ -103,10 +105,10 @@ def find_read_rows(
     """The rows at the positions of index tensors `[B, K]`, where those outside 0 ... L - 1 count as none.
 
     The first position of every row is read too: it stands in for no position. Where values may not be read, as on a
-    GPU, there are as many rows as `max_read_rows` says, or as could ever be read, and some that are not.
+    GPU, there are `max_read_rows` rows, or as many as could ever be read, and some of them are not.
 
     Returns:
-        None where that is all of them, or where the tensors are not such: the loss says what is wrong.
+        None where that is all of them, or where the tensors are not such: the loss then raises.
 
     Raises:
         ValueError: more rows are read than `max_read_rows`. Where values may not be read, `fill` is NaN instead.
@@ -141,16 +143,22 @@ def find_read_rows(
     return ReadRows(index, batch, length, fill)
 
 
-class _Call(threading.local):
-    """The rows of the call that this thread is in: no module keeps them, so that threads may share a model."""
+class _Call(NamedTuple):
+    """The rows of a call, and the modules that take them up: those of one model, not of its copies."""
 
-    rows: ReadRows | None = None
-    first: nn.Module | None = None  # the modules of this very call; a copy of the model has others
-    last: nn.Module | None = None
-    grad_enabled: bool = True
+    rows: ReadRows
+    first: nn.Module
+    last: nn.Module
+    grad_enabled: bool
 
 
-_call = _Call()
+class _Calls(threading.local):
+    """The call that a thread is in. No module keeps it, so that threads may share a model."""
+
+    current: _Call | None = None
+
+
+_calls = _Calls()
 
 
 def prepare_rows(model: Any) -> None:
@@ -175,21 +183,18 @@ def only_rows(
         positions: int64 `[B, K]` each, negative where there is none; None: all rows are computed.
         max_read_rows: as in `find_read_rows`.
     """
-    rows = modules = None
+    call = modules = None
     if positions is not None and text is not None and text.dim() >= 2:
         modules = _known_last_layer(model)
     if modules is not None:
         rows = find_read_rows(positions, text.shape[0], text.shape[1], max_read_rows)
-    if rows is None:
-        yield
-        return
-    before = _call.rows, _call.first, _call.last, _call.grad_enabled
-    _call.rows, _call.first, _call.last = rows, modules.first.module, modules.last.module
-    _call.grad_enabled = torch.is_grad_enabled()
+        if rows is not None:
+            call = _Call(rows, modules.first.module, modules.last.module, torch.is_grad_enabled())
+    outer, _calls.current = _calls.current, call
     try:
         yield
     finally:
-        _call.rows, _call.first, _call.last, _call.grad_enabled = before
+        _calls.current = outer
 
 
 def _known_last_layer(model: Any) -> RowModules | None:
@@ -228,16 +233,17 @@ def _count(module: nn.Module, places: dict[int, int]) -> None:
             _count(child, places)
 
 
-def _rows_at(module: nn.Module, place: nn.Module | None) -> ReadRows | None:
-    """None as well where gradients are off that were on: a reentrant checkpoint, which will compute this again."""
-    if place is not module or _call.grad_enabled != torch.is_grad_enabled():
+def _rows_at(module: nn.Module, place: str) -> ReadRows | None:
+    """None as well where gradients are off that were on: a reentrant checkpoint, which computes this again later."""
+    call = _calls.current
+    if call is None or getattr(call, place) is not module or call.grad_enabled != torch.is_grad_enabled():
         return None
-    return _call.rows
+    return call.rows
 
 
 def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """[B, L, H] each -> [1, N, H] each."""
-    rows = _rows_at(module, _call.first)
+    rows = _rows_at(module, "first")
     if rows is None:
         return None
     return tuple(x.flatten(0, 1).index_select(0, rows.index.to(x.device))[None] for x in inputs)
@@ -245,7 +251,7 @@ def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
 
 def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
     """[1, N, H] -> [B, L, H]."""
-    rows = _rows_at(module, _call.last)
+    rows = _rows_at(module, "last")
     if rows is None:
         return None
     shape = (rows.batch, rows.length, output.shape[-1])

@@ -39,7 +39,7 @@ class SpanBoundaryHead(nn.Module):
         dense1, norm1: Linear 2H+P -> H, LayerNorm over H.
         dense2, norm2: Linear H -> D, LayerNorm over D.
         bias: [V], the vocabulary bias for `ops.span_pretraining_loss`; not used in forward.
-        gives_token_rows: whether forward takes `token_rows`; `ops.span_pretraining_loss` asks.
+        gives_token_rows: forward takes `token_rows`; `ops.span_pretraining_loss` reads it.
 
     Raises:
         ValueError: a size below 1.

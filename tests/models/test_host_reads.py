@@ -39,7 +39,7 @@ READS = {
 
 
 class HostReads(TorchFunctionMode):
-    """Notes the calls, of anybody, that bring values of a tensor to the host."""
+    """Notes all calls that bring values of a tensor to the host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def case(request) -> tuple:
 
 class TestWithoutAGPU:
     def test_nothing_is_read_where_nothing_can_be(self, case):
-        """Tensors without values: whoever asks for one gets an error, in forward and in backward."""
+        """Tensors without values: reading one raises, in forward and in backward."""
         model, batch = case
         model.to("meta")
         loss = model(**moved(batch, "meta")).loss

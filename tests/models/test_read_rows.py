@@ -108,7 +108,7 @@ class TestLastLayer:
         torch.testing.assert_close(seen[0][read], expected[read])
         assert not seen[0][~read].any() and expected[~read].any()
 
-    def test_whoever_sees_the_hidden_states_gets_all(self, rows_computed):
+    def test_hidden_states_and_logits_that_are_returned_have_all_rows(self, rows_computed):
         model, batch = make_model().eval(), make_batch()
         every = batch["input_ids"].numel()
         computed = rows_computed(model)
@@ -162,7 +162,7 @@ class TestLastLayer:
         check([], 0)
 
     def test_foreign_modules_compute_all_rows(self, rows_computed):
-        """What stands in the place of transformers' modules is not asked to work on a few rows."""
+        """Other modules than transformers' own may not work row by row."""
 
         class Wrapped(nn.Module):
             def __init__(self, inner: nn.Module) -> None:
@@ -196,7 +196,7 @@ class TestLastLayer:
             assert torch.equal(twin(**batch).loss, model(**batch).loss)
             assert computed == [len(rows_read(batch))]
 
-    def test_t12_positions_outside_are_the_losses_to_report(self):
+    def test_positions_outside_are_reported_by_the_loss(self):
         model, batch = make_model(), make_batch()
         length = batch["input_ids"].shape[1]
         batch["masked_positions"][0, 0] = length
@@ -265,7 +265,7 @@ class TestRecomputation:
         computed = rows_computed(model)
         model.eval()
         model(**batch)
-        model.bert.train()  # the layer asks itself, not the model
+        model.bert.train()  # the layer's own mode counts, not the model's
         model(**batch).loss.backward()
         every = batch["input_ids"].numel()
         assert computed == [len(rows_read(batch)), every, every]

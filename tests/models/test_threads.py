@@ -58,3 +58,19 @@ def test_a_model_inside_another_ones_encoder():
 
     model.bert.encoder.layer[-1].attention.self.forward = with_teacher
     assert model(**batch).loss == expected and found == [taught]
+
+
+def test_a_model_inside_its_own_encoder():
+    model, batch = make_model().double().eval(), make_batch()
+    expected, logits = model(**batch).loss, model(**encoder_inputs(batch)).logits
+    found = []
+    attention = model.bert.encoder.layer[-1].attention.self
+    forward = attention.forward
+
+    def again(*inputs, **options):
+        attention.forward = forward
+        found.append(model(**encoder_inputs(batch)).logits)
+        return forward(*inputs, **options)
+
+    attention.forward = again
+    assert model(**batch).loss == expected and torch.equal(found[0], logits)
