@@ -58,7 +58,7 @@ sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and 
 EMULATED := build/emulated
 EMULATED_TESTS := $(addprefix tests/test_, vocab_ce.py vocab_ce_cuda.py boundary_mlp.py boundary_mlp_cuda.py \
 	boundary_mlp_inputs.py boundary_mlp_modes.py boundary_mlp_tokens.py head_targets.py heads.py \
-	span_mask.py span_mask_cuda.py span_mask_interface.py masking.py span_pretraining_loss.py tune_cuda.py)
+	span_mask.py span_mask_cuda.py span_mask_interface.py masking.py span_pretraining_loss.py) tests/benchmarks/test_tune_cuda.py
 emulate: $(INSTALLED) ## the operators' tests with the CUDA code in the place of the CPU kernels, emulated
 	SPANBERT_EXT_CUDA=EMULATE SPANBERT_EXT_TUNING=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(EMULATED) .
 	PYTHONPATH=$(abspath $(EMULATED)) $(BIN)/pytest $(EMULATED_TESTS)
@@ -80,7 +80,7 @@ cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against 
 	SPANBERT_EXT_CUDA=ON $(PIP) install -c $< --no-build-isolation '.[test]'
 	cd tests && $(abspath $(BIN))/python -m spanbert_ext
 	$(BIN)/python tools/kernel_resources.py
-	cd tests && $(abspath $(BIN))/pytest $(addprefix --ignore-glob=test_,bench* pretrain* tune*)
+	cd tests && $(abspath $(BIN))/pytest --ignore=benchmarks --ignore-glob=test_pretrain*
 
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
 	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK

@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, checkpoint, make_parser, measure
-from common import (
+from providers.heads import BUILDERS
+from support.cli import add_measuring, check_measuring, checkpoint, make_parser, measure
+from support.common import (
     Progress,
     Stopwatch,
     Unavailable,
@@ -42,13 +43,12 @@ from common import (
     ratios,
     versions,
 )
-from gemm_floor import gemm_floor, round_up
-from memory import in_child, watch_cuda_memory
-from plots import Bars, plot_bars
-from sbo_providers import BUILDERS
-from sbo_runner import Bench, build, child_peaks
-from tables import by_provider
-from text import FIRST_WORD, Shape
+from support.gemm_floor import gemm_floor, round_up
+from support.head_runner import Bench, build, child_peaks
+from support.memory import in_child, watch_cuda_memory
+from support.plots import Bars, plot_bars
+from support.tables import by_provider
+from support.text import FIRST_WORD, Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_sbo.py --device cpu --shape base-8x512 --json out.json --plot out.png

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, make_parser, measure
-from common import (
+from providers.span_masks import BUILDERS, RATIO, Provider, Setting, Text
+from support.cli import add_measuring, check_measuring, make_parser, measure
+from support.common import (
     Progress,
     Stopwatch,
     Task,
@@ -43,9 +44,8 @@ from common import (
     ratios,
     versions,
 )
-from plots import Bars, plot_bars
-from span_mask_providers import BUILDERS, RATIO, Provider, Setting, Text
-from text import CASED_WORDPIECE, Shape, sample_text
+from support.plots import Bars, plot_bars
+from support.text import CASED_WORDPIECE, Shape, sample_text
 
 EXAMPLES = """examples:
   python benchmarks/bench_span_mask.py --json out.json --plot out.png

@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, checkpoint, make_parser, measure, name_list
-from common import (
+from providers.steps import LAYERS, MODES, NAMES
+from support.cli import add_measuring, check_measuring, checkpoint, make_parser, measure, name_list
+from support.common import (
     Progress,
     Stopwatch,
     Unavailable,
@@ -44,11 +45,10 @@ from common import (
     ratios,
     versions,
 )
-from memory import in_child, watch_cuda_memory
-from plots import Bars, plot_bars
-from step_providers import LAYERS, MODES, NAMES
-from step_runner import Contestant, Sizes, Trainer, child_peaks, graphs_compiled, profile_fields
-from text import Shape
+from support.memory import in_child, watch_cuda_memory
+from support.plots import Bars, plot_bars
+from support.step_runner import Contestant, Sizes, Trainer, child_peaks, graphs_compiled, profile_fields
+from support.text import Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_step.py --layers 2 --shape base-4x512 --json out.json

@@ -189,7 +189,7 @@ tests() {
         else
             files+=("$file")
         fi
-    done < <(grep -lE 'mark\.needs_cuda' "$repository"/tests/test_*.py)
+    done < <(grep -lE 'mark\.needs_cuda' "$repository"/tests/{*/,}test_*.py 2>/dev/null)
     if ((${#files[@]} == 0)); then
         fail "no test is marked needs_cuda"
         return
@@ -207,6 +207,9 @@ head_tests() { # a minute's worth of them
     run_tests 60 --quiet --maxfail 3 "${files[@]}"
 }
 
+# small_set SECONDS [TOOL...] PYTHON: from the folder where its imports are found
+small_set() { (cd "$repository/benchmarks" && limited "$@" -m support.sanitizer_set); }
+
 sanitize() {
     local sanitizer tool
     sanitizer=$(command -v compute-sanitizer || ls "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer" 2>/dev/null)
@@ -214,12 +217,12 @@ sanitize() {
         fail "compute-sanitizer is neither on the PATH nor in ${CUDA_HOME:-/usr/local/cuda}/bin"
         return
     fi
-    limited 120 "$python" "$repository/benchmarks/sanitizer_set.py" || fail "the small set without a sanitizer"
+    small_set 120 "$python" || fail "the small set without a sanitizer"
     for tool in memcheck racecheck initcheck synccheck; do
         say "$tool"
         # without torch's memory pool every tensor is an allocation whose bounds the tool knows
-        PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 140 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
-            "$python" "$repository/benchmarks/sanitizer_set.py" || fail "$tool"
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 small_set 140 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
+            "$python" || fail "$tool"
     done
 }
 
@@ -336,7 +339,7 @@ case $part in
         ;;
 esac
 device=$(cd "$repository/benchmarks" && "$python" -c \
-    'import torch; from common import device_name, machine; print(device_name(machine(torch.device("cuda"))))')
+    'import torch; from support.common import device_name, machine; print(device_name(machine(torch.device("cuda"))))')
 results=$repository/benchmarks/results/$device
 [[ " $* " == *" --quick "* ]] && results=$repository/build/benchmarks-quick/$device
 log=$work/$part.log

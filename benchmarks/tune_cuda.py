@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import make_parser, name_list
-from common import Progress, check_outputs, commit, machine, versions
-from tune_card import CARDS, Card, find_card
-from tune_gemm import gemm_lines, rates_lines
-from tune_rules import decide
-from tune_session import (
+from support.cli import make_parser, name_list
+from support.common import Progress, check_outputs, commit, machine, versions
+from support.tuner.card import CARDS, Card, find_card
+from support.tuner.gemm import gemm_lines, rates_lines
+from support.tuner.rules import decide
+from support.tuner.session import (
     HEADER,
     QUICK,
     Bench,
@@ -40,8 +40,8 @@ from tune_session import (
     measure_line,
     write_report,
 )
-from tune_steps import head_lines, step_lines
-from tune_vocab import ce_lines, chunk_lines
+from support.tuner.steps import head_lines, step_lines
+from support.tuner.vocab_ce import ce_lines, chunk_lines
 
 EXAMPLES = """examples:
   python benchmarks/tune_cuda.py --plan                             every line and its prediction, without a GPU
