@@ -9,20 +9,24 @@ from spanbert_ext._library import build_info
 
 if TYPE_CHECKING:
     from spanbert_ext import ops, reference
-    from spanbert_ext.collator import DataCollatorForSpanMasking, SpanMaskingCallback
-    from spanbert_ext.heads import SpanBoundaryHead
-    from spanbert_ext.masking import MaskedBatch, SpanMasker
-    from spanbert_ext.modeling import SpanBertForPreTraining, span_metrics
+    from spanbert_ext.masking.callback import SpanMaskingCallback
+    from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+    from spanbert_ext.masking.masker import MaskedBatch, SpanMasker
+    from spanbert_ext.masking.word_kinds import token_kinds_from_word_ids
+    from spanbert_ext.models.output import span_metrics
+    from spanbert_ext.models.pretraining import SpanBertForPreTraining
+    from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 
 # Importing the package needs torch alone: a name's module is imported when the name is first used.
 _MODULES = {
-    "DataCollatorForSpanMasking": "collator",
-    "MaskedBatch": "masking",
-    "SpanBertForPreTraining": "modeling",
-    "SpanBoundaryHead": "heads",
-    "SpanMasker": "masking",
-    "SpanMaskingCallback": "collator",
-    "span_metrics": "modeling",
+    "DataCollatorForSpanMasking": "masking.collator",
+    "MaskedBatch": "masking.masker",
+    "SpanBertForPreTraining": "models.pretraining",
+    "SpanBoundaryHead": "models.span_boundary_head",
+    "SpanMasker": "masking.masker",
+    "SpanMaskingCallback": "masking.callback",
+    "span_metrics": "models.output",
+    "token_kinds_from_word_ids": "masking.word_kinds",
 }
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     "ops",
     "reference",
     "span_metrics",
+    "token_kinds_from_word_ids",
 ]
 
 

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import nn
 from transformers import BertConfig, PreTrainedTokenizerFast
 
-from spanbert_ext.collator import DataCollatorForSpanMasking
-from spanbert_ext.modeling import SpanBertForPreTraining
+from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOUNS = ["cat", "dog", "bird", "fish", "tree", "house", "river", "stone", "cloud", "child"]

@@ -45,8 +45,8 @@ class Batch:
 
 def make_batch(shape: Shape, seed: int, device: torch.device) -> Batch:
     """Fresh hidden states, ids and span masks; the same for the same seed."""
+    from spanbert_ext.masking.row_bounds import row_bounds
     from spanbert_ext.ops import span_mask
-    from spanbert_ext.row_bounds import row_bounds
 
     generator = torch.Generator().manual_seed(seed)
     ids, attention_mask = sample_text(shape, generator)

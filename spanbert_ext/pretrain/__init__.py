@@ -1,0 +1,1 @@
+"""From text to checkpoints (paper section 4)."""

@@ -28,9 +28,9 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar
 
-from spanbert_ext.callbacks import SpanMaskingCallback
-from spanbert_ext.collator import DataCollatorForSpanMasking
-from spanbert_ext.modeling import span_metrics
+from spanbert_ext.masking.callback import SpanMaskingCallback
+from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.models.output import span_metrics
 from spanbert_ext.pretrain.blocks import build_blocks
 from spanbert_ext.pretrain.checkpoints import (
     CHECKPOINTS,
@@ -44,7 +44,6 @@ from spanbert_ext.pretrain.checkpoints import (
     prepare_output,
 )
 from spanbert_ext.pretrain.corpus import CorpusError, load_documents, split_documents
-from spanbert_ext.pretrain.models import build_model
 from spanbert_ext.pretrain.recipes import (
     MASKING_SCHEMES,
     MODELS,
@@ -61,6 +60,7 @@ from spanbert_ext.pretrain.report import (
     unigram_counts,
     write_metrics,
 )
+from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 
 USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError)  # what the user can put right

@@ -1,0 +1,1 @@
+"""From token ids to masked batches (paper section 2.1)."""

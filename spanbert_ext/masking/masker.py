@@ -1,0 +1,269 @@
+"""SpanMasker: span masking (SpanBERT 2.1) as a callable that knows a vocabulary, and the batch it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spanbert_ext.masking.word_kinds import SPECIAL, STARTS, vocabulary_kinds
+from spanbert_ext.ops.span_mask import span_mask
+
+Array = Tensor | np.ndarray
+
+# A mean word beyond this many tokens means that the vocabulary does not show the words (text without spaces).
+_LONG_WORD, _ENOUGH_TOKENS = 6, 1000
+
+
+@dataclasses.dataclass
+class MaskedBatch:
+    """Masked text with what the heads need: torch tensors, or NumPy arrays when the masker was given arrays.
+
+    K = ceil(ratio * L); the `[B, K]` arrays list a row's masked tokens by position and are padded with -1.
+    """
+
+    input_ids: Array  # [B, L] the dtype of the input, ids after replacement
+    labels: Array  # [B, L] int64, the original id at masked positions, else -100
+    masked_positions: Array  # [B, K] int64
+    left_boundary: Array  # [B, K] int64, the position before the token's span, -1: no SBO target
+    right_boundary: Array  # [B, K] int64, the position after it, -1: no SBO target
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedBatch:
+        """The batch as tensors on `device`."""
+        moved = {
+            name: torch.as_tensor(value).to(device, non_blocking=non_blocking)
+            for name, value in self.as_dict().items()
+        }
+        return MaskedBatch(**moved)
+
+    def as_dict(self) -> dict[str, Array]:
+        """The arrays by name, as a model's forward takes them. Not copied."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def spans(self) -> list[list[tuple[int, int]]]:
+        """For people: each row's masked spans as half-open token ranges, from left to right."""
+        rows = []
+        for positions in self.masked_positions.tolist():
+            spans: list[tuple[int, int]] = []
+            for position in positions:
+                if position < 0:
+                    break
+                if spans and spans[-1][1] == position:
+                    spans[-1] = (spans[-1][0], position + 1)
+                else:
+                    spans.append((position, position + 1))
+            rows.append(spans)
+        return rows
+
+
+class SpanMasker:
+    """Masks batches of token ids. The masks depend on the row, its sample id, `seed` and `epoch` alone.
+
+    Runs on the device of its input (its own tables follow and stay there), takes NumPy arrays too, and can be
+    pickled.
+
+    Args:
+        kinds: `[V]` by id: 0 continues a word, 1 starts one, 2 is special (never masked, never a boundary).
+        mask_token_id: the id of the mask token.
+        vocab_size: V, the number of ids; every id beyond it is refused.
+        ratio: share of a row's non-special tokens to mask, rounded up.
+        p, max_words: spans have a geometric(p) number of words, truncated to 1..max_words.
+        pad_token_id: positions with this id are padding, and so are those that the attention mask leaves out.
+        random_ids: `[R]`, ids for random replacement; by default all that are not special. An id that stands
+            there twice is drawn twice as often, so a corpus' own tokens give its unigram distribution.
+        position_slots: tokens of a span beyond this many have no SBO target.
+        mask_share, random_share: what becomes [MASK] and random ids; the rest stays as it is.
+        replacement: "span" draws that once for each span, "token" for each token, as BERT does.
+        scheme: "geometric" spans, whole "words", or single "tokens" (the paper's other maskings).
+        fill_after_candidates: when a call's candidates are used up, go on with geometric spans.
+
+    Raises:
+        ValueError, TypeError, IndexError: an option is wrong.
+    """
+
+    def __init__(
+        self,
+        kinds: Array | Sequence[int],
+        mask_token_id: int,
+        vocab_size: int,
+        *,
+        ratio: float = 0.15,
+        p: float = 0.2,
+        max_words: int = 10,
+        pad_token_id: int | None = None,
+        random_ids: Array | Sequence[int] | None = None,
+        position_slots: int = 20,
+        mask_share: float = 0.8,
+        random_share: float = 0.1,
+        replacement: Literal["span", "token"] = "span",
+        scheme: Literal["geometric", "words", "tokens"] = "geometric",
+        fill_after_candidates: bool = True,
+    ) -> None:
+        _check_choice("replacement", replacement, ("span", "token"))
+        _check_choice("scheme", scheme, ("geometric", "words", "tokens"))
+        table = torch.as_tensor(kinds, device="cpu")
+        if table.shape != (vocab_size,):
+            raise ValueError(f"kinds has shape {list(table.shape)}; expected [vocab_size] = [{vocab_size}]")
+        self.kinds = _as_kinds("kinds", table).clone()  # [V]
+        if random_ids is None:
+            random_ids = (self.kinds != SPECIAL).nonzero().squeeze(1)
+        self.random_ids = torch.as_tensor(random_ids, dtype=torch.int64, device="cpu").clone()  # [R]
+        self.vocab_size = vocab_size
+        self.mask_token_id = mask_token_id
+        self.pad_token_id = pad_token_id
+        self.ratio = ratio
+        self.p = p
+        self.max_words = max_words
+        self.position_slots = position_slots
+        self.mask_share = mask_share
+        self.random_share = random_share
+        self.replacement = replacement
+        self.scheme = scheme
+        self.fill_after_candidates = fill_after_candidates
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._tokens_seen = self._words_seen = 0
+        self(torch.empty(0, 0, dtype=torch.int64))  # the operator checks every option
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, **options: Any) -> SpanMasker:
+        """A masker with the words, special ids and pool of random ids of a transformers tokenizer.
+
+        `options` are those of `SpanMasker`. Random ids are drawn from all ids below `len(tokenizer)` but
+        special and unused ones. See `spanbert_ext.masking.word_kinds` for the rules.
+
+        Raises:
+            ValueError: no mask token; a vocabulary of special tokens alone; one that marks the ends of words.
+        """
+        if getattr(tokenizer, "mask_token_id", None) is None:
+            raise ValueError(
+                f"{type(tokenizer).__name__} has no mask token. Add one: tokenizer.add_special_tokens("
+                "{'mask_token': '[MASK]'}), then model.resize_token_embeddings(len(tokenizer))"
+            )
+        vocabulary = vocabulary_kinds(tokenizer)
+        options.setdefault("random_ids", vocabulary.random_ids)
+        options.setdefault("pad_token_id", tokenizer.pad_token_id)
+        return cls(vocabulary.kinds, tokenizer.mask_token_id, vocabulary.kinds.numel(), **options)
+
+    def __call__(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        *,
+        seed: int | Tensor = 0,
+        epoch: int | Array = 0,
+        sample_ids: Array | Sequence[int] | None = None,
+        token_kinds: Array | None = None,
+        candidates: Array | None = None,
+    ) -> MaskedBatch:
+        """Masks a batch; the input is not changed.
+
+        Args:
+            input_ids: int64 or int32 `[B, L]` (as a NumPy array any integer type).
+            attention_mask: bool or integer `[B, L]`, 0 marks padding.
+            seed: an int, or an int64 tensor without dimension.
+            epoch: 0 to 2^32 - 1, one for all or `[B]`.
+            sample_ids: `[B]`, names of the rows; by default a hash of each row's ids.
+            token_kinds: `[B, L]` kinds of these very tokens, in place of the table by id.
+            candidates: int64 `[B, M, 2]`, token spans `[start, end)` to mask first, padded with -1.
+
+        Raises:
+            TypeError, ValueError, IndexError: naming the argument, what it is and what was expected.
+        """
+        from_numpy = isinstance(input_ids, np.ndarray)
+        ids = _as_ids(input_ids)
+        device = ids.device
+        kinds, random_ids = self.tables_on(device)
+        if token_kinds is not None:
+            kinds = _as_kinds("token_kinds", _on(device, token_kinds))
+            if kinds.shape != ids.shape:
+                raise ValueError(f"token_kinds has shape {[*kinds.shape]}; expected [B, L] = {[*ids.shape]}")
+            if self.scheme == "tokens":
+                kinds = kinds.clamp(min=STARTS)
+        masked = span_mask(
+            ids,
+            kinds,
+            random_ids,
+            seed=seed,
+            epoch=epoch if isinstance(epoch, int) else _on(device, epoch, torch.int64),
+            attention_mask=_on(device, attention_mask),
+            sample_ids=_on(device, sample_ids, torch.int64),
+            candidates=_on(device, candidates, torch.int64),
+            vocab_size=self.vocab_size,
+            mask_token_id=self.mask_token_id,
+            pad_token_id=-1 if self.pad_token_id is None else self.pad_token_id,
+            ratio=self.ratio,
+            p=self.p,
+            max_words=self.max_words if self.scheme == "geometric" else 1,
+            position_slots=self.position_slots,
+            mask_share=self.mask_share,
+            random_share=self.random_share,
+            replace_per_token=self.replacement == "token",
+            fill_after_candidates=self.fill_after_candidates,
+        )
+        if token_kinds is None:
+            self._watch_word_length(ids)
+        return MaskedBatch(*(x.numpy() for x in masked)) if from_numpy else MaskedBatch(*masked)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tables": {}}  # every process makes its own copies on its own devices
+
+    def tables_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Kinds uint8 `[V]`, as the scheme sees them, and the pool of random ids int64 `[R]`, on `device`.
+
+        They are copied there once; later calls wait for nothing and may be captured in a CUDA graph.
+        """
+        if device not in self._tables:
+            table = self.kinds.clamp(min=STARTS) if self.scheme == "tokens" else self.kinds
+            self._tables[device] = (table.to(device), self.random_ids.to(device))
+        return self._tables[device]
+
+    def _watch_word_length(self, ids: Tensor) -> None:
+        """Warns once when the first thousand tokens show that the vocabulary does not mark words.
+
+        On the CPU only: elsewhere the answer would cost a synchronisation.
+        """
+        unneeded = self.scheme == "tokens" or self._tokens_seen >= _ENOUGH_TOKENS or ids.device.type != "cpu"
+        if unneeded or torch.compiler.is_compiling():
+            return
+        kinds = self.kinds[ids.long()]
+        self._tokens_seen += int((kinds != SPECIAL).sum())
+        self._words_seen += int((kinds == STARTS).sum())
+        if self._tokens_seen >= max(_ENOUGH_TOKENS, _LONG_WORD * self._words_seen + 1):
+            warnings.warn(
+                f"{self._tokens_seen} tokens make {self._words_seen} words by the vocabulary's marks, more "
+                f"than {_LONG_WORD} tokens a word. For a language without spaces pass token_kinds, for "
+                "example with DataCollatorForSpanMasking(kinds='words')",
+                stacklevel=3,
+            )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def _on(device: torch.device, values: Any, dtype: torch.dtype | None = None) -> Tensor | None:
+    return None if values is None else torch.as_tensor(values, dtype=dtype, device=device)
+
+
+def _as_ids(input_ids: Array) -> Tensor:
+    if isinstance(input_ids, np.ndarray):
+        if input_ids.dtype.kind not in "iu":
+            raise TypeError(f"input_ids is an array of {input_ids.dtype}; expected integers")
+        native = input_ids.dtype if input_ids.dtype in (np.int32, np.int64) else np.int64
+        # copies what torch cannot share: read-only memory, negative strides, other byte orders
+        return torch.from_numpy(np.require(input_ids, native, ["C", "W"]))
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(f"input_ids is a {type(input_ids).__name__}; expected a tensor or a NumPy array")
+    return input_ids
+
+
+def _as_kinds(name: str, kinds: Tensor) -> Tensor:
+    if kinds.is_floating_point() or kinds.is_complex():
+        raise TypeError(f"{name} is {kinds.dtype}; expected integers 0, 1 or 2")
+    return kinds.to(torch.uint8)

@@ -1,0 +1,1 @@
+"""The encoder with both heads (paper section 2.2)."""

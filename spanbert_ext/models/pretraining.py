@@ -1,0 +1,363 @@
+"""The model class: a masked language model of transformers with a span-boundary head beside its own."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+from transformers.utils.generic import can_return_tuple
+
+from spanbert_ext.masking.batching import check_ids, explicit_kinds
+from spanbert_ext.masking.masker import SpanMasker
+from spanbert_ext.models.inputs import encoder_mask, given_indices, plain_bound, scalar
+from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options
+from spanbert_ext.models.output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
+from spanbert_ext.models.read_rows import labelled_positions, only_rows, prepare_rows
+from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
+from spanbert_ext.ops import span_pretraining_loss
+
+# Per model type: the modules of the native MLM head in front of its decoder. The encoder is `base_model` and
+# the decoder `get_output_embeddings()` in every masked language model, so this is all that a new type needs.
+MLM_TRANSFORMS: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
+    "bert": lambda model: model.cls.predictions.transform,
+}
+
+__all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
+
+_HUB_ARGUMENTS = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
+
+
+class SpanBertForPreTraining:
+    """A native masked language model that also predicts spans from their boundaries (SpanBERT, section 2.2).
+
+    `SpanBertForPreTraining.from_pretrained(folder)`, `.from_config(config)` and
+    `SpanBertForPreTraining(config)` return a class made of this one and the native class of the configuration
+    (`BertForSpanPreTraining` from `BertForMaskedLM`). It is a drop-in for the native class: same parameter
+    names plus `sbo.*`, a folder that `AutoModel` and its kin load, logits for inputs without labels.
+    Supported model types: the keys of `MLM_TRANSFORMS`.
+
+    Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim`
+    (200) and `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share
+    in the loss; `label_smoothing` (0), of both heads in training, in place of Trainer's own, which takes the
+    labels away; `skip_unread_rows` (True), whether the encoder's last layer, when there is a loss, leaves its
+    output at zero and does not compute it in rows that no head reads: False, or `output_hidden_states`, for hooks
+    of yours inside the encoder that expect all of them; `count_rows` (True), whether labels without index tensors
+    are counted on the host before the encoder runs, which is one synchronisation on CUDA: without it, all L
+    positions are decoded there; `assume_all_text` (False), whether every batch is without padding, as
+    `forward(all_text=True)` says of one.
+
+    Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in
+    training by a step that is counted on the device, in evaluation always by the same one. Such a batch has
+    no labels, so Trainer evaluates it only with `TrainingArguments(label_names=[])`. `return_loss=False`
+    gives logits of the text as it is.
+
+    Raises (constructors):
+        ValueError: an unsupported model type, or an option out of range.
+    """
+
+    accepts_loss_kwargs = True  # Trainer leaves the division by num_items_in_batch to the model
+    native_class: type = PreTrainedModel
+
+    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().__new__(concrete_class(type(config)) if cls is SpanBertForPreTraining else cls)
+
+    def __init__(
+        self,
+        config: Any,
+        *args: Any,
+        position_dim: int | None = None,
+        position_slots: int | None = None,
+        sbo_weight: float | None = None,
+        label_smoothing: float | None = None,
+        skip_unread_rows: bool | None = None,
+        count_rows: bool | None = None,
+        assume_all_text: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        config = copy.deepcopy(config)  # the options belong to this model, not to the caller's object
+        given = {
+            "position_dim": position_dim,
+            "position_slots": position_slots,
+            "sbo_weight": sbo_weight,
+            "label_smoothing": label_smoothing,
+            "skip_unread_rows": skip_unread_rows,
+            "count_rows": count_rows,
+            "assume_all_text": assume_all_text,
+        }
+        options = resolve_options(getattr(config, "span_pretraining", None), given)
+        config.span_pretraining = options
+        config.keys_to_ignore_at_inference = IGNORED_AT_INFERENCE
+        super().__init__(config, *args, **kwargs)
+
+        decoder = self.get_output_embeddings()
+        self.sbo = SpanBoundaryHead(
+            config.hidden_size,
+            decoder.weight.shape[1],
+            decoder.weight.shape[0],
+            options["position_dim"],
+            options["position_slots"],
+            getattr(config, "layer_norm_eps", 1e-12),
+        )
+        self.masker: SpanMasker | None = None
+        self.masking_seed = 0
+        # how often forward has masked in training; not saved, `masking_step.fill_(n)` resumes a run
+        self.register_buffer("masking_step", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.post_init()  # once more, for the modules that the native class does not know
+        prepare_rows(self)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any
+    ) -> Any:
+        """Loads a native checkpoint, whose SBO is then initialised, or one of ours.
+
+        Arguments as in transformers, plus the options of the class.
+        """
+        if cls is not SpanBertForPreTraining:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        known = config
+        if not isinstance(known, PreTrainedConfig):
+            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
+            known = AutoConfig.from_pretrained(config or pretrained_model_name_or_path, **hub)
+        concrete = concrete_class(type(known))
+        return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> Any:
+        """A model with random weights. Keywords: `dtype`, `attn_implementation`, the options of the class."""
+        concrete = concrete_class(type(config)) if cls is SpanBertForPreTraining else cls
+        return concrete._from_config(copy.deepcopy(config), **kwargs)
+
+    def save_pretrained(
+        self, save_directory: Any, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Saves as the native class does, under its name: what loads the native model loads this one."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        self.config.architectures = [self.native_class.__name__]
+        if is_main_process:
+            config = copy.deepcopy(self.config)
+            del config.keys_to_ignore_at_inference  # of our outputs, not of the native ones
+            config.save_pretrained(save_directory)
+        if push_to_hub:  # only now: the folder is complete
+            wanted = ("commit_message", "private", "token", "create_pr", "revision")
+            name = kwargs.get("repo_id") or os.path.basename(os.path.normpath(save_directory))
+            self.push_to_hub(name, **{key: kwargs[key] for key in wanted if key in kwargs})
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
+    ) -> nn.Embedding:
+        """As in transformers; the SBO's vocabulary bias follows, with zeros for new tokens."""
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        old = self.sbo.bias
+        size = embeddings.weight.shape[0]
+        if old.shape[0] != size:
+            bias = old.new_zeros(size)  # [V]
+            kept = min(size, old.shape[0])
+            bias[:kept] = old.detach()[:kept]
+            self.sbo.bias = nn.Parameter(bias, requires_grad=old.requires_grad)
+        return embeddings
+
+    def set_masker(self, masker: SpanMasker | None, seed: int = 0) -> None:
+        """Masks in `forward` whatever comes without labels; None ends it.
+
+        Raises:
+            ValueError: the masker's vocabulary, or its number of position slots, exceeds the model's.
+        """
+        if masker is not None:
+            if masker.vocab_size > self.sbo.bias.shape[0]:
+                raise ValueError(
+                    f"the masker's tokenizer has {masker.vocab_size} ids, the model {len(self.sbo.bias)}: "
+                    "call model.resize_token_embeddings(len(tokenizer)), or check that they belong together"
+                )
+            slots = self.config.span_pretraining["position_slots"]
+            if masker.position_slots > slots:
+                raise ValueError(
+                    f"the masker uses {masker.position_slots} position slots, the model has {slots}"
+                )
+        self.masker = masker
+        self.masking_seed = seed
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+        left_boundary: Tensor | None = None,
+        right_boundary: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        num_sbo_items: Tensor | int | None = None,
+        sample_ids: Tensor | None = None,
+        sample_epoch: Tensor | None = None,
+        token_kinds: Tensor | None = None,
+        special_tokens_mask: Tensor | None = None,
+        candidates: Tensor | None = None,
+        return_logits: bool = False,
+        return_loss: bool = True,
+        max_rows: int | None = None,
+        max_read_rows: int | None = None,
+        all_text: bool | None = None,
+        **kwargs: Any,
+    ) -> SpanBertForPreTrainingOutput:
+        """The loss of a masked batch, or the logits of a plain one.
+
+        Args:
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, kwargs: the encoder's.
+            labels: [B, L] int64 original ids, negative where there is no target. Without index tensors (the
+                stock collator) the MLM head predicts every labelled position; see `count_rows`.
+            masked_positions: [B, K] int64 from `SpanMasker` or the collator: the MLM head predicts these.
+            left_boundary, right_boundary: [B, K] int64. Without them there is no SBO; under
+                DistributedDataParallel freeze `model.sbo` then.
+            num_items_in_batch, num_sbo_items: each head's targets over all accumulated batches and processes,
+                in place of its own count. Trainer passes the first alone; the SBO's mean is then weighted by
+                this batch's share of the MLM targets, which is exact only when all batches have the same
+                ratio of SBO to MLM targets.
+            sample_ids, sample_epoch: [B] int64; token_kinds, special_tokens_mask: [B, L]; candidates:
+                [B, M, 2]: for masking here, ignored where labels are given. They stand in the signature
+                because Trainer drops columns that do not.
+            return_logits: also the logits [B, L, V] when there is a loss. Without labels they always come.
+            return_loss: False leaves text without labels unmasked although there is a masker.
+            max_rows, max_read_rows: bounds, which the collator knows, of the MLM's targets and of the rows of
+                hidden states that the heads read (masked positions, both boundaries, the first of each row). They
+                spare CUDA what it would compute for the most that there could be, and may be too large, as for
+                part of a batch. Too small a bound makes the loss NaN where nothing is counted (CUDA,
+                torch.compile) and raises on the CPU.
+            all_text: whether no position is padding. Then the encoder gets no attention_mask, which means the same
+                as ones; if not, a mask that is ready. Either spares a synchronisation on CUDA; None: transformers
+                reads attention_mask to find out.
+
+        Raises:
+            ValueError: index tensors without labels, or boundaries that are not a pair beside masked positions;
+                too small a bound; all_text with an attention_mask that has zeros (on a GPU only when
+                SPANBERT_EXT_DEBUG=1).
+            TypeError: a bound that is no integer, an all_text that is no bool.
+            IndexError: an id outside the vocabulary (on a GPU only when SPANBERT_EXT_DEBUG=1).
+        """
+        options = DEFAULT_OPTIONS | self.config.span_pretraining
+        indices = given_indices(labels, masked_positions, left_boundary, right_boundary)
+        max_rows = plain_bound("max_rows", max_rows)
+        max_read_rows = plain_bound("max_read_rows", max_read_rows)
+        seen = encoder_mask(self.config, attention_mask, all_text)
+        if input_ids is not None:
+            check_ids(input_ids, self.sbo.bias.shape[0], "the model")
+        if labels is None and input_ids is not None and self.masker is not None and return_loss:
+            table, _ = self.masker.tables_on(input_ids.device)  # [V]
+            kinds = explicit_kinds(table, input_ids, token_kinds, special_tokens_mask)
+            masked = self.masker(
+                input_ids,
+                attention_mask,
+                seed=self.masking_seed,
+                epoch=self._masking_epoch() if sample_epoch is None else sample_epoch,
+                sample_ids=sample_ids,
+                token_kinds=kinds,
+                candidates=candidates,
+            )
+            input_ids, labels = masked.input_ids, masked.labels
+            indices = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
+
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": seen,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        with_sbo = len(indices) == 3
+        if labels is not None and not indices:
+            labelled = labelled_positions(labels, options["count_rows"])
+            indices = (labelled.positions,)
+            max_rows = labelled.max_rows if max_rows is None else max_rows
+            max_read_rows = labelled.max_read_rows if max_read_rows is None else max_read_rows
+        shown = return_logits or kwargs.get("output_hidden_states") or self.config.output_hidden_states
+        all_rows = labels is None or shown or not options["skip_unread_rows"]
+        text = input_ids if input_ids is not None else inputs_embeds
+        with only_rows(self, text, None if all_rows else indices, max_read_rows):
+            encoded = self.base_model(**inputs, **kwargs, return_dict=True)
+        x = encoded[0]  # [B, L, H]
+
+        transform, decoder = MLM_TRANSFORMS[self.config.model_type](self), self.get_output_embeddings()
+        fields = {"hidden_states": encoded.get("hidden_states"), "attentions": encoded.get("attentions")}
+        if labels is None or return_logits:
+            fields["logits"] = decoder(transform(x))
+        if labels is None:
+            return SpanBertForPreTrainingOutput(**fields)
+
+        losses = span_pretraining_loss(
+            x,
+            labels,
+            *indices,
+            transform=transform,
+            weight=decoder.weight,
+            bias=decoder.bias,
+            boundary_rows=self.sbo if with_sbo else None,
+            sbo_bias=self.sbo.bias if with_sbo else None,
+            sbo_weight=options["sbo_weight"],
+            num_items_in_batch=scalar(num_items_in_batch),
+            num_sbo_items=scalar(num_sbo_items),
+            label_smoothing=options["label_smoothing"] if self.training else 0.0,
+            max_rows=max_rows,
+        )
+        heads = {name: x for name, x in losses._asdict().items() if with_sbo or not name.startswith("sbo_")}
+        return SpanBertForPreTrainingOutput(**heads, **fields)
+
+    def _masking_epoch(self) -> Tensor:
+        if not self.training:
+            return torch.zeros_like(self.masking_step)
+        step = self.masking_step.clone()
+        self.masking_step.add_(1)  # on the device: nothing waits for it
+        return step
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        # from_pretrained leaves bare parameters and buffers that no checkpoint has as raw memory
+        if isinstance(module, SpanBoundaryHead):
+            init.zeros_(module.bias)
+        elif module is self and "masking_step" in self._buffers:
+            init.zeros_(self.masking_step)
+
+
+def concrete_class(config_class: type) -> type:
+    """The model class for one type of configuration, made once and kept here, where pickle finds it.
+
+    Raises:
+        ValueError: no model of that type is supported.
+    """
+    model_type = getattr(config_class, "model_type", None)
+    if model_type not in MLM_TRANSFORMS or config_class not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(
+            f"SpanBertForPreTraining does not support {config_class.__name__} (model type {model_type!r}); "
+            f"supported: {', '.join(sorted(MLM_TRANSFORMS))}"
+        )
+    native = MODEL_FOR_MASKED_LM_MAPPING[config_class]
+    name = native.__name__.replace("ForMaskedLM", "ForSpanPreTraining")
+    if name not in globals():
+        doc = f"{native.__name__} with the span-boundary objective; see SpanBertForPreTraining."
+        globals()[name] = type(
+            name,
+            (SpanBertForPreTraining, native),
+            {"__module__": __name__, "__doc__": doc, "native_class": native},
+        )
+    return globals()[name]
+
+
+def __getattr__(name: str) -> type:
+    """Makes a concrete class on demand: a process that unpickles a model has not built one yet."""
+    if name.endswith("ForSpanPreTraining"):
+        for model_type in MLM_TRANSFORMS:
+            built = concrete_class(CONFIG_MAPPING[model_type])
+            if built.__name__ == name:
+                return built
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,249 @@
+"""The build: versions are checked before the library is opened (T13), the right torch is found, imports stay light."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import conftest
+import pytest
+import torch
+
+import spanbert_ext
+from spanbert_ext import _library, build_info
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_python(code: str, folder: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter; `folder` is the first place where it looks for packages."""
+    path = os.pathsep.join(filter(None, [str(folder or ""), os.environ.get("PYTHONPATH", "")]))
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environ},
+        cwd=folder or Path(__file__).parent,  # not the source folder: the package may be installed elsewhere
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def package_copy(tmp_path: Path) -> Path:
+    """The package's Python files in a folder of their own, with a library that cannot be opened."""
+    package = Path(spanbert_ext.__file__).parent
+    copy = tmp_path / "spanbert_ext"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("_C.*", "__pycache__"))
+    library = next(package.glob("_C.*"))
+    (copy / library.name).write_text("not a library")
+    return copy
+
+
+def replace_in_config(package: Path, name: str, value: str) -> None:
+    config = package / "_build_config.py"
+    text, count = re.subn(rf'^{name} = ".*?"', f'{name} = "{value}"', config.read_text(), flags=re.MULTILINE)
+    assert count == 1
+    config.write_text(text)
+
+
+# --- T13: the library is opened only where it fits ---------------------------------------------------------------
+
+
+def test_t13_built_for_another_torch_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
+    replace_in_config(package_copy, "TORCH_VERSION", "2.0.1+cpu")
+    result = run_python("import spanbert_ext", package_copy.parent)
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError")
+    assert "compiled for torch 2.0.1+cpu" in message
+    assert f"this is torch {torch.__version__}" in message
+    assert "pip install --force-reinstall --no-deps ." in message
+
+
+def test_t13_built_for_another_python_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
+    replace_in_config(package_copy, "PYTHON_VERSION", "3.9")
+    result = run_python("import spanbert_ext", package_copy.parent)
+    present = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    assert f"compiled for Python 3.9, but this is {present}" in result.stderr
+
+
+def test_t13_a_library_that_does_not_load_says_how_to_rebuild(package_copy: Path) -> None:
+    result = run_python("import spanbert_ext", package_copy.parent)
+    assert "ImportError: spanbert_ext's operators do not load" in result.stderr
+    assert "pip install --force-reinstall" in result.stderr
+
+
+@pytest.mark.parametrize("missing", ["_build_config.py", "_C.*"])
+def test_t13_a_missing_build_says_how_to_install(package_copy: Path, missing: str) -> None:
+    for file in package_copy.glob(missing):
+        file.unlink()
+    result = run_python("import spanbert_ext", package_copy.parent)
+    assert result.stderr.strip().splitlines()[-1].startswith("ImportError")
+    assert "pip install" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("built", "present", "fits"),
+    [
+        (("2.13.0+cpu", ""), ("2.13.0+cpu", None), True),
+        (("2.13.0", ""), ("2.13.0+cpu", None), True),  # the same release, packed by another index
+        (("2.14.1+cu130", "13.0"), ("2.14.1+cu131", "13.1"), True),  # a minor CUDA version is compatible
+        (("2.13.0+cpu", ""), ("2.13.1+cpu", None), False),
+        (("2.13.0", ""), ("2.14.0", None), False),
+        (("2.14.0.dev20260701", ""), ("2.14.0", None), False),
+        (("2.14.1+cu128", "12.8"), ("2.14.1+cu130", "13.0"), False),
+        (("2.14.1+cpu", ""), ("2.14.1+cu130", "13.0"), False),
+        (("2.14.1+cu130", "13.0"), ("2.14.1+cpu", None), False),
+    ],
+)
+def test_t13_release_and_cuda_major_must_agree(
+    built: tuple[str, str], present: tuple[str, str | None], fits: bool
+) -> None:
+    config = SimpleNamespace(PYTHON_VERSION="3.11", TORCH_VERSION=built[0], TORCH_CUDA_VERSION=built[1])
+    if fits:
+        _library._check_versions(config, "3.11", *present)
+        return
+    with pytest.raises(ImportError, match="were compiled for torch") as error:
+        _library._check_versions(config, "3.11", *present)
+    assert built[0] in str(error.value) and present[0] in str(error.value)
+
+
+def test_t13_windows_is_refused_with_a_message() -> None:
+    result = run_python("import sys; sys.platform = 'win32'; import spanbert_ext")
+    assert "ImportError: spanbert_ext runs on Linux and macOS" in result.stderr
+
+
+# --- T13: code for newer CPUs stays where the dispatch keeps it --------------------------------------------------
+
+
+def leaked_weak_symbols(nm_output: str, capability: str) -> list[str]:
+    """Weak symbols that another object file may define too: the linker keeps any one of them for all callers."""
+    weak = [line.split()[-1] for line in nm_output.splitlines() if re.search(r" [WVu] ", line)]
+    return [name for name in weak if capability not in name]
+
+
+def kernel_objects(capability: str) -> list[Path]:
+    build = ROOT / "build" / f"{sys.implementation.cache_tag}-torch-{torch.__version__}"
+    return sorted(build.glob(f"CMakeFiles/cpu_kernels_{capability}.dir/**/*.o"))
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_t13_objects_for_newer_cpus_share_no_weak_symbol(capability: str) -> None:
+    objects = kernel_objects(capability)
+    if not objects or shutil.which("nm") is None:
+        pytest.skip("the object files were built elsewhere, or are for another processor, or nm is missing")
+    for file in objects:
+        output = subprocess.run(["nm", file], capture_output=True, text=True, check=True).stdout
+        assert leaked_weak_symbols(output, capability) == [], file
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_t13_initialisers_of_newer_cpus_objects_run_on_every_cpu(capability: str) -> None:
+    """The loader runs a file's static initialisers whatever the dispatch chooses later."""
+    objects = kernel_objects(capability)
+    if not objects or shutil.which("objdump") is None:
+        pytest.skip(
+            "the object files were built elsewhere, or are for another processor, or objdump is missing"
+        )
+    for file in objects:
+        command = ["objdump", "--disassemble", "--no-show-raw-insn", "--section=.text.startup", file]
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        assert re.findall(r"^.*\tv[a-z0-9]+ .*$", output, re.MULTILINE) == [], file
+
+
+def test_t13_the_symbol_check_sees_a_leak() -> None:
+    output = """
+0000000000000000 W _ZN12spanbert_ext6AVX5123expEPf
+0000000000000000 W _ZSt4sqrtf
+                 U malloc
+0000000000000000 t local
+"""
+    assert leaked_weak_symbols(output, "AVX512") == ["_ZSt4sqrtf"]
+
+
+# --- What the build says about itself ----------------------------------------------------------------------------
+
+
+def test_build_info_names_versions_capability_and_the_reason_without_cuda() -> None:
+    info = build_info()
+    assert info["spanbert_ext"] == spanbert_ext.__version__ == "0.1.0"
+    assert info["torch"] == torch.__version__
+    assert info["cpu_capability"] in str(info["cpu_capabilities"]).split()
+    assert info["cuda_kernels"] is (info["cuda_reason"] == "")
+    assert bool(info["cuda_architectures"]) is info["cuda_kernels"]
+
+
+def test_python_m_spanbert_ext_prints_build_info() -> None:
+    result = run_python("import runpy; runpy.run_module('spanbert_ext', run_name='__main__')")
+    assert result.returncode == 0, result.stderr
+    printed = dict(re.match(r"(\w+) *(.*)", line).groups() for line in result.stdout.splitlines())
+    assert printed == {name: str(value) for name, value in build_info().items()}
+
+
+def test_cpu_capability_is_lowered_and_never_raised() -> None:
+    code = "import spanbert_ext; print(spanbert_ext.build_info()['cpu_capability'])"
+    order = ["default", "avx2", "avx512"]
+    best = run_python(code, SPANBERT_EXT_CPU_CAPABILITY="").stdout.strip()
+    assert best in str(build_info()["cpu_capabilities"]).split()
+    for asked in order:
+        used = run_python(code, SPANBERT_EXT_CPU_CAPABILITY=asked).stdout.strip()
+        assert used == min(asked, best, key=order.index)
+
+
+def test_an_unknown_cpu_capability_is_an_error() -> None:
+    result = run_python("import spanbert_ext; spanbert_ext.build_info()", SPANBERT_EXT_CPU_CAPABILITY="sse9")
+    assert "SPANBERT_EXT_CPU_CAPABILITY is 'sse9'; expected default, avx2 or avx512" in result.stderr
+
+
+# --- Public names ------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_needs_torch_alone() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import spanbert_ext
+dir(spanbert_ext)
+spanbert_ext.ops, spanbert_ext.reference, spanbert_ext.SpanMasker, spanbert_ext.SpanBoundaryHead
+heavy = {"transformers", "tokenizers", "datasets", "accelerate", "tensorboard", "matplotlib"}
+print(sorted(heavy & {name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    result = run_python(code)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.mark.parametrize("name", spanbert_ext.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(spanbert_ext, name) is not None
+    assert name in dir(spanbert_ext)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="SpanMaskre"):
+        spanbert_ext.SpanMaskre  # noqa: B018
+
+
+def test_the_package_is_marked_as_typed() -> None:
+    assert Path(spanbert_ext.__file__).with_name("py.typed").is_file()
+
+
+# --- CUDA tests do not vanish ------------------------------------------------------------------------------------
+
+
+def test_a_missing_gpu_skips_with_its_reason_or_fails_when_one_is_required(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    item = SimpleNamespace(get_closest_marker=lambda name: name == "needs_cuda" or None)
+    monkeypatch.setattr(conftest, "missing_cuda", lambda: "no GPU here")
+    monkeypatch.delenv("SPANBERT_EXT_REQUIRE_CUDA", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no GPU here"):
+        conftest.pytest_runtest_setup(item)
+    monkeypatch.setenv("SPANBERT_EXT_REQUIRE_CUDA", "1")
+    with pytest.raises(pytest.fail.Exception, match="no GPU here"):
+        conftest.pytest_runtest_setup(item)
+    monkeypatch.setattr(conftest, "missing_cuda", lambda: None)
+    conftest.pytest_runtest_setup(item)

@@ -1,0 +1,147 @@
+"""Kinds and random ids from a tokenizer's vocabulary."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
+
+from spanbert_ext.masking.masker import SpanMasker
+from spanbert_ext.masking.word_kinds import vocabulary_kinds
+
+SPECIALS = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+ALL_SPECIALS = [*SPECIALS.values(), "[MASK]"]
+
+
+def tokenizer_of(
+    tokens: list[str], model: type, pre_tokenizer: object = None, mask: bool = True, **options: object
+) -> PreTrainedTokenizerFast:
+    """A tokenizer with the five special tokens as ids 0..4 and `tokens` from 5 on."""
+    names = [*ALL_SPECIALS, *tokens] if mask else [*ALL_SPECIALS[:-1], *tokens]
+    if model is models.Unigram:
+        made = models.Unigram([(name, -float(i)) for i, name in enumerate(names)], unk_id=3, **options)
+    else:
+        arguments = ({name: i for i, name in enumerate(names)}, *([[]] if model is models.BPE else []))
+        made = model(*arguments, unk_token="[UNK]", **options)
+    backend = Tokenizer(made)
+    if pre_tokenizer is not None:
+        backend.pre_tokenizer = pre_tokenizer
+    roles = SPECIALS | ({"mask_token": "[MASK]"} if mask else {})
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
+
+
+def wordpiece(**options: object) -> PreTrainedTokenizerFast:
+    return tokenizer_of(
+        ["the", "cat", "##s", "##,", ",", "[unused7]", "##", "run"], models.WordPiece, **options
+    )
+
+
+def kinds_by_token(tokenizer: object) -> dict[str, int]:
+    kinds = vocabulary_kinds(tokenizer).kinds
+    return {token: int(kinds[id]) for token, id in tokenizer.get_vocab().items()}
+
+
+def check_kinds(tokenizer: object, continues: list[str], starts: list[str]) -> None:
+    kinds = kinds_by_token(tokenizer)
+    assert {token for token, kind in kinds.items() if kind == 2} == set(ALL_SPECIALS) - {"[UNK]"}
+    assert {token for token, kind in kinds.items() if kind == 0} == set(continues)
+    assert {token for token, kind in kinds.items() if kind == 1} == {*starts, "[UNK]"}
+
+
+def test_wordpiece_continues_with_its_prefix():
+    check_kinds(wordpiece(), continues=["##s", "##,"], starts=["the", "cat", ",", "[unused7]", "##", "run"])
+
+
+def test_wordpiece_with_another_prefix():
+    tokenizer = tokenizer_of(["cat", "@s", "##s"], models.WordPiece, continuing_subword_prefix="@")
+    check_kinds(tokenizer, continues=["@s"], starts=["cat", "##s"])
+
+
+def test_byte_level_bpe_starts_words_with_a_space():
+    starts = ["Ġthe", "Ġ", "Ċ", "ĊĊ", "!", "...", "Ġ(", "ĉ", "âĢĶ", "ĠðŁ"]  # âĢĶ is a dash, ðŁ half an emoji
+    continues = ["cat", "'s", "ing", "Ã©", "ðŁ", "ĺĢ", "2"]  # Ã© is é, ĺĢ the other half
+    for token in starts, continues:
+        assert len(set(token)) == len(token)
+    pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    check_kinds(tokenizer_of(starts + continues, models.BPE, pre_tokenizer), continues, starts)
+
+
+def test_sentencepiece_starts_words_with_its_mark():
+    starts = ["▁the", "▁", "▁▁▁", ",", "。", "$", "\n"]
+    continues = ["cat", "ing", "<0x41>", "<0x0A>", "é", "日本"]
+    check_kinds(
+        tokenizer_of(starts + continues, models.Unigram, pre_tokenizers.Metaspace()), continues, starts
+    )
+
+
+def test_every_token_of_a_word_level_vocabulary_is_a_word():
+    check_kinds(tokenizer_of(["the", "##s"], models.WordLevel), continues=[], starts=["the", "##s"])
+
+
+def test_added_tokens_start_a_word():
+    tokenizer = wordpiece()
+    tokenizer.add_tokens(["##new", AddedToken("<ent>")])
+    assert kinds_by_token(tokenizer)["##new"] == kinds_by_token(tokenizer)["<ent>"] == 1
+    assert SpanMasker.from_tokenizer(tokenizer).vocab_size == len(tokenizer) == 15
+
+
+def test_bos_and_eos_are_special():
+    tokenizer = wordpiece()
+    tokenizer.add_special_tokens(
+        {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<e>"]}
+    )
+    kinds = kinds_by_token(tokenizer)
+    assert (kinds["<s>"], kinds["</s>"], kinds["<e>"]) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options"),
+    [
+        (["the</w>", "cat</w>", "ing"], {}),
+        (["the", "cat"], {"end_of_word_suffix": "</w>"}),
+        (["th@@", "ca@@", "e"], {}),
+    ],
+)
+def test_suffix_tokenizers_are_refused(tokens, options):
+    with pytest.raises(ValueError, match=r"marks the ends of words.*token_kinds"):
+        SpanMasker.from_tokenizer(tokenizer_of(tokens, models.BPE, **options))
+
+
+def test_a_vocabulary_without_marks_is_refused():
+    with pytest.raises(ValueError, match=r"cannot tell where words start.*kinds"):
+        SpanMasker.from_tokenizer(tokenizer_of(["a", "b"], models.BPE))
+
+
+def test_t12_a_tokenizer_without_a_mask_token_is_refused():
+    with pytest.raises(ValueError, match=r"no mask token.*add_special_tokens"):
+        SpanMasker.from_tokenizer(wordpiece(mask=False))
+
+
+def test_t14_a_vocabulary_that_was_not_read_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*ALL_SPECIALS, "the", "cat"]))
+    with pytest.raises(ValueError, match=r"5 tokens.*vocab="):
+        SpanMasker.from_tokenizer(BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")))
+    assert SpanMasker.from_tokenizer(BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))).vocab_size == 7
+
+
+def test_t14_ids_beyond_the_tokenizer_are_refused():
+    masker = SpanMasker.from_tokenizer(wordpiece())
+    ids = torch.tensor([[5, 6], [7, 13]])
+    for kinds in (None, torch.ones(2, 2, dtype=torch.uint8)):
+        with pytest.raises(IndexError, match=r"input_ids\[1, 1\] is 13.*\[0, 13\).*another tokenizer"):
+            masker(ids, token_kinds=kinds)
+
+
+def test_random_ids_are_neither_special_nor_unused():
+    tokenizer = tokenizer_of(
+        ["[unused1]", "<unused2>", "madeupword0003", "the", "##s", "unused"], models.WordPiece
+    )
+    assert tokenizer.convert_ids_to_tokens(SpanMasker.from_tokenizer(tokenizer).random_ids.tolist()) == [
+        "[UNK]",
+        "the",
+        "##s",
+        "unused",
+    ]
+    own = SpanMasker.from_tokenizer(tokenizer, random_ids=[8, 8, 9])
+    assert own.random_ids.tolist() == [8, 8, 9]

@@ -1,0 +1,125 @@
+"""The model class: how it is made, its options, its copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from tiny_models import (  # noqa: F401
+    make_batch,
+    make_model,
+    one_thread,
+    tiny_config,
+)
+from transformers import BertForMaskedLM
+
+from spanbert_ext.models import pretraining
+from spanbert_ext.models.pretraining import SpanBertForPreTraining
+
+
+class TestClass:
+    def test_all_ways_lead_to_one_class(self, tmp_path):
+        config = tiny_config()
+        BertForMaskedLM(config).save_pretrained(tmp_path)
+        models = [
+            SpanBertForPreTraining(config),
+            SpanBertForPreTraining.from_config(config),
+            SpanBertForPreTraining.from_pretrained(tmp_path),
+            SpanBertForPreTraining.from_pretrained(tmp_path, config=config),
+        ]
+        for model in models:
+            assert type(model) is pretraining.BertForSpanPreTraining
+            assert isinstance(model, SpanBertForPreTraining) and isinstance(model, BertForMaskedLM)
+            assert model.config.span_pretraining["position_slots"] == 20
+        assert not hasattr(config, "span_pretraining")  # the caller's configuration stays the caller's
+        assert models[2].training is False and models[0].training is True
+
+    def test_native_parameters_are_named_and_initialised_as_in_the_native_class(self):
+        torch.manual_seed(3)
+        native = BertForMaskedLM(tiny_config()).state_dict()
+        ours = make_model(3).state_dict()
+        assert {name for name in ours if not name.startswith("sbo.")} == native.keys()
+        assert all(torch.equal(ours[name], value) for name, value in native.items())
+        assert {name.split(".")[1] for name in ours if name.startswith("sbo.")} == {
+            *("position_embeddings", "dense1", "norm1", "dense2", "norm2", "bias")
+        }
+        wide = SpanBertForPreTraining(tiny_config(initializer_range=0.1)).sbo
+        for module in (wide.dense1, wide.dense2, wide.position_embeddings):
+            assert 0.09 < module.weight.std() < 0.11  # the configuration's initializer_range
+
+    def test_unsupported_models_are_refused(self, tmp_path):
+        config = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1)
+        for make in (SpanBertForPreTraining, SpanBertForPreTraining.from_config):
+            with pytest.raises(ValueError, match=r"GPT2Config \(model type 'gpt2'\); supported: bert"):
+                make(config)
+        config.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="GPT2Config"):
+            SpanBertForPreTraining.from_pretrained(tmp_path)
+
+    def test_options_live_in_the_configuration(self, tmp_path):
+        options = {
+            "position_dim": 12,
+            "position_slots": 7,
+            "sbo_weight": 0.5,
+            "label_smoothing": 0.1,
+            "skip_unread_rows": False,
+            "count_rows": False,
+            "assume_all_text": True,
+        }
+        model = SpanBertForPreTraining.from_config(tiny_config(), **options)
+        assert model.config.span_pretraining == options
+        assert model.sbo.position_embeddings.weight.shape == (7, 12)
+        model.save_pretrained(tmp_path)
+        assert SpanBertForPreTraining.from_pretrained(tmp_path).config.span_pretraining == options
+        changed = SpanBertForPreTraining.from_pretrained(
+            tmp_path, sbo_weight=2.0, attn_implementation="eager"
+        )
+        assert changed.config.span_pretraining == options | {"sbo_weight": 2.0}
+        assert changed.config._attn_implementation == "eager"
+        given = SpanBertForPreTraining.from_pretrained(tmp_path, config=model.config, label_smoothing=0.2)
+        assert given.config.span_pretraining == options | {"label_smoothing": 0.2}
+
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"position_dim": 0},
+            {"position_slots": 1.5},
+            {"sbo_weight": -1.0},
+            {"label_smoothing": 1.0},
+            {"skip_unread_rows": "yes"},
+            {"count_rows": 1},
+            {"assume_all_text": "no"},
+        ],
+    )
+    def test_options_out_of_range(self, option):
+        with pytest.raises(ValueError, match=next(iter(option))):
+            SpanBertForPreTraining(tiny_config(), **option)
+
+    def test_copies(self):
+        model = make_model().eval()
+        batch = make_batch()
+        expected = model(**batch)
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert type(twin) is type(model)
+            assert twin.cls.predictions.decoder.weight is twin.bert.embeddings.word_embeddings.weight
+            assert torch.equal(twin(**batch).loss, expected.loss)
+        other = make_model(seed=1).eval()
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(other(**batch).loss, expected.loss)
+
+    def test_a_fresh_process_unpickles(self, tmp_path):
+        torch.save(make_model(), tmp_path / "model.pt")
+        script = (
+            "import sys, torch; model = torch.load(sys.argv[1], weights_only=False); "
+            "print(type(model).__name__, type(model).__module__)"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path / "model.pt")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["BertForSpanPreTraining", "spanbert_ext.models.pretraining"]
+        with pytest.raises(AttributeError, match="Nonsense"):
+            pretraining.NonsenseForSpanPreTraining  # noqa: B018

@@ -1,0 +1,117 @@
+"""torch.compile, of the model as one graph and of its layers: no graph break, no recompilation, the same numbers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny_models import (  # noqa: F401
+    INDICES,
+    assert_close,
+    full_batch,
+    gradients,
+    make_batch,
+    make_model,
+    one_thread,
+    skewed_batch,
+    tiny_config,
+)
+from torch._dynamo.testing import CompileCounterWithBackend
+from transformers import BertForMaskedLM
+
+from spanbert_ext import SpanBertForPreTraining
+from spanbert_ext.models.read_rows import mark_read
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def same_step(model, compiled, batch: dict, tolerance: float = 1e-10) -> None:
+    losses, grads = [], []
+    for module in (model, compiled):
+        module.zero_grad()
+        output = module(**batch)
+        output.loss.backward()
+        losses.append(output.loss.detach())
+        grads.append(gradients(module))
+    torch.testing.assert_close(*losses, rtol=tolerance, atol=0)
+    assert_close(*grads, tolerance)
+
+
+class TestWholeModel:
+    @pytest.mark.parametrize("make", [make_batch, full_batch, skewed_batch], ids=["padded", "full", "bounds"])
+    def test_one_graph(self, make):
+        batch = make()
+        model, counter = make_model().double(), CompileCounterWithBackend("aot_eager")
+        twin = make_model().double()
+        twin.compile(backend=counter, fullgraph=True)
+        same_step(model, twin, batch)
+        assert counter.frame_count == 1
+
+    def test_masked_positions_alone_and_labels_alone(self):
+        batch = full_batch(row_bounds=False)
+        names = ("input_ids", "attention_mask", "labels")
+        for given in ((*names, "masked_positions"), names):
+            torch._dynamo.reset()
+            twin = make_model().double()
+            twin.compile(backend="aot_eager", fullgraph=True)
+            same_step(make_model().double(), twin, {name: batch[name] for name in given})
+
+    @pytest.mark.parametrize("name", ["max_rows", "max_read_rows"])
+    def test_bounds_do_not_recompile(self, name):
+        """The first bound is a constant of its graph, the second makes a graph of all others."""
+        batch = skewed_batch(row_bounds=False)
+        model, counter = make_model().double(), CompileCounterWithBackend("aot_eager")
+        expected = model(**batch).loss
+        model.compile(backend=counter, fullgraph=True)
+        for bound in (512, 768, 1024, 1280, 1536, 1792):
+            torch.testing.assert_close(model(**batch, **{name: bound}).loss, expected, rtol=1e-12, atol=0)
+        assert counter.frame_count == 2
+
+
+class TestLayers:
+    """The recipe for GPUs: compile the layers but the last, which stays as it is and skips the rows that no head reads.
+
+    The mask is then made outside of what is compiled, and is None for a batch without padding.
+    """
+
+    LAYERS = 10  # torch compiles at most eight graphs of one piece of code, which all layers share
+
+    def compiled(self, make, backend: str) -> tuple:
+        torch.manual_seed(0)
+        model = make(tiny_config(num_hidden_layers=self.LAYERS)).double()
+        twin, counter = copy.deepcopy(model), CompileCounterWithBackend(backend)
+        for layer in twin.bert.encoder.layer[:-1]:
+            layer.compile(backend=counter, fullgraph=True)
+        return model, twin, counter
+
+    @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+    def test_ours(self, backend):
+        model, twin, counter = self.compiled(SpanBertForPreTraining, backend)
+        computed = []
+        twin.bert.encoder.layer[-1].intermediate.register_forward_hook(
+            lambda module, inputs, output: computed.append(inputs[0].shape[:-1].numel())
+        )
+        read = []
+        for seed in range(3):
+            batch = full_batch(seed=seed)
+            same_step(model, twin, batch)
+            read.append(int(mark_read([batch[name] for name in INDICES], *batch["labels"].shape).sum()))
+        assert counter.frame_count == 1  # of nine layers and three batches
+        assert computed == read and len(set(read)) == 3
+        for seed in range(2):  # with a mask
+            same_step(model, twin, make_batch(seed=seed))
+        assert counter.frame_count <= 3
+
+    def test_transformers_own_model(self):
+        model, twin, counter = self.compiled(BertForMaskedLM, "aot_eager")
+        for seed in range(2):
+            batch = full_batch(seed=seed)
+            # without a mask: transformers would have to read it
+            same_step(model, twin, {name: batch[name] for name in ("input_ids", "labels")})
+        assert counter.frame_count == 1

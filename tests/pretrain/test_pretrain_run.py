@@ -1,0 +1,216 @@
+"""`spanbert-pretrain` end to end, tiny: what it writes, resuming, interruption (T15: losses by token)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from spanbert_ext.pretrain import checkpoints, cli, report, train
+from spanbert_ext.pretrain.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.recipes import Options
+
+STEPS, SAVED = 8, 5  # a checkpoint in the middle of an epoch
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    texts = [text[:1500] for _, text in itertools.islice(builtin_documents(), 12)]
+    path.write_text("\n\n".join(texts), encoding="utf-8")
+    return str(path)
+
+
+def arguments(corpus: str, output: Path, *more: str) -> list[str]:
+    return [
+        *("--corpus", corpus, "--output", str(output), "--cache-dir", str(Path(corpus).parent / "cache")),
+        *("--max-steps", str(STEPS), "--eval-steps", "4", "--save-steps", str(SAVED), "--logging-steps", "2"),
+        *("--batch-size", "4", "--block-size", "32", "--vocab-size", "300", "--held-out", "0.2"),
+        *("--dropout", "0.1", "--device", "cpu", "--no-progress", "--overwrite", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "out"
+    assert cli.main(arguments(corpus, output)) == 0
+    return output
+
+
+def read_metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_metrics_are_in_nats_on_held_out_text(finished):
+    metrics = read_metrics(finished)
+    assert 3 < metrics["unigram_entropy"] < math.log(300)
+    assert metrics["unigram_entropy"] < metrics["unigram_cross_entropy"]
+    for head in ("mlm", "sbo"):
+        assert 3 < metrics[f"eval_{head}_loss"] < math.log(300) + 1
+        assert 0 <= metrics[f"eval_{head}_accuracy"] <= 1
+    assert metrics["steps"] == STEPS and metrics["tokens_per_second"] > 0 and metrics["seed"] == 0
+    assert metrics["versions"]["torch"]
+
+
+def test_unigram_entropy_by_hand():
+    import numpy as np
+
+    from spanbert_ext.pretrain.report import unigram_cross_entropy, unigram_entropy
+
+    counts = np.array([2, 1, 1, 0])
+    assert unigram_entropy(counts) == pytest.approx(1.5 * math.log(2))
+    # training counts (3, 0, 0, 1) plus one: probabilities 4/8, 1/8, 1/8, 2/8
+    expected = (2 * math.log(2) + 2 * math.log(8)) / 4
+    assert unigram_cross_entropy(counts, np.array([3, 0, 0, 1])) == pytest.approx(expected)
+
+
+def test_unigram_counts_leave_out_special_tokens(finished):
+    from datasets import Dataset
+
+    from spanbert_ext.pretrain.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(str(finished))
+    rows = [[2, 7, 7, 4, 3], [2, 9, 3]]  # [CLS] ... [SEP], a [MASK] that stood in the text
+    counts = report.unigram_counts(Dataset.from_dict({"input_ids": rows}), tokenizer)
+    assert counts.sum() == 3 and counts[7] == 2 and counts[9] == 1
+
+
+def test_evaluation_weighs_tokens_not_batches(finished, corpus):
+    """T15: the reported loss equals one over all held-out blocks at once."""
+    import torch
+
+    from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+    from spanbert_ext.models.pretraining import SpanBertForPreTraining
+    from spanbert_ext.pretrain.recipes import load_options
+
+    options, _ = load_options(finished / "run.json", {"resume": True})
+    tokenizer, _, held_out, _ = train.load_data(options, finished)
+    collator = DataCollatorForSpanMasking(tokenizer, seed=options.seed, ratio=options.ratio, epoch=0)
+    model = SpanBertForPreTraining.from_pretrained(finished).eval()
+    with torch.no_grad():
+        outputs = model(**collator([held_out[i] for i in range(len(held_out))]))
+    metrics = read_metrics(finished)
+    assert len(held_out) % options.batch_size  # the last batch is smaller
+    assert float(outputs.mlm_loss) == pytest.approx(metrics["eval_mlm_loss"], rel=1e-5)
+    assert float(outputs.sbo_loss) == pytest.approx(metrics["eval_sbo_loss"], rel=1e-5)
+
+
+def test_checkpoint_loads_in_the_native_classes(finished):
+    from transformers import AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(finished)
+    model = AutoModelForMaskedLM.from_pretrained(finished)
+    logits = model(**tokenizer("The [MASK] statement.", return_tensors="pt")).logits
+    assert logits.shape[-1] == len(tokenizer)
+    AutoModelForQuestionAnswering.from_pretrained(finished)
+
+
+def test_picture_and_table(finished, corpus, tmp_path, capsys):
+    assert (finished / "losses.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert list((finished / "tensorboard").glob("events.*"))
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    assert cli.main(["--output", str(copy), "--resume", "--samples", "5"]) == 0  # nothing left but to report
+    printed = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(printed) if "masked span" in line)
+    width = report.CELL + 3  # columns are separated by " | "
+    table = list(itertools.takewhile(bool, printed[start + 2 :]))
+    assert 2 <= len(table) <= 5
+    for line in table:
+        assert all(line[column * width :][: report.CELL].strip() for column in range(1, 5)), line
+    assert any(line.split()[:2] == ["unigram", "entropy"] for line in printed)
+    assert read_metrics(copy)["eval_mlm_loss"] == read_metrics(finished)["eval_mlm_loss"]
+
+
+def test_resume_gives_the_uninterrupted_result(finished, corpus, tmp_path):
+    """Dropout, order, masks and optimizer state go on where they were, in the middle of an epoch."""
+    cut = tmp_path / "out"
+    shutil.copytree(finished, cut)
+    shutil.rmtree(cut / "checkpoints" / f"checkpoint-{STEPS}")
+    (cut / "metrics.json").unlink()
+    assert checkpoints.last_checkpoint(cut).name == f"checkpoint-{SAVED}"
+    assert cli.main(["--output", str(cut), "--resume", "--workers", "2"]) == 0
+    expected, resumed = read_metrics(finished), read_metrics(cut)
+    for key in ("eval_mlm_loss", "eval_sbo_loss", "eval_mlm_accuracy", "eval_sbo_accuracy"):
+        assert resumed[key] == expected[key], key
+
+
+def test_resume_refuses_another_corpus(finished, corpus, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    run = json.loads((output / "run.json").read_text())
+    run["corpus_digest"] = "0" * 16
+    (output / "run.json").write_text(json.dumps(run))
+    assert cli.main(["--output", str(output), "--resume"]) == 2
+    assert "not the one that the run" in capsys.readouterr().err
+
+
+def test_a_checkpoint_cut_off_while_written_is_passed_over(finished, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    assert checkpoints.last_checkpoint(folder).name == f"checkpoint-{STEPS}"
+    state = folder / "checkpoints" / f"checkpoint-{STEPS}" / "trainer_state.json"
+    state.write_text(state.read_text()[:50])
+    assert checkpoints.last_checkpoint(folder).name == f"checkpoint-{SAVED}"
+    shutil.rmtree(folder / "checkpoints")
+    assert checkpoints.last_checkpoint(folder) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_a_loadable_checkpoint(corpus, tmp_path, number):
+    from transformers import AutoModelForMaskedLM
+
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "spanbert_ext.pretrain.cli", *arguments(corpus, output)]
+    command[command.index("--max-steps") + 1] = "100000"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            while not list(output.glob("checkpoints/*/trainer_state.json")):
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.05)
+            process.send_signal(number)
+            errors = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert f"spanbert-pretrain --output {output} --resume" in errors
+    AutoModelForMaskedLM.from_pretrained(checkpoints.last_checkpoint(output))
+
+
+def test_no_sbo_trains_the_masked_language_model_alone(corpus, tmp_path):
+    output = tmp_path / "out"
+    assert cli.main(arguments(corpus, output, "--no-sbo", "--masking", "tokens", "--samples", "2")) == 0
+    metrics = read_metrics(output)
+    assert "eval_mlm_loss" in metrics and "eval_sbo_loss" not in metrics
+
+
+def test_model_folder_is_trained_further_with_its_tokenizer(finished, corpus, tmp_path):
+    output = tmp_path / "out"
+    more = ["--model", str(finished), "--max-steps", "2", "--gradient-accumulation", "2", "--bf16"]
+    assert cli.main(arguments(corpus, output, *more)) == 0
+    assert read_metrics(output)["options"]["model"] == str(finished)
+    expected = (finished / "tokenizer" / "tokenizer.json").read_text()
+    assert (output / "tokenizer" / "tokenizer.json").read_text() == expected
+
+
+def test_overwrite_begins_anew(corpus, tmp_path):
+    output = tmp_path / "out"
+    options = vars(cli.build_parser().parse_args(arguments(corpus, output)))
+    checkpoints.prepare_output(output, resume=False, overwrite=False)
+    train.save_options(Options(**options).resolve(), output / "run.json", corpus_digest="0")
+    (output / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    (output / "notes.md").write_text("mine")
+    checkpoints.prepare_output(output, resume=False, overwrite=True)
+    assert [path.name for path in output.iterdir()] == ["notes.md"]
