@@ -172,7 +172,10 @@ build_baseline() {
 # ---- parts ----
 
 # run_tests SECONDS FILE...: those of their tests that need CUDA
-run_tests() {
+run_# cuda_tests FILE...: those with tests that need CUDA; `on_cuda_code` is a mark of tests/cuda_code.py
+cuda_tests() { grep -lE 'mark\.needs_cuda|^@on_cuda_code' "$@" 2>/dev/null; }
+
+tests() {
     local limit=$1
     shift
     # from a folder without sources, so that what was installed is what is tested
@@ -189,7 +192,7 @@ tests() {
         else
             files+=("$file")
         fi
-    done < <(grep -lE 'mark\.needs_cuda' "$repository"/tests/{*/,}test_*.py 2>/dev/null)
+    done < <(cuda_tests "$repository"/tests/*/test_*.py)
     if ((${#files[@]} == 0)); then
         fail "no test is marked needs_cuda"
         return
@@ -199,7 +202,7 @@ tests() {
 
 head_tests() { # a minute's worth of them
     local files
-    mapfile -t files < <(grep -lE 'mark\.needs_cuda' "$repository"/tests/test_{vocab_ce,boundary_mlp}*.py 2>/dev/null)
+    mapfile -t files < <(cuda_tests "$repository"/tests/ops/test_{vocab_ce,boundary_mlp}*.py)
     if ((${#files[@]} == 0)); then
         fail "no test of vocab_ce or boundary_mlp is marked needs_cuda"
         return

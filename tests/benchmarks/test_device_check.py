@@ -27,7 +27,7 @@ def with_site(tmp_path: Path) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert sum("pip install" in call for call in calls) == 1 and "-m spanbert_ext" in calls[-1]
     for name in ("vocab_ce_cuda", "boundary_mlp_cuda", "span_mask_cuda"):
-        (tmp_path / "repository" / "tests" / f"test_{name}.py").write_text(
+        (tmp_path / "repository" / "tests" / "ops" / f"test_{name}.py").write_text(
             "pytestmark = pytest.mark.needs_cuda\n"
         )
     return tmp_path
@@ -44,7 +44,7 @@ def test_the_stamp_is_of_sources_and_architecture(tmp_path: Path) -> None:
     first = stamp(tmp_path)
     assert len(first) == 64 and stamp(tmp_path) == first
     assert stamp(tmp_path, "10.0") != first
-    (tmp_path / "repository" / "tests" / "test_more.py").touch()
+    (tmp_path / "repository" / "tests" / "ops" / "test_more.py").touch()
     assert stamp(tmp_path) == first  # not built in
     (tmp_path / "repository" / "cmake" / "More.cmake").touch()
     assert stamp(tmp_path) != first

@@ -183,9 +183,9 @@ def run_stand_in(
             )
         for name in ("CMakeLists.txt", "setup.py", "pyproject.toml"):
             shutil.copy(BENCHMARKS.parent / name, repository)
-        (repository / "tests").mkdir()
-        (repository / "tests" / "test_kernels.py").write_text("pytestmark = pytest.mark.needs_cuda\n")
-        (repository / "tests" / "test_data.py").write_text("import datasets\n\n@pytest.mark.needs_cuda\n")
+        (repository / "tests" / "ops").mkdir(parents=True)
+        (repository / "tests" / "ops" / "test_kernels.py").write_text("pytestmark = pytest.mark.needs_cuda\n")
+        (repository / "tests" / "ops" / "test_data.py").write_text("import datasets\n\n@pytest.mark.needs_cuda\n")
         (tmp_path / "python").write_text(STAND_IN)
         (tmp_path / "python").chmod(0o755)
     calls.unlink(missing_ok=True)
