@@ -18,8 +18,8 @@ from typing import Any
 import bench_sbo
 from providers.heads import BUILDERS
 from support.cli import add_measuring, check_measuring, make_parser, measure
-from support.common import Progress
 from support.plots import Lines, plot_lines
+from support.report import Progress
 from support.text import Shape
 
 EXAMPLES = """examples:

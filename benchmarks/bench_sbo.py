@@ -28,25 +28,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from providers.heads import BUILDERS
 from support.cli import add_measuring, check_measuring, checkpoint, make_parser, measure
-from support.common import (
-    Progress,
-    Stopwatch,
-    Unavailable,
-    commit,
-    device_rates,
-    format_table,
-    interleave,
-    machine,
-    quantiles,
-    ratios,
-    versions,
-)
+from support.clock import Stopwatch, interleave, quantiles, ratios
+from support.errors import Unavailable
 from support.gemm_floor import gemm_floor, round_up
 from support.head_runner import Bench, build, child_peaks
+from support.machine import commit, machine, versions
 from support.memory import in_child, watch_cuda_memory
 from support.plots import Bars, plot_bars
+from support.rates import device_rates
+from support.report import Progress, format_table
 from support.tables import by_provider
 from support.text import FIRST_WORD, Shape
 

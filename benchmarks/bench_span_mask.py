@@ -27,24 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from providers.span_masks import BUILDERS, RATIO, Provider, Setting, Text
 from support.cli import add_measuring, check_measuring, make_parser, measure
-from support.common import (
-    Progress,
-    Stopwatch,
-    Task,
-    Unavailable,
-    WrongResult,
-    commit,
-    device_rates,
-    format_table,
-    interleave,
-    machine,
-    quantiles,
-    ratios,
-    versions,
-)
+from support.clock import Stopwatch, Task, interleave, quantiles, ratios
+from support.errors import Unavailable, WrongResult
+from support.machine import commit, machine, versions
 from support.plots import Bars, plot_bars
+from support.rates import device_rates
+from support.report import Progress, format_table
 from support.text import CASED_WORDPIECE, Shape, sample_text
 
 EXAMPLES = """examples:

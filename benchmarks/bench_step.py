@@ -30,23 +30,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from providers.steps import LAYERS, MODES, NAMES
 from support.cli import add_measuring, check_measuring, checkpoint, make_parser, measure, name_list
-from support.common import (
-    Progress,
-    Stopwatch,
-    Unavailable,
-    commit,
-    device_rates,
-    format_table,
-    interleave,
-    machine,
-    quantiles,
-    ratios,
-    versions,
-)
+from support.clock import Stopwatch, interleave, quantiles, ratios
+from support.errors import Unavailable
+from support.machine import commit, machine, versions
 from support.memory import in_child, watch_cuda_memory
 from support.plots import Bars, plot_bars
+from support.rates import device_rates
+from support.report import Progress, format_table
 from support.step_runner import Contestant, Sizes, Trainer, child_peaks, graphs_compiled, profile_fields
 from support.text import Shape
 

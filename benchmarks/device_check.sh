@@ -172,10 +172,7 @@ build_baseline() {
 # ---- parts ----
 
 # run_tests SECONDS FILE...: those of their tests that need CUDA
-run_# cuda_tests FILE...: those with tests that need CUDA; `on_cuda_code` is a mark of tests/cuda_code.py
-cuda_tests() { grep -lE 'mark\.needs_cuda|^@on_cuda_code' "$@" 2>/dev/null; }
-
-tests() {
+run_tests() {
     local limit=$1
     shift
     # from a folder without sources, so that what was installed is what is tested
@@ -183,6 +180,9 @@ tests() {
         -c "$repository/pyproject.toml" --rootdir "$repository" -p no:cacheprovider -m needs_cuda "$@") ||
         fail "CUDA tests"
 }
+
+# cuda_tests FILE...: those with tests that need CUDA; `on_cuda_code` is a mark of tests/cuda_code.py
+cuda_tests() { grep -lE 'mark\.needs_cuda|^@on_cuda_code' "$@" 2>/dev/null; }
 
 tests() {
     local files=() file
@@ -342,7 +342,7 @@ case $part in
         ;;
 esac
 device=$(cd "$repository/benchmarks" && "$python" -c \
-    'import torch; from support.common import device_name, machine; print(device_name(machine(torch.device("cuda"))))')
+    'import torch; from support.machine import device_name, machine; print(device_name(machine(torch.device("cuda"))))')
 results=$repository/benchmarks/results/$device
 [[ " $* " == *" --quick "* ]] && results=$repository/build/benchmarks-quick/$device
 log=$work/$part.log

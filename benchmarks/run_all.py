@@ -21,8 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+
 from support.cli import make_parser, name_list
-from support.common import REPOSITORY, Progress, device_name, machine, multiplies_fast
+from support.machine import REPOSITORY, device_name, machine
+from support.rates import multiplies_fast
+from support.report import Progress
 from support.tables import MARK, page
 
 EXAMPLES = """examples:

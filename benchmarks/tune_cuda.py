@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from support.cli import make_parser, name_list
-from support.common import Progress, check_outputs, commit, machine, versions
+from support.machine import commit, machine, versions
+from support.report import Progress, check_outputs
 from support.tuner.card import CARDS, Card, find_card
 from support.tuner.gemm import gemm_lines, rates_lines
 from support.tuner.rules import decide

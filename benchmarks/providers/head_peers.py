@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from support.common import Unavailable
+from torch import Tensor
+
+from support.errors import Unavailable
 from support.head_problem import Batch, Heads
 from support.head_setting import Provider, Setting, boundary_rows
-from torch import Tensor
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Mean loss of one head from rows [N, D], decoder matrix [V, D], bias [V] and targets [N]."""

@@ -13,11 +13,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from providers.head_peers import PEERS
-from support.common import Unavailable
+from support.errors import Unavailable
 from support.head_problem import IGNORED, Batch, Heads
 from support.head_setting import Provider, Setting, boundary_rows
-from torch import Tensor, nn
 
 
 def sbo_loss(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:

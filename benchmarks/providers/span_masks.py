@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from providers.published_span_masking import PublishedSpanMasker
-from support.common import Unavailable
-from support.text import FIRST_WORD, MASK, PAD, make_tokenizer, token_kinds
 from torch import Tensor
+
+from providers.published_span_masking import PublishedSpanMasker
+from support.errors import Unavailable
+from support.text import FIRST_WORD, MASK, PAD, make_tokenizer, token_kinds
 
 RATIO = 0.15
 

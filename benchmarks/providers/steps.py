@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from support.text import FIRST_WORD, Shape, make_tokenizer, sample_text
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanBertForPreTraining
+from support.text import FIRST_WORD, Shape, make_tokenizer, sample_text
 
 IGNORED = -100
 LAYERS = {32: 2, 768: 12, 1024: 24}  # by hidden size: tiny, base, large

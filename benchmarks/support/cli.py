@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.common import Progress, WrongResult, check_outputs, write_json
+
+from support.errors import WrongResult
+from support.report import Progress, check_outputs, write_json
 
 
 def make_parser(description: str | None, examples: str) -> argparse.ArgumentParser:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from support.common import Stopwatch, Task, multiplies_fast
+
+from support.clock import Stopwatch, Task
 from support.head_setting import Setting
+from support.rates import multiplies_fast
 
 ROUNDINGS = (128, 8)  # values; with the data's own size these are the sizes that are tried
 FINALISTS, FINAL_TRIES = 3, 2

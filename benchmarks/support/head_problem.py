@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
-from support.text import FIRST_WORD, MASK, PAD, Shape, sample_text, token_kinds
 from torch import Tensor, nn
+
+from support.text import FIRST_WORD, MASK, PAD, Shape, sample_text, token_kinds
 
 IGNORED = -100
 

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from providers.heads import BUILDERS
-from support.common import Progress, Stopwatch, Task, Unavailable, WrongResult
+from support.clock import Stopwatch, Task
+from support.errors import Unavailable, WrongResult
 from support.head_problem import Heads, gradients, make_batch, oracle
 from support.head_setting import Provider, Setting
 from support.memory import peak_mb, watch_resident_memory
+from support.report import Progress
 from support.text import Shape
-from torch import Tensor
 
 # Largest relative error (norm of the difference over the norm of the float64 gradient) of any one tensor.
 # float32: rounding leaves about 1e-6, a wrong term at least 1e-2. bfloat16: eager itself is near 1e-2 in the

@@ -8,10 +8,13 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from support.common import Unavailable, available_bytes, gemm_tflop_s
-from support.head_problem import Batch, Heads
-from support.text import Shape
 from torch import Tensor
+
+from support.errors import Unavailable
+from support.head_problem import Batch, Heads
+from support.machine import available_bytes
+from support.rates import gemm_tflop_s
+from support.text import Shape
 
 Precision = Literal["float32", "autocast", "bfloat16"]
 """float32 everywhere; float32 parameters and hidden states under bfloat16 autocast; bfloat16 everywhere."""

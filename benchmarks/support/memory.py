@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.common import Unavailable, first_match
+
+from support.errors import Unavailable
+from support.machine import first_match
 
 MEGABYTE = 1_000_000  # bytes; every `*_mb` in the JSON
 

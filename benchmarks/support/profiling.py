@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from support.common import format_table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+from support.report import format_table
 
 WAITS = frozenset(
     call

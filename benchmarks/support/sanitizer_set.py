@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from support.cli import make_parser
-from support.text import FIRST_WORD, MASK, PAD, Shape, sample_text, token_kinds
 from torch import Tensor
 
 from spanbert_ext import SpanBoundaryHead
 from spanbert_ext.ops import SpanMaskOutput, span_mask, span_pretraining_loss, vocab_ce
+from support.cli import make_parser
+from support.text import FIRST_WORD, MASK, PAD, Shape, sample_text, token_kinds
 
 
 @dataclass(frozen=True)

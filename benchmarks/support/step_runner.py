@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch._dynamo.utils import counters
+
 from providers.steps import (
     SAME_LOSS,
     TEXTS,
@@ -20,11 +22,12 @@ from providers.steps import (
     make_provider,
     twin,
 )
-from support.common import Progress, Stopwatch, Task, Unavailable, WrongResult
+from support.clock import Stopwatch, Task
+from support.errors import Unavailable, WrongResult
 from support.memory import peak_mb, watch_resident_memory
 from support.profiling import StepProfile, profile_step
+from support.report import Progress
 from support.text import Shape
-from torch._dynamo.utils import counters
 
 # Relative difference of the losses, and of all gradients as one vector. A head that is missing or counted
 # twice makes 0.3 and more; bfloat16 rounding passes through every layer.

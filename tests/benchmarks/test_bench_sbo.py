@@ -47,7 +47,7 @@ def test_both_vocabularies_stand_in_one_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import bench_sbo
-    from support.common import Unavailable
+    from support.errors import Unavailable
     from support.tables import page
 
     def in_child(*_: object) -> None:
@@ -181,7 +181,7 @@ def test_wrong_provider_of_another_project_is_listed_and_the_others_are_timed(
 
 def test_peers_that_a_cpu_cannot_run_say_why() -> None:
     from support import head_runner
-    from support.common import Progress
+    from support.report import Progress
     from support.text import Shape
 
     bench = head_runner.Bench(Shape.parse("tiny"), torch.device("cpu"), torch.float32)
@@ -193,7 +193,8 @@ def test_peers_that_a_cpu_cannot_run_say_why() -> None:
 
 def test_provider_that_cannot_run_is_listed_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from support import head_runner
-    from support.common import Progress, Unavailable
+    from support.errors import Unavailable
+    from support.report import Progress
     from support.text import Shape
 
     def builder(setting: object) -> None:
@@ -222,7 +223,7 @@ def _known_peaks() -> list[float]:
 
 
 def test_peak_memory_is_the_high_water_mark_minus_what_stays_alive() -> None:
-    from support.common import Unavailable
+    from support.errors import Unavailable
     from support.memory import in_child
 
     try:

@@ -117,7 +117,7 @@ def test_a_run_that_is_stopped_leaves_what_it_measured(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_contestants_agree_on_ragged_rows(dtype: torch.dtype) -> None:
     from providers.steps import NAMES
-    from support.common import Progress
+    from support.report import Progress
 
     trainer = small_trainer("tiny-4x64-ragged", dtype)
     assert len(trainer.check(NAMES, Progress(quiet=True))) == COMPUTED_ALIKE

@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 def test_growth_has_a_point_for_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench_growth
     import bench_sbo
-    from support.common import Unavailable
+    from support.errors import Unavailable
 
     def in_child(*_: Any) -> None:
         raise Unavailable("takes seconds a point")
@@ -132,7 +132,7 @@ def test_every_planned_run_has_a_name_of_its_own_and_options_that_exist(
 
 
 def test_folder_is_named_after_the_machine() -> None:
-    from support.common import device_name
+    from support.machine import device_name
 
     assert device_name({"cores": 2, "cpu_capability": "AVX512"}) == "cpu-2core-avx512"
     assert device_name({"gpu": "NVIDIA H200", "cores": 2, "cpu_capability": "AVX2"}) == "nvidia-h200"
@@ -185,7 +185,9 @@ def run_stand_in(
             shutil.copy(BENCHMARKS.parent / name, repository)
         (repository / "tests" / "ops").mkdir(parents=True)
         (repository / "tests" / "ops" / "test_kernels.py").write_text("pytestmark = pytest.mark.needs_cuda\n")
-        (repository / "tests" / "ops" / "test_data.py").write_text("import datasets\n\n@pytest.mark.needs_cuda\n")
+        (repository / "tests" / "ops" / "test_data.py").write_text(
+            "import datasets\n\n@pytest.mark.needs_cuda\n"
+        )
         (tmp_path / "python").write_text(STAND_IN)
         (tmp_path / "python").chmod(0o755)
     calls.unlink(missing_ok=True)

@@ -82,7 +82,7 @@ def test_without_time_lines_say_so(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_line_that_takes_too_long_or_fails_leaves_the_others() -> None:
-    from support.common import Progress
+    from support.report import Progress
     from support.tuner.session import QUICK, Bench, Line, describe, measure_line
 
     bench = Bench(torch.device("cpu"), QUICK, Progress(quiet=True))
@@ -252,7 +252,7 @@ def test_wrong_variants_are_reported_and_not_timed(tuning_operators: None, tmp_p
 
 
 def test_the_builds_own_variants_are_right(tmp_path: Path) -> None:
-    from support.common import Unavailable
+    from support.errors import Unavailable
     from support.tuner.vocab_ce import tuning
 
     try:
@@ -264,7 +264,7 @@ def test_the_builds_own_variants_are_right(tmp_path: Path) -> None:
 
 
 def test_a_build_without_tuning_operators_says_how_to_get_them(tmp_path: Path) -> None:
-    from support.common import Unavailable
+    from support.errors import Unavailable
     from support.tuner.vocab_ce import tuning
 
     try:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from support.tuner.card import MULTIPLE, Card, memory_us, product_us
 from support.tuner.session import Bench, Line, Sizes
-from torch import Tensor
 
 LIBRARIES = ("cublas", "cublaslt")
 BFLOAT16, FLOAT32 = "bfloat16", "float32"

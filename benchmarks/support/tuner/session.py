@@ -15,8 +15,11 @@ from types import FrameType
 from typing import Any
 
 import torch
-from support.common import Progress, Stopwatch, Unavailable, no_collection
+
+from support.clock import Stopwatch, no_collection
+from support.errors import Unavailable
 from support.profiling import profile_step
+from support.report import Progress
 
 WARM_UPS = 3
 AGAIN_S = 1.0  # between the attempts to stop a line

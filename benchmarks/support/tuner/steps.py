@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
 from providers.heads import BUILDERS
-from support.common import Stopwatch, Unavailable
+from support.clock import Stopwatch
+from support.errors import Unavailable
 from support.head_runner import Bench as HeadBench
 from support.profiling import profile_step
 from support.text import Shape

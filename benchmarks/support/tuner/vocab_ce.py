@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from support.common import Unavailable
+from torch import Tensor
+
+from support.errors import Unavailable
 from support.tuner.card import Card, decoder_us, row_kernel_us
 from support.tuner.session import Bench, Line, Sizes
-from torch import Tensor
 
 LOGIT_SCALE = 3.0
 DEAD_EVERY = 101  # one row in so many has no target; they are the last ones, as padding is
