@@ -75,7 +75,7 @@ def run_vocabulary(options: argparse.Namespace, vocab: int, progress: Progress) 
         f"{shape} on {device}, {options.dtype}, {torch.get_num_threads()} threads, "
         f"{setting.rows[0]} MLM rows, {setting.rows[1]} SBO rows"
     )
-    providers, unavailable = build(options.providers, setting)
+    providers, unavailable = build(BUILDERS, options.providers, setting)
     if not providers:
         raise SystemExit(f"no provider can run here: {unavailable}")
     checked, wrong = bench.check(providers, progress)
@@ -94,7 +94,8 @@ def run_vocabulary(options: argparse.Namespace, vocab: int, progress: Progress) 
             peaks = bench.peaks(providers, watch_cuda_memory(device), progress)
         else:
             tuned = {provider.name: dict(provider.notes) for provider in providers}
-            peaks = in_child(child_peaks, shape, dtype, tuned, torch.get_num_threads(), progress)
+            builders = {name: BUILDERS[name] for name in tuned}
+            peaks = in_child(child_peaks, shape, dtype, builders, tuned, torch.get_num_threads(), progress)
     except Unavailable as reason:
         peaks = {}
         unavailable["peak_mb"] = str(reason)

@@ -28,11 +28,12 @@ from typing import Any
 
 import torch
 
-from providers.span_masks import BUILDERS, RATIO, Provider, Setting, Text
+from providers.span_masks import BUILDERS
 from support.cli import add_measuring, check_measuring, make_parser, measure
 from support.clock import Stopwatch, Task, interleave, quantiles, ratios
 from support.errors import Unavailable, WrongResult
 from support.machine import commit, machine, versions
+from support.mask_problem import RATIO, Provider, Setting, Text
 from support.plots import Bars, plot_bars
 from support.rates import device_rates
 from support.report import Progress, format_table

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from support.errors import Unavailable
 from support.head_problem import Batch, Heads
-from support.head_setting import Provider, Setting, boundary_rows
+from support.head_setting import Builder, Provider, Setting, boundary_rows
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Mean loss of one head from rows [N, D], decoder matrix [V, D], bias [V] and targets [N]."""
@@ -178,7 +178,7 @@ def cce(setting: Setting) -> Provider:
     return _warmed(_provider("cce", setting, head_loss, notes), setting)
 
 
-PEERS: dict[str, Callable[[Setting], Provider]] = {
+PEERS: dict[str, Builder] = {
     "torch_linear_ce_default": torch_linear_ce_default,
     "torch_linear_ce_best": torch_linear_ce_best,
     "liger_default": liger_default,

@@ -8,7 +8,6 @@ backward on it. It runs under the benchmark's autocast unless the provider asks 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from providers.head_peers import PEERS
 from support.errors import Unavailable
-from support.head_problem import IGNORED, Batch, Heads
-from support.head_setting import Provider, Setting, boundary_rows
+from support.head_problem import Batch, Heads
+from support.head_setting import Builder, Provider, Setting, boundary_rows
+from support.text import IGNORED
 
 
 def sbo_loss(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:
@@ -188,7 +188,7 @@ def compiled(setting: Setting) -> Provider:
     return provider
 
 
-BUILDERS: dict[str, Callable[[Setting], Provider]] = {
+BUILDERS: dict[str, Builder] = {
     "fused": fused,
     "eager_masked": eager_masked,
     "eager_masked_float32": eager_masked_float32,

@@ -6,39 +6,15 @@ none has more alive than another. Modules are each one's own, so that what is co
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling
+from transformers import BertForMaskedLM
 
-from spanbert_ext import DataCollatorForSpanMasking, SpanBertForPreTraining
-from support.text import FIRST_WORD, Shape, make_tokenizer, sample_text
-
-IGNORED = -100
-LAYERS = {32: 2, 768: 12, 1024: 24}  # by hidden size: tiny, base, large
-TEXTS = 4  # batches visited in turn
-
-Mode = Literal["eager", "layers", "model"]
-MODES: tuple[Mode, ...] = ("eager", "layers", "model")
-
-
-def make_model(shape: Shape, layers: int, device: torch.device) -> nn.Module:
-    """A SpanBERT with random weights, the same for the same shape."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=shape.vocab,
-        hidden_size=shape.hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=max(2, shape.hidden // 64),
-        intermediate_size=4 * shape.hidden,
-        max_position_embeddings=max(512, shape.length),
-    )
-    return SpanBertForPreTraining.from_config(config, attn_implementation="sdpa").to(device)
+from support.step_problem import Masks, Provider
+from support.text import IGNORED
 
 
 class MaskedRowsOnly(nn.Module):
@@ -109,71 +85,8 @@ def stock_model(model: Any) -> BertForMaskedLM:
     return stock
 
 
-Batch = dict[str, Any]
-"""Tensors, and the plain values that DataCollatorForSpanMasking adds."""
-
-
-class Masks:
-    """Batches of the same texts as the two collators make them, on the device."""
-
-    def __init__(self, shape: Shape, device: torch.device) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.device = device
-        self.padded = shape.ragged
-        self.texts = [sample_text(shape, generator) for _ in range(TEXTS)]
-        tokenizer = make_tokenizer(shape.vocab)
-        self.span_collator = DataCollatorForSpanMasking(
-            tokenizer, seed=1, pad_to_multiple_of=shape.length, position_slots=shape.position_slots
-        )
-        self.stock_collator = DataCollatorForLanguageModeling(
-            tokenizer, mlm_probability=self.span_collator.masker.ratio
-        )
-        self.tokens = sum(int(mask.sum()) for _, mask in self.texts) / TEXTS  # a batch, without padding
-
-    def _on_device(self, batch: Batch) -> Batch:
-        return {
-            name: x.to(self.device, non_blocking=True) if isinstance(x, Tensor) else x
-            for name, x in batch.items()
-        }
-
-    def spans(self, step: int) -> Batch:
-        """By DataCollatorForSpanMasking."""
-        ids, mask = self.texts[step % TEXTS]
-        self.span_collator.set_epoch(step)
-        rows = [{"input_ids": row[:length]} for row, length in zip(ids, mask.sum(1).tolist(), strict=True)]
-        return self._on_device(self.span_collator(rows))
-
-    def tokens_by_stock(self, step: int) -> Batch:
-        """By transformers' collator, on tensors."""
-        ids, mask = self.texts[step % TEXTS]
-        masked, labels = self.stock_collator.torch_mask_tokens(
-            ids.clone(), special_tokens_mask=ids < FIRST_WORD
-        )
-        return self._on_device({"input_ids": masked, "attention_mask": mask, "labels": labels})
-
-
-@dataclass(frozen=True)
-class Provider:
-    """`loss(masks(step))` is timed with its backward and the optimizer, and without `masks` where a worker makes them.
-
-    `keys`: of the batch, what the module takes; None: all that the collator gives. `without`: but not these.
-    `varying`: sizes differ from batch to batch, so that a compiler should not take them for constants.
-    """
-
-    module: nn.Module
-    masks: Callable[[int], Batch]
-    keys: tuple[str, ...] | None
-    without: tuple[str, ...] = ()
-    varying: bool = False
-    skips_rows: bool = False  # in the encoder's last layer, which is then left out where layers are compiled
-
-    def loss(self, batch: Batch) -> Tensor:
-        names = [name for name in batch if self.keys is None or name in self.keys]
-        found = self.module(**{name: batch[name] for name in names if name not in self.without})
-        return found if isinstance(found, Tensor) else found.loss
-
-
 BOUNDARIES = ("left_boundary", "right_boundary")
+TENSORS = ("input_ids", "attention_mask", "labels", "masked_positions", *BOUNDARIES)
 NAMES = (  # in the order in which they are compiled, while there is time
     "spanbert",
     "stock_mlm",
@@ -198,18 +111,25 @@ SAME_LOSS = (
 def make_provider(name: str, model: Any, masks: Masks) -> Provider:
     """The contestant around `model`'s modules.
 
-    None has the attention mask of a batch without padding, which each would have to read to find that out:
-    `spanbert` and `spanbert_no_sbo` hand on the collator's word for it, the others leave the mask away. Only
-    `stock_mlm_as_shipped` keeps it, as a user of transformers' collator does.
+    A mask of ones has to be read, on a GPU by a wait, to find that nothing is padded: `spanbert` and `spanbert_no_sbo`
+    pass the collator's `all_text` on instead, the others leave the mask out. Only `stock_mlm_as_shipped` keeps it, as
+    transformers' collator gives it.
+
+    Two more than NAMES are for tune_cuda.py: `spanbert_tensors` gets tensors alone, the mask of ones among them, and
+    `spanbert_without_mask` everything but the mask.
     """
     mlm_keys = ("input_ids", "labels", *(["attention_mask"] if masks.padded else []))
     span_keys = (*mlm_keys, "masked_positions", *BOUNDARIES)
-    compact = masks.padded  # the rows of full texts have targets in every slot
+    compact = masks.padded  # the rows of full texts have targets in every entry
     match name:
         case "spanbert":
             return Provider(model, masks.spans, None, varying=compact, skips_rows=True)
         case "spanbert_no_sbo":
             return Provider(model, masks.spans, None, BOUNDARIES, varying=compact, skips_rows=True)
+        case "spanbert_tensors":
+            return Provider(model, masks.spans, TENSORS, skips_rows=True)
+        case "spanbert_without_mask":
+            return Provider(model, masks.spans, None, ("attention_mask",), skips_rows=True)
         case "spanbert_labels":
             return Provider(model, masks.tokens_by_stock, mlm_keys, skips_rows=True)
         case "stock_mlm":
@@ -229,23 +149,3 @@ def make_provider(name: str, model: Any, masks: Masks) -> Provider:
                 MaskedRowsOnly(model, False, False), masks.tokens_by_stock, mlm_keys, varying=True
             )
     raise ValueError(f"no provider {name!r}; there are {', '.join(NAMES)}")
-
-
-def twin(model: Any) -> Any:
-    """A copy of the modules around the same parameters and buffers."""
-    shared = {id(x): x for x in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)
-
-
-def compile_provider(provider: Provider, mode: Mode, backend: str) -> Provider:
-    """Prepares the provider, which must be alone with its modules, for `mode`; compiles when it is first run."""
-    if mode == "eager":
-        return provider
-    dynamic = None if provider.varying else False
-    if mode == "model":
-        provider.module.compile(dynamic=dynamic, backend=backend)
-        return provider
-    layers = provider.module.bert.encoder.layer
-    for layer in layers[:-1] if provider.skips_rows else layers:
-        layer.compile(dynamic=False, backend=backend)
-    return provider

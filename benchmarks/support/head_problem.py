@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from support.text import FIRST_WORD, MASK, PAD, Shape, sample_text, token_kinds
-
-IGNORED = -100
+from support.text import FIRST_WORD, IGNORED, MASK, PAD, Shape, sample_text, token_kinds
 
 
 @dataclass(frozen=True)

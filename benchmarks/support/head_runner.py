@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from providers.heads import BUILDERS
 from support.clock import Stopwatch, Task
 from support.errors import Unavailable, WrongResult
 from support.head_problem import Heads, gradients, make_batch, oracle
-from support.head_setting import Provider, Setting
+from support.head_setting import Builder, Provider, Setting
 from support.memory import peak_mb, watch_resident_memory
 from support.report import Progress
 from support.text import Shape
@@ -127,22 +126,29 @@ class Bench:
         return found
 
 
-def build(names: Sequence[str], setting: Setting) -> tuple[list[Provider], dict[str, str]]:
-    """The providers that can run here, and why the others cannot."""
+def build(
+    builders: Mapping[str, Builder], names: Sequence[str], setting: Setting
+) -> tuple[list[Provider], dict[str, str]]:
+    """The providers of these names that can run here, and why the others cannot."""
     providers, unavailable = [], {}
     for name in names:
         try:
-            providers.append(BUILDERS[name](setting))
+            providers.append(builders[name](setting))
         except Unavailable as reason:
             unavailable[name] = str(reason)
     return providers, unavailable
 
 
 def child_peaks(
-    shape: Shape, dtype: torch.dtype, tuned: dict[str, dict[str, Any]], threads: int, progress: Progress
+    shape: Shape,
+    dtype: torch.dtype,
+    builders: Mapping[str, Builder],
+    tuned: dict[str, dict[str, Any]],
+    threads: int,
+    progress: Progress,
 ) -> dict[str, float]:
-    """Peak memory on the CPU of each provider in `tuned`; runs in a process of its own, see memory.py."""
+    """Peak memory on the CPU of each provider in `tuned`; for a process of its own, see memory.py."""
     torch.set_num_threads(threads)  # each thread may have buffers of its own
     bench = Bench(shape, torch.device("cpu"), dtype)
-    providers, _ = build(list(tuned), bench.setting(Progress(quiet=True), tuned))
+    providers, _ = build(builders, list(tuned), bench.setting(Progress(quiet=True), tuned))
     return bench.peaks(providers, watch_resident_memory(), progress)

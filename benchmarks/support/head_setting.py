@@ -71,6 +71,10 @@ class Setting:
             )
 
 
+Builder = Callable[[Setting], Provider]
+"""Raises Unavailable, with the reason, for a provider that cannot run there."""
+
+
 def boundary_rows(heads: Heads, flat: Tensor, batch: Batch) -> Tensor:
     """SBO representations of the live rows, [N_sbo, D]."""
     left, right = flat[batch.sbo_left_rows], flat[batch.sbo_right_rows]  # [N_sbo, H]

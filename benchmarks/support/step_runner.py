@@ -10,23 +10,22 @@ from typing import Any, NamedTuple
 import torch
 from torch._dynamo.utils import counters
 
-from providers.steps import (
-    SAME_LOSS,
-    TEXTS,
-    Batch,
-    Masks,
-    Mode,
-    Provider,
-    compile_provider,
-    make_model,
-    make_provider,
-    twin,
-)
 from support.clock import Stopwatch, Task
 from support.errors import Unavailable, WrongResult
 from support.memory import peak_mb, watch_resident_memory
 from support.profiling import StepProfile, profile_step
 from support.report import Progress
+from support.step_problem import (
+    TEXTS,
+    Batch,
+    MakeProvider,
+    Masks,
+    Mode,
+    Provider,
+    compile_provider,
+    make_model,
+    twin,
+)
 from support.text import Shape
 
 # Relative difference of the losses, and of all gradients as one vector. A head that is missing or counted
@@ -64,11 +63,11 @@ def graphs_compiled() -> int:
 class Trainer:
     """Steps of every contestant on one set of parameters."""
 
-    def __init__(self, sizes: Sizes, device: torch.device) -> None:
+    def __init__(self, sizes: Sizes, device: torch.device, make_provider: MakeProvider) -> None:
         # Beyond this number torch.compile would fall back to eager in silence.
         torch._dynamo.config.recompile_limit = SPECIALISATIONS
         torch._dynamo.config.fail_on_recompile_limit_hit = True
-        self.sizes, self.device = sizes, device
+        self.sizes, self.device, self.make_provider = sizes, device, make_provider
         self.model = make_model(sizes.shape, sizes.layers, device)
         self.masks = Masks(sizes.shape, device)
         self.providers: dict[Contestant, Provider] = {}
@@ -77,7 +76,7 @@ class Trainer:
     def provider(self, contestant: Contestant) -> Provider:
         """In training mode, with modules of its own around the shared parameters."""
         if contestant not in self.providers:
-            made = make_provider(contestant.name, twin(self.model), self.masks)
+            made = self.make_provider(contestant.name, twin(self.model), self.masks)
             made.module.train()
             self.providers[contestant] = compile_provider(made, contestant.mode, self.sizes.backend)
         return self.providers[contestant]
@@ -142,8 +141,8 @@ class Trainer:
         """Of one warm step."""
         return profile_step(self.prepare(contestant, 0))
 
-    def check(self, names: Sequence[str], progress: Progress) -> dict[str, dict[str, float]]:
-        """Differences of the pairs in SAME_LOSS in eager mode without dropout; WrongResult beyond the tolerance."""
+    def check(self, pairs: Sequence[tuple[str, str]], progress: Progress) -> dict[str, dict[str, float]]:
+        """Differences of pairs of providers in eager mode without dropout; WrongResult beyond the tolerance."""
         batch = self.masks.spans(0)
 
         def loss_and_gradient(name: str) -> tuple[float, torch.Tensor]:
@@ -162,9 +161,7 @@ class Trainer:
 
         found = {}
         allowed = TOLERANCE[self.sizes.dtype]
-        for pair in SAME_LOSS:
-            if not set(pair) <= set(names):
-                continue
+        for pair in pairs:
             (loss, gradient), (other_loss, other_gradient) = map(loss_and_gradient, pair)
             difference = abs(loss - other_loss) / abs(loss)
             apart = ((gradient - other_gradient).norm() / gradient.norm()).item()
@@ -189,11 +186,13 @@ class Trainer:
         return found
 
 
-def child_peaks(sizes: Sizes, contestants: Sequence[Contestant], threads: int) -> dict[Contestant, float]:
-    """Peak memory on the CPU; runs in a process of its own, see memory.py."""
+def child_peaks(
+    sizes: Sizes, make_provider: MakeProvider, contestants: Sequence[Contestant], threads: int
+) -> dict[Contestant, float]:
+    """Peak memory on the CPU; for a process of its own, see memory.py."""
     torch.set_num_threads(threads)
     peak = watch_resident_memory()  # before the first step: what malloc keeps of one would count as alive
-    trainer = Trainer(sizes, torch.device("cpu"))
+    trainer = Trainer(sizes, torch.device("cpu"), make_provider)
     for contestant in contestants:
         trainer.warm_up(contestant)
     return trainer.peaks(contestants, peak, Progress())

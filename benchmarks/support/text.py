@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 PAD, CLS, SEP, MASK, FIRST_WORD = 0, 1, 2, 3, 4  # the token ids of the made-up vocabulary
+IGNORED = -100  # a label where nothing is predicted
 CASED_WORDPIECE = 28_996
 TINY_VOCAB = 257
 HIDDEN_SIZES = {"tiny": 32, "base": 768, "large": 1024}

@@ -179,19 +179,21 @@ def test_wrong_provider_of_another_project_is_listed_and_the_others_are_timed(
     assert "cce is wrong" in found["unavailable"]["cce"]
 
 
-def test_peers_that_a_cpu_cannot_run_say_why() -> None:
+def test_peers_that_a_cpu_cannot_run_are_listed_with_the_reason() -> None:
+    from providers.heads import BUILDERS
     from support import head_runner
     from support.report import Progress
     from support.text import Shape
 
     bench = head_runner.Bench(Shape.parse("tiny"), torch.device("cpu"), torch.float32)
     names = ["liger_default", "liger_best", "cce"]
-    providers, unavailable = head_runner.build(names, bench.setting(Progress(quiet=True)))
+    providers, unavailable = head_runner.build(BUILDERS, names, bench.setting(Progress(quiet=True)))
     assert not providers and list(unavailable) == names
     assert all("CUDA kernels alone" in reason for reason in unavailable.values())
 
 
-def test_provider_that_cannot_run_is_listed_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_that_cannot_run_is_listed_with_its_reason() -> None:
+    from providers.heads import BUILDERS
     from support import head_runner
     from support.errors import Unavailable
     from support.report import Progress
@@ -200,37 +202,12 @@ def test_provider_that_cannot_run_is_listed_with_its_reason(monkeypatch: pytest.
     def builder(setting: object) -> None:
         raise Unavailable("not on this machine")
 
-    monkeypatch.setitem(head_runner.BUILDERS, "compile", builder)
     bench = head_runner.Bench(Shape.parse("tiny"), torch.device("cpu"), torch.float32)
     providers, unavailable = head_runner.build(
-        ["eager_masked", "compile"], bench.setting(Progress(quiet=True))
+        {**BUILDERS, "compile": builder}, ["eager_masked", "compile"], bench.setting(Progress(quiet=True))
     )
     assert [provider.name for provider in providers] == ["eager_masked"]
     assert unavailable == {"compile": "not on this machine"}
-
-
-def _known_peaks() -> list[float]:
-    from support.memory import peak_mb, watch_resident_memory
-
-    peak = watch_resident_memory()
-
-    def step(freed: int, kept: int) -> torch.Tensor:
-        torch.ones(freed // 4)
-        return torch.ones(kept // 4)
-
-    sizes = [(40_000_000, 0), (40_000_000, 10_000_000), (10_000_000, 40_000_000), (100_000, 0)]
-    return [peak_mb(peak, lambda _, f=f, k=k: lambda: step(f, k)) for f, k in sizes]
-
-
-def test_peak_memory_is_the_high_water_mark_minus_what_stays_alive() -> None:
-    from support.errors import Unavailable
-    from support.memory import in_child
-
-    try:
-        measured = in_child(_known_peaks)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    assert measured == pytest.approx([40, 30, 0, 0.1], abs=0.5)
 
 
 def test_unwritable_output_is_refused_before_measuring(
@@ -251,36 +228,3 @@ def test_unknown_shape_is_refused(name: str, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         bench_sbo.main(["--shape", name])
     assert repr(name) in capsys.readouterr().err
-
-
-def test_ragged_rows_and_their_targets_agree_in_every_form() -> None:
-    from support.head_problem import IGNORED, make_batch
-    from support.text import Shape
-
-    shape = Shape("ragged", hidden=8, vocab=97, rows=16, length=64, ragged=True)
-    batch = make_batch(shape, 3, torch.device("cpu"))
-    assert (batch.masked_positions < 0).sum() > batch.masked_positions.numel() // 2
-    assert torch.equal(batch.labels.flatten()[batch.mlm_rows], batch.mlm_targets)
-    assert (batch.labels != IGNORED).sum() == len(batch.mlm_targets)
-    dense = batch.pair_targets[batch.pair_targets != IGNORED]
-    assert torch.equal(dense, batch.sbo_targets)  # both run by row, span and slot
-    spans, slots = (batch.pair_targets != IGNORED).flatten(0, 1).nonzero().unbind(1)
-    left, right = batch.pairs.flatten(0, 1)[spans].unbind(1)
-    assert torch.equal(left, batch.sbo_left_rows) and torch.equal(right, batch.sbo_right_rows)
-    assert torch.equal(slots, batch.sbo_slots)
-
-
-@pytest.mark.parametrize("name", ["base-32x512", "base-32x512-ragged"])
-def test_the_fused_loss_is_given_the_collators_bound(name: str) -> None:
-    from dataclasses import replace
-
-    from support.head_problem import make_batch
-    from support.text import Shape
-
-    shape = replace(Shape.parse(name), hidden=8)
-    batch = make_batch(shape, 3, torch.device("cpu"))
-    if not shape.ragged:  # nothing to gain: nearly all slots are taken
-        assert batch.max_rows is None
-        return
-    assert batch.max_rows is not None
-    assert len(batch.mlm_rows) <= batch.max_rows < len(batch.mlm_rows) + 256 and batch.max_rows % 256 == 0

@@ -120,7 +120,8 @@ def test_provider_that_does_not_do_its_job_ends_the_run(
     wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import bench_span_mask
-    from providers.span_masks import BUILDERS, Provider, Setting, Text
+    from providers.span_masks import BUILDERS
+    from support.mask_problem import Provider, Setting, Text
 
     def builder(_: Setting) -> Provider:
         def work(text: Text, call: int) -> tuple[torch.Tensor, torch.Tensor]:

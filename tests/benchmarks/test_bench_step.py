@@ -17,10 +17,11 @@ SMALL = ["--shape", "tiny", "--repeats", "3", "--threads", "1"]
 
 
 def small_trainer(shape: str = "tiny", dtype: torch.dtype = torch.float32, backend: str = "eager") -> Any:
+    from providers.steps import make_provider
     from support.step_runner import Sizes, Trainer
     from support.text import Shape
 
-    return Trainer(Sizes(Shape.parse(shape), 1, dtype, backend), torch.device("cpu"))
+    return Trainer(Sizes(Shape.parse(shape), 1, dtype, backend), torch.device("cpu"), make_provider)
 
 
 def test_report_has_the_promised_keys(tmp_path: Path) -> None:
@@ -51,8 +52,9 @@ def test_modes_stand_beside_each_other_and_a_failing_compiler_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import bench_step
-    from providers.steps import MODES, MaskedRowsOnly
+    from providers.steps import MaskedRowsOnly
     from support import step_runner
+    from support.step_problem import MODES
 
     right = step_runner.compile_provider
 
@@ -116,11 +118,11 @@ def test_a_run_that_is_stopped_leaves_what_it_measured(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_contestants_agree_on_ragged_rows(dtype: torch.dtype) -> None:
-    from providers.steps import NAMES
+    from providers.steps import SAME_LOSS
     from support.report import Progress
 
     trainer = small_trainer("tiny-4x64-ragged", dtype)
-    assert len(trainer.check(NAMES, Progress(quiet=True))) == COMPUTED_ALIKE
+    assert len(trainer.check(SAME_LOSS, Progress(quiet=True))) == COMPUTED_ALIKE
 
 
 @pytest.mark.parametrize("wrong", ["loss", "gradient"])
@@ -159,7 +161,8 @@ def test_every_step_trains_the_shared_parameters() -> None:
 
 
 def test_modules_are_each_contestants_own_and_parameters_are_not() -> None:
-    from providers.steps import make_provider, twin
+    from providers.steps import make_provider
+    from support.step_problem import twin
 
     trainer = small_trainer()
     other = twin(trainer.model)
@@ -222,8 +225,15 @@ def test_ours_gets_what_the_collator_gives() -> None:
     assert not padded.get("all_text") and padded["input_ids"].shape == (32, 64)
 
 
+def test_the_tuner_gives_ours_tensors_with_the_mask_or_all_but_the_mask() -> None:
+    assert set(given("spanbert_tensors", "tiny")) == {"input_ids", "labels", "attention_mask", *SPANS}
+    whole = set(given("spanbert", "tiny"))
+    assert whole - set(given("spanbert_without_mask", "tiny")) == {"attention_mask"}
+
+
 def test_layers_of_ours_are_compiled_but_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    from providers.steps import compile_provider, make_provider, twin
+    from providers.steps import make_provider
+    from support.step_problem import compile_provider, twin
 
     trainer = small_trainer()
     trainer.model.bert.encoder.layer.append(trainer.model.bert.encoder.layer[0])  # two layers

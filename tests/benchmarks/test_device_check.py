@@ -1,17 +1,113 @@
-"""device_check.sh around a build that is brought along, and the parts for a GPU that is lent for minutes."""
+"""device_check.sh with a stand-in for Python: what it builds, runs and hands over, and what it says of a failure."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from bench_runs import BENCHMARKS
-from test_run_all import run_stand_in
 
 SCRIPT = BENCHMARKS / "device_check.sh"
 PARTS = ("build-and-test", "sanitize", "head", "step", "all", "tune", "run-a", "run-b", "site", "stamp")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("part", ["build-and-test", "all"])
+def test_device_check_stops_with_one_line_where_there_is_no_gpu(part: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path / "out")}
+    script = [str(SCRIPT), part]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "no GPU" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+STAND_IN = """#!/usr/bin/env bash
+# answers as Python on a machine with a GPU would
+echo "$*" >>"$CALLS"
+folder=benchmarks/results/nvidia-stand-in
+case "$*" in
+    *importlib.metadata*) exit 1 ;;
+    *device_name*) echo nvidia-stand-in ;;
+    *get_device_capability*) echo 9.0 ;;
+    *pip*) [[ ${BUILD:-works} == works ]] ;;
+    *run_all.py*) cd "$REPOSITORY" && mkdir -p $folder && touch $folder/{README.md,a.json,a.png,b.png} ;;
+esac
+"""
+
+
+def run_stand_in(
+    tmp_path: Path, *arguments: str, **environment: str
+) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """device_check.sh in a copy of the tree, with a Python that only notes what it is asked."""
+    repository, calls = tmp_path / "repository", tmp_path / "calls"
+    if not repository.exists():
+        for folder in ("benchmarks", "csrc", "cmake", "tools", "spanbert_ext"):
+            shutil.copytree(
+                BENCHMARKS.parent / folder,
+                repository / folder,
+                ignore=shutil.ignore_patterns("*.so", "__pycache__", "results"),
+            )
+        for name in ("CMakeLists.txt", "setup.py", "pyproject.toml"):
+            shutil.copy(BENCHMARKS.parent / name, repository)
+        (repository / "tests" / "ops").mkdir(parents=True)
+        (repository / "tests" / "ops" / "test_kernels.py").write_text("pytestmark = pytest.mark.needs_cuda\n")
+        (repository / "tests" / "ops" / "test_data.py").write_text(
+            "import datasets\n\n@pytest.mark.needs_cuda\n"
+        )
+        (tmp_path / "python").write_text(STAND_IN)
+        (tmp_path / "python").chmod(0o755)
+    calls.unlink(missing_ok=True)
+    given = {
+        **{name: value for name, value in os.environ.items() if name != "TORCH_CUDA_ARCH_LIST"},
+        "PYTHON": str(tmp_path / "python"),
+        "CALLS": str(calls),
+        "REPOSITORY": str(repository),
+        "OUT": str(tmp_path / "out"),
+        **environment,
+    }
+    script = [str(repository / "benchmarks" / "device_check.sh"), *arguments]
+    done = subprocess.run(script, capture_output=True, text=True, env=given)
+    return done, calls.read_text().splitlines()
+
+
+def test_device_check_builds_once_and_hands_over_four_files(tmp_path: Path) -> None:
+    done, calls = run_stand_in(tmp_path, "build-and-test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sum("pip install --no-build-isolation --no-deps" in call for call in calls) == 1
+    (tests,) = [call for call in calls if "-m pytest" in call]
+    assert "-m needs_cuda" in tests and "test_kernels.py" in tests and "test_data.py" not in tests
+    assert "datasets is not installed" in done.stdout
+
+    done, calls = run_stand_in(tmp_path, "head", "--overwrite")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not any("pip install" in call for call in calls)  # the sources are the same
+    (run,) = [call for call in calls if "run_all.py" in call]
+    assert "--parts head" in run and run.endswith("--overwrite")
+    shutil.rmtree(tmp_path / "out")
+    run_stand_in(tmp_path, "step")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "device_check-step.log",
+        "results-step.tar.gz",
+        "README.md",
+        "a.png",
+    }
+
+    (tmp_path / "repository" / "csrc" / "new.h").touch()
+    _, calls = run_stand_in(tmp_path, "head")
+    assert any("pip install" in call for call in calls)
+
+
+def test_device_check_says_what_failed(tmp_path: Path) -> None:
+    done, calls = run_stand_in(tmp_path, "head", BUILD="fails")
+    assert done.returncode == 1 and "FAILED: the build" in done.stdout
+    assert not any("run_all.py" in call for call in calls)
 
 
 def stamp(tmp_path: Path, architecture: str = "9.0") -> str:

@@ -282,13 +282,14 @@ def test_a_build_without_tuning_operators_says_how_to_get_them(tmp_path: Path) -
 def test_heads_and_steps_are_profiled_eager_and_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from providers.heads import BUILDERS
     from support.tuner import steps as tuner_steps
 
     torch.set_num_threads(1)
     # what is compiled is asked for, not compiled: that takes minutes
     asked: list[str] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: asked.append(type(module).__name__))
-    monkeypatch.setitem(tuner_steps.BUILDERS, "compile", tuner_steps.BUILDERS["eager_masked"])
+    monkeypatch.setitem(BUILDERS, "compile", BUILDERS["eager_masked"])
     steps = [("spanbert", "eager", True), ("stock_mlm", "layers", False), ("spanbert", "model", False)]
     monkeypatch.setattr(tuner_steps, "STEP_MS", {key: tuner_steps.STEP_MS[key] for key in steps})
     lines = measure(tmp_path / "tune.json", "--parts", "head,step")["lines"]

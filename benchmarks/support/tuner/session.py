@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -252,10 +249,3 @@ def describe(found: Mapping[str, Any]) -> str:
 
 
 HEADER = f"{'part':6} {'line':52} {'predicted':>10} {'measured':>10} {'ratio':>6} {'rate':>17} kernel   (us)"
-
-
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """In one piece: whoever stops the program finds the report of the line before."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(beside, path)

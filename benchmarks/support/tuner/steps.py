@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from providers.heads import BUILDERS
 from support.clock import Stopwatch
 from support.errors import Unavailable
 from support.head_runner import Bench as HeadBench
+from support.head_setting import Builder
 from support.profiling import profile_step
 from support.text import Shape
 from support.tuner.session import Bench, Line, Sizes
+
+if TYPE_CHECKING:  # imports transformers
+    from support.step_problem import MakeProvider
 
 KERNELS = 40  # of a profile that the report keeps
 WARM_UPS, STEPS = 4, 3  # a step of each text, then those that are timed
@@ -37,6 +40,13 @@ STEP_MS = {
     ("stock_mlm", "layers", True): 43.0,
     ("spanbert", "model", True): 30.0,
     ("stock_mlm", "model", True): 38.0,
+}
+# What make_provider calls a model by whether it gets attention_mask; no text is padded.
+PROVIDERS = {
+    ("spanbert", True): "spanbert_tensors",  # with all_text beside it the model would not read the mask
+    ("spanbert", False): "spanbert_without_mask",
+    ("stock_mlm", True): "stock_mlm_as_shipped",
+    ("stock_mlm", False): "stock_mlm",
 }
 
 
@@ -67,11 +77,11 @@ def profile_fields(step: Callable[[], object], times: Sequence[float]) -> dict[s
     }
 
 
-def head_line(name: str, sizes: Sizes) -> Line:
+def head_line(name: str, build: Builder, sizes: Sizes) -> Line:
     def measure(bench: Bench) -> dict[str, Any]:
         shape = Shape.parse(sizes.shape)
         heads: HeadBench = bench.share("heads", lambda: HeadBench(shape, bench.device, torch.bfloat16))
-        provider = BUILDERS[name](heads.setting(bench.progress))
+        provider = build(heads.setting(bench.progress))
         for round_ in (0, 1):
             heads.prepare(provider, round_)()
         watch, times = Stopwatch(bench.device), []
@@ -84,42 +94,25 @@ def head_line(name: str, sizes: Sizes) -> Line:
     return Line("head", name, {"provider": name}, HEAD_MS[name] * 1e3, measure, seconds=seconds)
 
 
-def head_lines(sizes: Sizes, _card: object) -> list[Line]:
-    return [head_line(name, sizes) for name in HEAD_MS]
+def head_lines(builders: Mapping[str, Builder], sizes: Sizes) -> list[Line]:
+    return [head_line(name, builders[name], sizes) for name in HEAD_MS]
 
 
-def add_contestant(trainer: Any, name: str, how: str, with_mask: bool) -> Any:
-    """A contestant of bench_step.py whose batch has the attention mask, or not; both texts are without padding."""
-    from providers.steps import BOUNDARIES, Provider, compile_provider, stock_model, twin
-    from support.step_runner import Contestant
-
-    contestant = Contestant(f"{name} {'with' if with_mask else 'without'} attention_mask", how)
-    model, masks = twin(trainer.model), trainer.masks
-    # With its mask a batch is tensors alone: the collator's word for it that nothing is padded is left away.
-    tensors = ("input_ids", "attention_mask", "labels", "masked_positions", *BOUNDARIES)
-    keys, without = (tensors, ()) if with_mask else (None, ("attention_mask",))
-    if name == "spanbert":
-        provider = Provider(model, masks.spans, keys, without, skips_rows=True)
-    else:
-        provider = Provider(stock_model(model), masks.tokens_by_stock, keys, without)
-    provider.module.train()
-    trainer.providers[contestant] = compile_provider(provider, how, BACKEND)
-    return contestant
-
-
-def make_trainer(sizes: Sizes, bench: Bench) -> Any:
+def make_trainer(make_provider: MakeProvider, sizes: Sizes, bench: Bench) -> Any:
     try:
         from support import step_runner
     except ImportError as error:
         raise Unavailable(f"needs transformers: {error}") from error
     problem = step_runner.Sizes(Shape.parse(sizes.shape), sizes.layers, torch.bfloat16, BACKEND)
-    return step_runner.Trainer(problem, bench.device)
+    return step_runner.Trainer(problem, bench.device, make_provider)
 
 
-def step_line(name: str, how: str, with_mask: bool, sizes: Sizes) -> Line:
+def step_line(name: str, how: str, with_mask: bool, make_provider: MakeProvider, sizes: Sizes) -> Line:
     def measure(bench: Bench) -> dict[str, Any]:
-        trainer = bench.share("trainer", lambda: make_trainer(sizes, bench))
-        contestant = add_contestant(trainer, name, how, with_mask)
+        trainer = bench.share("trainer", lambda: make_trainer(make_provider, sizes, bench))
+        from support.step_runner import Contestant  # can be imported where there is a trainer
+
+        contestant = Contestant(PROVIDERS[name, with_mask], how)
         for number in range(WARM_UPS):
             trainer.prepare(contestant, number)()
         watch, times = Stopwatch(bench.device, launch_ahead=False), []
@@ -136,5 +129,5 @@ def step_line(name: str, how: str, with_mask: bool, sizes: Sizes) -> Line:
     return Line("step", label, key, STEP_MS[name, how, with_mask] * 1e3, measure, seconds=COMPILE_S[how])
 
 
-def step_lines(sizes: Sizes, _card: object) -> list[Line]:
-    return [step_line(*key, sizes) for key in STEP_MS]
+def step_lines(make_provider: MakeProvider, sizes: Sizes) -> list[Line]:
+    return [step_line(*key, make_provider, sizes) for key in STEP_MS]
