@@ -14,7 +14,7 @@ oracle; one that is wrong ends the run with exit status 1 (another project's is 
 with respect to rows and weight) on preallocated memory, each in the fastest of the layouts that were tried,
 aligned ones too, with outputs in the fused operator's dtypes: no cross-entropy, no heads.
 
-A vocabulary that is no multiple of 128 is slow for whoever does not pad. With --vocab both every provider runs on
+A vocabulary that is no multiple of 128 is slow without padding. With --vocab both every provider runs on
 the vocabulary as it is and on the next multiple of 128, so that a gain by alignment can be told from others.
 """
 
@@ -134,7 +134,7 @@ def run_vocabulary(options: argparse.Namespace, vocab: int, progress: Progress) 
 def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The whole benchmark; returns the report that --json writes, with one of `runs` for each vocabulary."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
-    described = machine(device)  # before the work: the load should be other people's
+    described = machine(device)  # before the work: the load of other processes
     report: dict[str, Any] = {
         "benchmark": "bench_sbo",
         "machine": described,

@@ -11,8 +11,8 @@
   hf_collator_lists  DataCollatorForLanguageModeling on rows of Python lists
   published_numpy    the published algorithm as a NumPy and Python loop a row
 
-Inputs are made before the clock starts: every provider gets what it wants to have, special tokens and word
-offsets included. Each does its job before it is timed: the share of masked tokens, labels and special tokens
+Inputs are made before the clock starts: every provider gets its input ready made, special tokens and word
+offsets included. Each is checked before it is timed: the share of masked tokens, labels and special tokens
 are checked. A sample is several calls where they are short, after one that is not timed. With --device cuda
 the first two run on the GPU, the others, which cannot, on the CPU.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that only a machine with an NVIDIA GPU can tell, in parts that take less than ten minutes each.
+# Everything that only a machine with an NVIDIA GPU can show, in parts that take less than ten minutes each.
 #
 #   benchmarks/device_check.sh build-and-test   build for this GPU, the tests that need CUDA
 #   benchmarks/device_check.sh sanitize         compute-sanitizer over small calls of every operator
@@ -223,7 +223,7 @@ sanitize() {
     small_set 120 "$python" || fail "the small set without a sanitizer"
     for tool in memcheck racecheck initcheck synccheck; do
         say "$tool"
-        # without torch's memory pool every tensor is an allocation whose bounds the tool knows
+        # without torch's memory pool every tensor is an allocation whose bounds the tool checks
         PYTORCH_NO_CUDA_MEMORY_CACHING=1 small_set 140 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
             "$python" || fail "$tool"
     done

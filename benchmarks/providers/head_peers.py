@@ -1,7 +1,7 @@
 """Other projects' fused decoder and cross-entropy as contestants of bench_sbo.py.
 
 Each is a function of one head's rows, decoder matrix, bias and targets, called once a head. Their autograd
-functions do not know autocast: everything is cast to the run's dtype first, the matrix once for both heads,
+functions ignore autocast: everything is cast to the run's dtype first, the matrix once for both heads,
 and gradients are accumulated in float32 where there is a choice, as the fused operator does.
 """
 
@@ -167,7 +167,7 @@ def cce(setting: Setting) -> Provider:
         notes = {"impl": impl}
     else:
         exact = functools.partial(linear_cross_entropy, filter_eps=None)
-        columns = 16  # the kernels want widths that are multiples of 16
+        columns = 16  # the kernels take widths that are multiples of 16
 
         def head_loss(rows: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
             ones = F.pad(rows.new_ones(len(rows), 1), (0, columns - 1))  # [N, columns]

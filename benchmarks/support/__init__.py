@@ -1,1 +1,1 @@
-"""What the benchmarks share: clock, machine, memory, problems, runners and reports. Knows no provider and no script."""
+"""What the benchmarks share: clock, machine, memory, problems, runners, reports. Imports no provider and no script."""

@@ -23,7 +23,7 @@ LAUNCH_AHEAD_CYCLES = 4_000_000  # of a clock near 2 GHz
 class Stopwatch:
     """Milliseconds from `start` to each `mark`: CUDA events on a GPU, the performance counter on a CPU.
 
-    On CUDA `start` first overwrites a buffer larger than the L2 cache, so that nobody finds inputs there. With
+    On CUDA `start` first overwrites a buffer larger than the L2 cache, so that no input is found there. With
     `launch_ahead` the GPU then idles for about two milliseconds before the clock starts: launches of short work
     run ahead of it as they do behind an encoder, and what is timed is the GPU's part. Work that waits for the
     GPU loses that lead.
@@ -106,7 +106,7 @@ def interleave(
         first = round_ % len(names)
         for name in names[first:] + names[:first]:
             watch = watches if isinstance(watches, Stopwatch) else watches[name]
-            with no_collection():  # a collection inside a step would be charged to whoever is running
+            with no_collection():  # a collection inside a step would count for the task that is running
                 tasks[name](round_, watch)
                 sample = watch.read()
             samples[name].append(sample)

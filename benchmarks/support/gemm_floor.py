@@ -126,7 +126,7 @@ def gemm_floor(setting: Setting) -> tuple[Task, dict[str, str], dict[str, Mappin
 
     def milliseconds(layout: Layout) -> float:
         if setting.device.type == "cuda":
-            layout.work()  # the library loads a kernel when it is first asked for it
+            layout.work()  # the library loads a kernel when it first runs
         watch.start()
         layout.work()
         watch.mark("end")

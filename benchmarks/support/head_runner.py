@@ -32,7 +32,7 @@ class Bench:
         self.batch = functools.lru_cache(maxsize=1)(lambda round_: make_batch(shape, 1000 + round_, device))
         self.pure = functools.lru_cache(
             lambda: Heads(shape).to(device, torch.bfloat16)
-        )  # only if one asks for it
+        )  # made when it is first used
 
     def setting(self, progress: Progress, tuned: dict[str, dict[str, Any]] | None = None) -> Setting:
         batch = self.batch(0)

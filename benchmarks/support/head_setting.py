@@ -19,7 +19,7 @@ from support.text import Shape
 Precision = Literal["float32", "autocast", "bfloat16"]
 """float32 everywhere; float32 parameters and hidden states under bfloat16 autocast; bfloat16 everywhere."""
 
-SLOW_PRODUCT = 10.0  # seconds of one of a step's products, beyond which nobody would wait for its rounds
+SLOW_PRODUCT = 10.0  # seconds of one of a step's products, beyond which its rounds would take too long
 
 Loss = Callable[[Heads, Tensor, Batch], Tensor]
 
@@ -58,7 +58,7 @@ class Setting:
 
     @cached_property
     def product_seconds(self) -> float:
-        """About how long the slowest kind of product with the decoder takes in this run's dtype."""
+        """About how long the slowest of the products with the decoder takes in this run's dtype."""
         flops = 2 * sum(self.rows) * self.shape.vocab * self.shape.hidden
         return flops / gemm_tflop_s(self.device, self.dtype, 256) / 1e12
 

@@ -17,7 +17,7 @@ RATIO = 0.15
 
 @dataclass(frozen=True)
 class Text:
-    """One batch in every form that a provider wants."""
+    """One batch in every form that a provider takes."""
 
     ids: Tensor  # [B, L] int64
     device: torch.device
@@ -42,7 +42,7 @@ class Text:
 
     @cached_property
     def list_rows(self) -> list[dict[str, list[int]]]:
-        """As tokenizers hand them over."""
+        """As tokenizers return them."""
         return [
             {
                 "input_ids": ids,

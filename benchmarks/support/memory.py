@@ -2,8 +2,8 @@
 
 Parameters, inputs and gradients are alive after a step, so they do not count. CUDA: the caching allocator's
 own counters. CPU: the kernel's high-water mark of resident memory (VmHWM), reset before the step through
-/proc/self/clear_refs, in a process of its own whose malloc hands every freed block of 64 KiB or more straight
-back; this counts all memory, native work buffers included, which a count of tensors would not.
+/proc/self/clear_refs, in a process of its own whose malloc returns every freed piece of 64 KiB or more at
+once; this counts all memory, native work buffers included, which a count of tensors would not.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def watch_resident_memory() -> Callable[[Step], int]:
     def peak(step: Step) -> int:
         return _cpu_peak(step, trim)
 
-    known = 2**26  # a step that takes exactly this much and gives it back tells whether the method holds here
+    known = 2**26  # a step that takes exactly this much and gives it back shows whether the method holds here
     try:
         measured = peak(lambda: torch.ones(known, dtype=torch.uint8)[-1].item())
     except OSError as error:

@@ -73,7 +73,7 @@ def by_provider(runs: Sequence[dict[str, Any]]) -> list[tuple[str, int, dict[str
 
 
 def _head(report: dict[str, Any]) -> Section:
-    runs = report.get("runs", [report])  # reports of one vocabulary were flat once
+    runs = report.get("runs", [report])  # older reports, of one vocabulary, are flat
     entries = by_provider(runs)
     vocabs = [found["sizes"]["vocab"] for found in runs]
     against = list(
@@ -149,7 +149,7 @@ def _masking(report: dict[str, Any]) -> Section:
 
 
 def _step_entries(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """One of each provider and mode. Reports of one mode had a dictionary by provider once."""
+    """One of each provider and mode. Older reports, of one mode, hold a dictionary by provider."""
     if "entries" in report:
         return report["entries"]
     mode, ratio = "model" if report["compile"] else "eager", f"speed_over_{report['reference']}"
@@ -272,9 +272,9 @@ def page(folder: Path) -> str:
     reports = [(path, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
     reports = [(path, report) for path, report in reports if report.get("benchmark") in SECTIONS]
     sections, losses = [], []
-    for kind, describe in SECTIONS.items():
+    for benchmark, describe in SECTIONS.items():
         for path, report in reports:
-            if report["benchmark"] != kind:
+            if report["benchmark"] != benchmark:
                 continue
             found = describe(report)
             losses += found.lost

@@ -1,4 +1,4 @@
-"""Made-up text of the benchmarks: shapes, random token ids and a tokenizer that knows them."""
+"""Made-up text of the benchmarks: shapes, random token ids and a tokenizer over them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""device_check.sh with a stand-in for Python: what it builds, runs and hands over, and what it says of a failure."""
+"""device_check.sh with a stand-in for Python: what it builds and runs, the files it copies to $OUT, failures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ esac
 def run_stand_in(
     tmp_path: Path, *arguments: str, **environment: str
 ) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """device_check.sh in a copy of the tree, with a Python that only notes what it is asked."""
+    """device_check.sh in a copy of the tree, with a stand-in for Python that only writes its arguments down."""
     repository, calls = tmp_path / "repository", tmp_path / "calls"
     if not repository.exists():
         for folder in ("benchmarks", "csrc", "cmake", "tools", "spanbert_ext"):
@@ -122,10 +122,9 @@ def with_site(tmp_path: Path) -> Path:
     done, calls = run_stand_in(tmp_path, "site", TORCH_CUDA_ARCH_LIST="9.0")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sum("pip install" in call for call in calls) == 1 and "-m spanbert_ext" in calls[-1]
-    for name in ("vocab_ce_cuda", "boundary_mlp_cuda", "span_mask_cuda"):
-        (tmp_path / "repository" / "tests" / "ops" / f"test_{name}.py").write_text(
-            "pytestmark = pytest.mark.needs_cuda\n"
-        )
+    marks = dict.fromkeys(("vocab_ce_cuda", "boundary_mlp_cuda", "span_mask_cuda"), "pytest.mark.needs_cuda")
+    for name, mark in {**marks, "boundary_mlp_tokens": "on_cuda_code", "vocab_ce": "skip"}.items():
+        (tmp_path / "repository" / "tests" / "ops" / f"test_{name}.py").write_text(f"@{mark}\n")
     return tmp_path
 
 
@@ -163,12 +162,26 @@ def test_tuning_uses_the_build_that_was_brought_along(part: str, with_site: Path
     assert (
         "-m needs_cuda" in tests and "test_vocab_ce_cuda.py" in tests and "test_boundary_mlp_cuda.py" in tests
     )
+    assert "test_boundary_mlp_tokens.py" in tests and "test_vocab_ce.py" not in tests
     assert "span_mask" not in tests
     (tuner,) = [call for call in calls if "tune_cuda.py" in call]
     assert "--limit 240 --output" in tuner and tuner.endswith("--parts rates")
     assert calls.index(tests) < calls.index(tuner)
     names = {path.name for path in (with_site / "out").iterdir()}
     assert names == {f"device_check-{part}.log", f"{part}.tar.gz", f"{part}.txt"}
+
+
+def test_every_sanitizer_runs_the_small_set_where_its_imports_are_found(with_site: Path) -> None:
+    tool = with_site / "tools" / "compute-sanitizer"
+    tool.parent.mkdir()
+    tool.write_text('#!/usr/bin/env bash\necho "sanitizer in $PWD: $*" >>"$CALLS"\n')
+    tool.chmod(0o755)
+    done, calls = run_stand_in(with_site, "sanitize", PATH=f"{tool.parent}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = [call for call in calls if call.endswith("-m support.sanitizer_set")]
+    assert len(runs) == 5  # first without a tool
+    for name, run in zip(("memcheck", "racecheck", "initcheck", "synccheck"), runs[1:], strict=True):
+        assert run.startswith(f"sanitizer in {with_site / 'repository' / 'benchmarks'}: --tool {name} ")
 
 
 def test_a_site_of_another_architecture_is_not_used(with_site: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_fused_loss_is_given_the_collators_bound(name: str) -> None:
 
     shape = replace(Shape.parse(name), hidden=8)
     batch = make_batch(shape, 3, torch.device("cpu"))
-    if not shape.ragged:  # nothing to gain: nearly all slots are taken
+    if not shape.ragged:  # nothing to gain: nearly all entries are taken
         assert batch.max_rows is None
         return
     assert batch.max_rows is not None

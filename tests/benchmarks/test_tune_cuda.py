@@ -1,4 +1,4 @@
-"""benchmarks/tune_cuda.py at tiny sizes on a CPU: every kind of line, its limits, its command line."""
+"""benchmarks/tune_cuda.py at tiny sizes on a CPU: every line, its limits, its command line."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_heads_and_steps_are_profiled_eager_and_compiled(
     from support.tuner import steps as tuner_steps
 
     torch.set_num_threads(1)
-    # what is compiled is asked for, not compiled: that takes minutes
+    # compile is only counted: compiling takes minutes
     asked: list[str] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: asked.append(type(module).__name__))
     monkeypatch.setitem(BUILDERS, "compile", BUILDERS["eager_masked"])

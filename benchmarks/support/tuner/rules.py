@@ -89,7 +89,7 @@ def fallbacks(lines: Lines, sizes: Sizes) -> str | None:
     named = [line for line in measured(lines, "gemm") if line.get("kernel")]
     if not named:
         return None
-    old = [line["name"] for line in named if not any(word in line["kernel"] for word in NATIVE)]
+    old = [line["name"] for line in named if not any(part in line["kernel"] for part in NATIVE)]
     aligned = [name for name in old if " aligned " in name]
     return (
         f"{len(old)} of {len(named)} products run a kernel without {' or '.join(NATIVE)} in its name, "

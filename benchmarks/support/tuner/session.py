@@ -150,8 +150,8 @@ class Bench:
                 measured["profile_error"] = f"{type(error).__name__}: {error}"
         return measured
 
-    def kernel_us(self, word: str, work: Callable[[], object], reset: Callable[[], object]) -> float | None:
-        """Mean time of the kernel whose name holds `word`, for work that launches small ones beside it.
+    def kernel_us(self, part: str, work: Callable[[], object], reset: Callable[[], object]) -> float | None:
+        """Mean time of the kernel whose name holds `part`, for work that launches small ones beside it.
 
         None without a GPU, or where no such kernel is found.
         """
@@ -168,7 +168,7 @@ class Bench:
             kernels = profile_step(rounds).longest
         except Exception:  # a profiler that does not work here: the whole work's time is all there is
             return None
-        return next((us / calls for name, calls, us in kernels if word in name), None)
+        return next((us / calls for name, calls, us in kernels if part in name), None)
 
 
 def kernel_names(kernels: Sequence[tuple[str, int, float]]) -> str:
