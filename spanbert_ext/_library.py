@@ -13,6 +13,8 @@ if sys.platform == "win32":
 
 import torch
 
+from spanbert_ext._version import __version__
+
 _REBUILD = "Rebuild them, in the source folder of spanbert-ext: pip install --force-reinstall --no-deps ."
 
 
@@ -75,8 +77,6 @@ def build_info() -> dict[str, str | bool]:
     one). `cuda_reason` says why `cuda_kernels` is False and is empty otherwise. `cuda_emulated`: a test build whose
     CPU operators are the CUDA code, compiled for the CPU.
     """
-    from spanbert_ext import __version__
-
     return {
         "spanbert_ext": __version__,
         "python": platform.python_version(),
