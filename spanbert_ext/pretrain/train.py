@@ -307,7 +307,7 @@ def run(options: Options) -> dict[str, Any]:
         # from all over the held-out text; twice as many blocks, because some have no span with two neighbours
         spread = np.linspace(0, len(held_out) - 1, min(len(held_out), 2 * options.samples)).astype(int)
         rows = [held_out[int(i)] for i in np.random.default_rng(options.seed).permutation(spread)]
-        table = span_table(model, tokenizer, collator(rows), options.samples, options.sbo)
+        table = span_table(model, tokenizer, collator.evaluation()(rows), options.samples, options.sbo)
         print(f"\nMasked spans of held-out text:\n{table}")
     print("\n" + summary(metrics) + f"\n\nCheckpoint, {METRICS_FILE}, {PLOT_FILE}: {folder}")
     return metrics
