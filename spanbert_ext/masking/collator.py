@@ -243,12 +243,12 @@ class DataCollatorForSpanMasking:
             batch["all_text"] = HostNumber(all_text)
         return batch
 
-    def _tensors(self, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    def _tensors(self, given: dict[str, list[Any]]) -> tuple[dict[str, Any], bool]:
         """Every column as a tensor, those along the tokens in one width; always with an attention mask.
 
         Also whether the rows have no padding, so that the mask tells the masker nothing.
         """
-        columns = {name: stack_if_equal(rows) for name, rows in columns.items()}
+        columns = {name: stack_if_equal(rows) for name, rows in given.items()}
         lengths = row_lengths("input_ids", columns["input_ids"])
         width = max(lengths)
         if self.pad_to_multiple_of is not None:
@@ -277,15 +277,15 @@ class DataCollatorForSpanMasking:
             if along_tokens and name != "input_ids":
                 check_lengths(name, row_lengths(name, rows), lengths)
             make = partial(stack_or_pad, name, rows, value or 0, side, width if along_tokens else None)
-            if name in CHECKS:
-                batch[name] = by_example(CHECKS[name], name, rows, make, int(along_tokens))
+            if name in CHECKS and name in given:
+                batch[name] = by_example(CHECKS[name], name, given[name], make, int(along_tokens))
             else:
                 batch[name] = make()
             if along_tokens and not isinstance(batch[name], Tensor):
                 raise TypeError(
                     f"column {name!r} holds {shown(rows[0])}; expected one list of numbers per example"
                 )
-        batch["input_ids"] = integral_ids(columns["input_ids"], batch["input_ids"])
+        batch["input_ids"] = integral_ids(given["input_ids"], batch["input_ids"])
         all_text = not ragged and (not own_mask or bool(batch["attention_mask"].all()))
         return batch, all_text
 

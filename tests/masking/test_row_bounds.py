@@ -186,7 +186,7 @@ class TestBoundsInForward:
         with pytest.raises(ValueError, match="max_rows"):  # the CPU's own operators count in either way
             model(**tensors(batch), max_rows=masked // 4)
 
-    def test_t12_bounds_that_are_none(self):
+    def test_bounds_that_are_none(self):
         model, batch = make_model(), make_batch()
         for name in ("max_rows", "max_read_rows"):
             for bad in (torch.tensor(256), 256.0, True):
@@ -267,7 +267,7 @@ class TestAllText:
         model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
         torch.testing.assert_close(model(**text, all_text=True).loss, model(**text).loss)
 
-    def test_t12_a_batch_that_is_padded_all_the_same(self, monkeypatch):
+    def test_a_batch_that_is_padded_all_the_same(self, monkeypatch):
         batch = make_batch()
         row, position = (batch["attention_mask"] == 0).nonzero()[0].tolist()
         with pytest.raises(
