@@ -1,4 +1,4 @@
-"""Rows of a dataset to rectangular tensors, and the token kinds that their columns ask for."""
+"""Rows of a dataset to rectangular tensors, and the token kinds that follow from their columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from spanbert_ext.masking.checks import integer_tensor, kind_tensor, shown, special_tensor
 from spanbert_ext.ops._common import may_read_values
 
-# What stands in the padding of each column that runs along the tokens; every other column is padded with 0.
+# The padding of the columns along the tokens; every other column is padded with 0.
 PADDING_VALUES = {"special_tokens_mask": 1, "token_kinds": 2}
 
 
@@ -31,7 +31,7 @@ def as_features(examples: Sequence[Any]) -> list[Mapping[str, Any]]:
         raise TypeError(f"the collator was called with {shown(examples)}; expected a list of examples")
     if len(examples) == 0:
         raise ValueError("the collator was called with an empty list of examples")
-    # Tensors first: asking whether one is a Mapping takes longer than stacking it.
+    # Tensors first: isinstance(tensor, Mapping) takes longer than stacking it.
     bare = [isinstance(row, Tensor) or not isinstance(row, Mapping) for row in examples]
     rows = [{"input_ids": row} if alone else row for row, alone in zip(examples, bare, strict=True)]
     columns = rows[0].keys()
@@ -207,7 +207,7 @@ def explicit_kinds(
     token_kinds: Tensor | None,
     special: Tensor | None,
 ) -> Tensor | None:
-    """Token kinds where the rows' own columns change what the table by token id says.
+    """Token kinds of the rows' own columns, where they differ from the table by token id.
 
     Args:
         table: uint8 `[V]`: 0 continues a word, 1 starts one, 2 is special.
@@ -216,7 +216,7 @@ def explicit_kinds(
         special: `[B, L]`, 1 where nothing may be masked, else 0, or None.
 
     Returns:
-        uint8 `[B, L]`; None where the table says everything.
+        uint8 `[B, L]`; None without columns, where the table is enough.
 
     Raises:
         IndexError: an id beyond the table, naming the row and the position.
@@ -232,9 +232,7 @@ def explicit_kinds(
             )
     if token_kinds is None:
         check_ids(input_ids, table.numel(), "the masker's table of token kinds")
-        if not may_read_values(
-            input_ids
-        ):  # nothing has checked the ids; span_mask takes one out of range as special
+        if not may_read_values(input_ids):  # unchecked ids; in span_mask one out of range is special
             input_ids = input_ids.clamp(0, table.numel() - 1)
         kinds = table.to(input_ids.device)[input_ids]
     else:

@@ -1,4 +1,4 @@
-"""What transformers' Trainer does not tell a collator: the epoch, and whether it is training."""
+"""Trainer's epochs for the collator, which Trainer does not pass on, and one epoch for every evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 
 
 class SpanMaskingCallback(TrainerCallback):
-    """Gives a `DataCollatorForSpanMasking` the Trainer's epochs, and fixes the epoch of every evaluation.
+    """Sets a `DataCollatorForSpanMasking` to the Trainer's epochs, and fixes the epoch of every evaluation.
 
         Trainer(..., data_collator=collator, callbacks=[SpanMaskingCallback(collator)])
 
@@ -29,7 +29,7 @@ class SpanMaskingCallback(TrainerCallback):
       stays so, since `evaluate` may be called at any time: from then on a direct call of the collator masks as an
       evaluation does, and so does another Trainer without this callback. `collator.training()` is a collator
       without the fixed epoch, and `collator.epoch = None` takes it away;
-    * the beginning of training gives the training loader `collator.training()`;
+    * the beginning of training puts `collator.training()` into the training loader;
     * the beginning of every epoch calls `collator.set_epoch`, which only training reads.
 
     Added by `trainer.add_callback`, which fires no event, the callback fixes the epoch of evaluation when training
@@ -66,7 +66,7 @@ class SpanMaskingCallback(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        # accelerate's loader hands attributes through to the one inside, but only for reading
+        # attributes of accelerate's loader are those of the inner loader for reading, but not for writing
         loader = getattr(train_dataloader, "base_dataloader", train_dataloader)
         loader.collate_fn = self._with_training_collator(loader.collate_fn)
         self.collator.epoch = self.evaluation_epoch

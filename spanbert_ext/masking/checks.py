@@ -1,7 +1,7 @@
 """Checks of what callers pass. Nothing is cast to a type that cannot hold it: a fraction or a bool is no integer.
 
-Every message names the argument, what it was and what was expected. A tensor on a GPU is judged by its dtype and shape
-alone, unless SPANBERT_EXT_DEBUG=1.
+Every message names the argument, what it was and what was expected. Of a tensor on a GPU only dtype and shape are
+checked, unless SPANBERT_EXT_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ def kind_tensor(name: str, values: Any, device: torch.device | str | None = None
 
     Raises:
         TypeError: no integers.
-        ValueError: an element that is no kind. A wider tensor on a GPU, whose elements are not read, becomes special
-            there.
+        ValueError: an element that is no kind. A wider tensor on a GPU, whose elements are not read, becomes special.
     """
     if isinstance(values, Tensor) and values.dtype == torch.uint8:
         return _moved(name, values, device)
@@ -154,7 +153,7 @@ def mask_tensor(
         return _moved(name, values if values.dtype == torch.bool else _signed(name, values, expected), device)
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError):  # integer_tensor says what it is
+    except (TypeError, ValueError, RuntimeError):  # integer_tensor raises for it
         array = None
     if array is not None and array.dtype == np.bool_:
         return torch.from_numpy(array.copy()).to(device)
@@ -186,7 +185,7 @@ def _moved(name: str, values: Tensor, device: torch.device | str | None) -> Tens
 
 
 def _signed(name: str, values: Tensor, expected: str) -> Tensor:
-    """Integers that int64 can hold, of a dtype that torch's operators know."""
+    """Integers that int64 can hold, of a dtype that all of torch's operators take."""
     if values.dtype in _HANDY:
         return values
     if values.dtype in (torch.uint16, torch.uint32):  # torch has few operators for them

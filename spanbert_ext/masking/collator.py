@@ -67,10 +67,10 @@ class DataCollatorForSpanMasking:
 
     The batch: `input_ids`, `labels` `[B, L]`; `masked_positions`, `left_boundary`, `right_boundary` `[B, K]`
     (all int64); `attention_mask` `[B, L]`; every other column; and, behind the tensors, plain numbers that the model
-    would else have to ask a GPU for (`row_bounds`). These columns are read and not passed on:
+    would otherwise have to read from a GPU (`row_bounds`). These columns are read and not passed on:
 
     * `token_kinds`: 0 continues a word, 1 starts one, 2 is never masked; or `word_ids`, with `kinds="words"`;
-    * `special_tokens_mask`: where it is 1 nothing is masked, whatever the tokenizer says of the token;
+    * `special_tokens_mask`: where it is 1 nothing is masked, whatever the token;
     * `candidates`: half-open token spans `[[start, end], ...]` of the row to draw from first (entities, noun
       phrases);
     * `sample_ids`, `sample_epoch`: one integer per row; see below.
@@ -83,7 +83,7 @@ class DataCollatorForSpanMasking:
 
     1. the column `sample_epoch`;
     2. `epoch`, when given: this collator then makes the same masks forever (`evaluation()`);
-    3. what `set_epoch` was last given. It lies in shared memory, so running workers see it too;
+    3. what `set_epoch` was last given. It lies in shared memory, so it reaches running workers too;
        `SpanMaskingCallback` calls it for you;
     4. in a DataLoader's worker: the loader's base seed plus the number of the batch (a persistent worker
        keeps its base seed in every epoch, so the seed alone would repeat the masks);
@@ -92,7 +92,7 @@ class DataCollatorForSpanMasking:
     With 1 to 3 the masks are bit-identical for any batch size, number of workers or ranks, and after a
     resume. With 4 and 5 they are fresh in every epoch but depend on the set-up.
 
-    **Evaluation** wants one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one
+    **Evaluation** needs one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one
     collator for both, add `SpanMaskingCallback(collator)` to the callbacks; without it give the evaluation
     dataset a constant `sample_epoch` column; in a loop of your own use `collator.evaluation()` for the
     evaluation loader.
@@ -218,7 +218,7 @@ class DataCollatorForSpanMasking:
         batch, all_text = self._tensors(columns)
         input_ids, special = batch["input_ids"], batch.get("special_tokens_mask")
         table = torch.as_tensor(self.masker.kinds)  # [V]
-        if self.kinds == "words":  # word ids take a [SEP] that was typed in the text for a word
+        if self.kinds == "words":  # by word ids a [SEP] that was typed in the text is a word
             check_ids(input_ids, table.numel(), "the tokenizer")
             by_id = table[input_ids] == 2
             special = by_id if special is None else special | by_id
@@ -237,7 +237,7 @@ class DataCollatorForSpanMasking:
             batch.pop(name, None)
         if return_tensors == "np":
             batch = {name: x.numpy() if isinstance(x, Tensor) else x for name, x in batch.items()}
-        if self.row_bounds == "auto":  # last: accelerate takes the first value for a tensor
+        if self.row_bounds == "auto":  # last: accelerate expects a tensor as the first value
             positions = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
             batch |= bounds_of(positions, input_ids.shape[1])
             batch["all_text"] = HostNumber(all_text)
@@ -246,7 +246,7 @@ class DataCollatorForSpanMasking:
     def _tensors(self, given: dict[str, list[Any]]) -> tuple[dict[str, Any], bool]:
         """Every column as a tensor, those along the tokens in one width; always with an attention mask.
 
-        Also whether the rows have no padding, so that the mask tells the masker nothing.
+        Also whether the rows have no padding, so that the masker needs no mask.
         """
         columns = {name: stack_if_equal(rows) for name, rows in given.items()}
         lengths = row_lengths("input_ids", columns["input_ids"])

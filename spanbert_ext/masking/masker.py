@@ -1,4 +1,4 @@
-"""SpanMasker: span masking (SpanBERT 2.1) as a callable that knows a vocabulary, and the batch it returns."""
+"""SpanMasker: span masking (SpanBERT 2.1) as a callable for one vocabulary, and the batch it returns."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ class SpanMasker:
         return {**self.__dict__, "_tables": {}}  # every process makes its own copies on its own devices
 
     def tables_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Kinds uint8 `[V]`, as the scheme sees them, and the pool of random ids int64 `[R]`, on `device`.
+        """Kinds uint8 `[V]`, as the scheme needs them, and the pool of random ids int64 `[R]`, on `device`.
 
         They are copied there once; later calls wait for nothing and may be captured in a CUDA graph.
         """

@@ -1,7 +1,7 @@
-"""How many rows the heads decode and read, as plain numbers that a batch carries: no device has to be asked for them.
+"""How many rows the heads decode and read, as plain numbers in a batch, which cost no read from a device.
 
-A GPU's memory and matrix products are sized on the host before the GPU has counted anything. Without a number the host
-takes the most that there could be, which is much where rows are short.
+A GPU's memory and matrix products are sized on the host before the GPU has counted anything. Without a number they are
+sized for the most that there could be, which is much where rows are short.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def rounded_up(count: int) -> int:
 def row_bounds(positions: Sequence[Tensor], length: int) -> dict[str, HostNumber]:
     """The bounds of a masked batch that spare a GPU at least a quarter of its rows, for the model's `forward`.
 
-    Rows that are read are counted by what can be seen without a table of them, a few percent too high: the tokens of a
+    Rows that are read are counted by what shows without a table of them, a few percent too high: the tokens of a
     span have its boundaries in common, and a token between two spans counts for both.
 
     Args:

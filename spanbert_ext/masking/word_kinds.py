@@ -87,7 +87,7 @@ def token_kinds_from_word_ids(word_ids: Sequence[int | None]) -> np.ndarray:
 
 
 def _word_mark(tokenizer: Any, tokens: list[str]) -> str:
-    """The prefix that tells words apart; empty: every token is a word."""
+    """The prefix that marks word starts or continuations; empty: every token is a word."""
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if type(model).__name__ == "WordLevel":
         return ""

@@ -63,12 +63,12 @@ from spanbert_ext.pretrain.report import (
 from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 
-USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError)  # what the user can put right
+USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError)  # what the user can correct
 INDICES = ("masked_positions", "left_boundary", "right_boundary")
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved a checkpoint; `signal_number` says by which signal."""
+    """A signal ended the run, after a checkpoint; `signal_number` is the signal's."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

@@ -1,4 +1,4 @@
-"""The CUDA side of the build, as far as it shows without a GPU: what a build with kernels and one without say."""
+"""The CUDA side of the build, as far as it shows without a GPU: messages of a build with kernels and of one without."""
 
 from __future__ import annotations
 

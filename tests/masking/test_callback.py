@@ -147,7 +147,7 @@ class TestEvaluation:
 
 
 class TestAddedLater:
-    """`trainer.add_callback`, of which a callback is told nothing."""
+    """`trainer.add_callback`, which fires no event."""
 
     def test_from_the_beginning_of_training_on_evaluations_agree(self, tmp_path):
         collator = DataCollatorForSpanMasking(tiny_tokenizer())

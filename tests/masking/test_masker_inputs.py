@@ -209,7 +209,7 @@ def test_where_elements_are_not_read_a_kind_out_of_range_is_special(monkeypatch)
         lambda ids, kinds, *args, **options: handed_over.append(kinds) or (ids,) * 5,
     )
     own(ids, token_kinds=kinds)
-    assert (handed_over[0][:, 10:20].int() & 2).all()  # the bit that the kernel takes for special
+    assert (handed_over[0][:, 10:20].int() & 2).all()  # the bit of a special token in the kernel
     assert torch.equal(handed_over[0][:, :10], kinds[:, :10].byte())
     with pytest.raises(TypeError, match=r"sample_ids is torch.uint64 on cpu; expected int64"):
         own(ids, sample_ids=torch.arange(6).to(torch.uint64))

@@ -1,4 +1,4 @@
-"""Bounds and `all_text`, which the collator knows and a GPU would have to be asked for: when, and what they change."""
+"""Bounds and `all_text`, which spare the model a read from the GPU: where the collator adds them, what they change."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestBounds:
 
     @pytest.mark.parametrize("live", [0, 3, 4, 5, 6, 7, 8])
     def test_where_they_spare_a_quarter(self, live):
-        """128 rows of 8 slots: 1,024 targets at most; without boundaries 128 * 9 rows can be read."""
+        """128 rows of 8 entries: 1,024 targets at most; without boundaries 128 * 9 rows can be read."""
         positions = torch.full((128, 8), -1)
         positions[:, :live] = torch.arange(1, live + 1)
         bounds = row_bounds((positions,), 64)
