@@ -19,7 +19,7 @@ from tiny_models import (  # noqa: F401
 )
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMasker
-from spanbert_ext.masking.row_bounds import HostNumber, rounded_up, row_bounds
+from spanbert_ext.masking.row_bounds import HostNumber, _changes, rounded_up, row_bounds
 from spanbert_ext.models import read_rows
 from spanbert_ext.models.read_rows import mark_read
 
@@ -46,6 +46,13 @@ class TestBounds:
         positions = (torch.tensor([[-1, 1], [2, -1]]), torch.tensor([[0], [5]]), torch.tensor([[6], [-9]]))
         assert mark_read(positions, 2, 6).nonzero().flatten().tolist() == [0, 1, 6, 8, 11]
         assert mark_read((torch.full((2, 0), -1),), 2, 3).nonzero().flatten().tolist() == [0, 3]
+
+    def test_positions_of_a_boundary_by_hand(self):
+        """Every row begins anew, also behind a row that ends with its first position."""
+        boundary = torch.tensor([[5, 5, 7], [7, 7, -1], [-1, 7, 5], [5, -1, 5]])
+        assert _changes(boundary.numpy()) == 2 + 1 + 2 + 2
+        assert _changes(boundary.numpy()[:, 1:]) == 2 + 1 + 2 + 1  # not contiguous
+        assert _changes(boundary[:, :0].numpy()) == _changes(boundary[:0].numpy()) == 0
 
     @pytest.mark.parametrize("live", [0, 3, 4, 5, 6, 7, 8])
     def test_where_they_spare_a_quarter(self, live):
