@@ -56,7 +56,7 @@ sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and 
 
 # One thread after the other on one core: the tests with the most rows are left out.
 EMULATED := build/emulated
-EMULATED_TESTS := tests/ops tests/masking/test_masker.py tests/models/test_span_boundary_head.py \
+EMULATED_TESTS := tests/ops tests/masking/test_masker.py tests/masking/test_masker_inputs.py tests/models/test_span_boundary_head.py \
 	tests/benchmarks/test_tune_cuda.py \
 	--ignore tests/ops/test_span_mask_distribution.py --ignore tests/ops/test_vocab_ce_rounding.py
 emulate: $(INSTALLED) ## the operators' tests with the CUDA code in the place of the CPU kernels, emulated
