@@ -56,7 +56,8 @@ sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and 
 
 # One thread after the other on one core: the tests with the most rows are left out.
 EMULATED := build/emulated
-EMULATED_TESTS := tests/ops tests/masking/test_masker.py tests/models/test_span_boundary_head.py tests/test_tune_cuda.py \
+EMULATED_TESTS := tests/ops tests/masking/test_masker.py tests/masking/test_masker_inputs.py tests/models/test_span_boundary_head.py \
+	tests/benchmarks/test_tune_cuda.py \
 	--ignore tests/ops/test_span_mask_distribution.py --ignore tests/ops/test_vocab_ce_rounding.py
 emulate: $(INSTALLED) ## the operators' tests with the CUDA code in the place of the CPU kernels, emulated
 	SPANBERT_EXT_CUDA=EMULATE SPANBERT_EXT_TUNING=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(EMULATED) .
@@ -79,7 +80,7 @@ cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against 
 	SPANBERT_EXT_CUDA=ON $(PIP) install -c $< --no-build-isolation '.[test]'
 	cd tests && $(abspath $(BIN))/python -m spanbert_ext
 	$(BIN)/python tools/kernel_resources.py
-	cd tests && $(abspath $(BIN))/pytest $(addprefix --ignore-glob=test_,bench* pretrain* tune*)
+	cd tests && $(abspath $(BIN))/pytest --ignore=benchmarks --ignore=pretrain
 
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
 	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import bench_sbo
-from cli import add_measuring, check_measuring, make_parser, measure
-from common import Progress
-from plots import Lines, plot_lines
-from sbo_providers import BUILDERS
-from text import Shape
+from providers.heads import BUILDERS
+from support.cli import add_measuring, check_measuring, make_parser, measure
+from support.plots import Lines, plot_lines
+from support.report import Progress
+from support.text import Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_growth.py --json growth.json --plot growth.png

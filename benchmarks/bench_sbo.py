@@ -14,7 +14,7 @@ oracle; one that is wrong ends the run with exit status 1 (another project's is 
 with respect to rows and weight) on preallocated memory, each in the fastest of the layouts that were tried,
 aligned ones too, with outputs in the fused operator's dtypes: no cross-entropy, no heads.
 
-A vocabulary that is no multiple of 128 is slow for whoever does not pad. With --vocab both every provider runs on
+A vocabulary that is no multiple of 128 is slow without padding. With --vocab both every provider runs on
 the vocabulary as it is and on the next multiple of 128, so that a gain by alignment can be told from others.
 """
 
@@ -28,27 +28,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, checkpoint, make_parser, measure
-from common import (
-    Progress,
-    Stopwatch,
-    Unavailable,
-    commit,
-    device_rates,
-    format_table,
-    interleave,
-    machine,
-    quantiles,
-    ratios,
-    versions,
-)
-from gemm_floor import gemm_floor, round_up
-from memory import in_child, watch_cuda_memory
-from plots import Bars, plot_bars
-from sbo_providers import BUILDERS
-from sbo_runner import Bench, build, child_peaks
-from tables import by_provider
-from text import FIRST_WORD, Shape
+
+from providers.heads import BUILDERS
+from support.cli import add_measuring, check_measuring, checkpoint, make_parser, measure
+from support.clock import Stopwatch, interleave, quantiles, ratios
+from support.errors import Unavailable
+from support.gemm_floor import gemm_floor, round_up
+from support.head_runner import Bench, build, child_peaks
+from support.machine import commit, machine, versions
+from support.memory import in_child, watch_cuda_memory
+from support.plots import Bars, plot_bars
+from support.rates import device_rates
+from support.report import Progress, format_table
+from support.tables import by_provider
+from support.text import FIRST_WORD, Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_sbo.py --device cpu --shape base-8x512 --json out.json --plot out.png
@@ -82,7 +75,7 @@ def run_vocabulary(options: argparse.Namespace, vocab: int, progress: Progress) 
         f"{shape} on {device}, {options.dtype}, {torch.get_num_threads()} threads, "
         f"{setting.rows[0]} MLM rows, {setting.rows[1]} SBO rows"
     )
-    providers, unavailable = build(options.providers, setting)
+    providers, unavailable = build(BUILDERS, options.providers, setting)
     if not providers:
         raise SystemExit(f"no provider can run here: {unavailable}")
     checked, wrong = bench.check(providers, progress)
@@ -101,7 +94,8 @@ def run_vocabulary(options: argparse.Namespace, vocab: int, progress: Progress) 
             peaks = bench.peaks(providers, watch_cuda_memory(device), progress)
         else:
             tuned = {provider.name: dict(provider.notes) for provider in providers}
-            peaks = in_child(child_peaks, shape, dtype, tuned, torch.get_num_threads(), progress)
+            builders = {name: BUILDERS[name] for name in tuned}
+            peaks = in_child(child_peaks, shape, dtype, builders, tuned, torch.get_num_threads(), progress)
     except Unavailable as reason:
         peaks = {}
         unavailable["peak_mb"] = str(reason)
@@ -140,7 +134,7 @@ def run_vocabulary(options: argparse.Namespace, vocab: int, progress: Progress) 
 def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The whole benchmark; returns the report that --json writes, with one of `runs` for each vocabulary."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
-    described = machine(device)  # before the work: the load should be other people's
+    described = machine(device)  # before the work: the load of other processes
     report: dict[str, Any] = {
         "benchmark": "bench_sbo",
         "machine": described,

@@ -11,8 +11,8 @@
   hf_collator_lists  DataCollatorForLanguageModeling on rows of Python lists
   published_numpy    the published algorithm as a NumPy and Python loop a row
 
-Inputs are made before the clock starts: every provider gets what it wants to have, special tokens and word
-offsets included. Each does its job before it is timed: the share of masked tokens, labels and special tokens
+Inputs are made before the clock starts: every provider gets its input ready made, special tokens and word
+offsets included. Each is checked before it is timed: the share of masked tokens, labels and special tokens
 are checked. A sample is several calls where they are short, after one that is not timed. With --device cuda
 the first two run on the GPU, the others, which cannot, on the CPU.
 """
@@ -27,25 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, make_parser, measure
-from common import (
-    Progress,
-    Stopwatch,
-    Task,
-    Unavailable,
-    WrongResult,
-    commit,
-    device_rates,
-    format_table,
-    interleave,
-    machine,
-    quantiles,
-    ratios,
-    versions,
-)
-from plots import Bars, plot_bars
-from span_mask_providers import BUILDERS, RATIO, Provider, Setting, Text
-from text import CASED_WORDPIECE, Shape, sample_text
+
+from providers.span_masks import BUILDERS
+from support.cli import add_measuring, check_measuring, make_parser, measure
+from support.clock import Stopwatch, Task, interleave, quantiles, ratios
+from support.errors import Unavailable, WrongResult
+from support.machine import commit, machine, versions
+from support.mask_problem import RATIO, Provider, Setting, Text
+from support.plots import Bars, plot_bars
+from support.rates import device_rates
+from support.report import Progress, format_table
+from support.text import CASED_WORDPIECE, Shape, sample_text
 
 EXAMPLES = """examples:
   python benchmarks/bench_span_mask.py --json out.json --plot out.png

@@ -30,25 +30,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import add_measuring, check_measuring, checkpoint, make_parser, measure, name_list
-from common import (
-    Progress,
-    Stopwatch,
-    Unavailable,
-    commit,
-    device_rates,
-    format_table,
-    interleave,
-    machine,
-    quantiles,
-    ratios,
-    versions,
-)
-from memory import in_child, watch_cuda_memory
-from plots import Bars, plot_bars
-from step_providers import LAYERS, MODES, NAMES
-from step_runner import Contestant, Sizes, Trainer, child_peaks, graphs_compiled, profile_fields
-from text import Shape
+
+from providers.steps import NAMES, SAME_LOSS, make_provider
+from support.cli import add_measuring, check_measuring, checkpoint, make_parser, measure, name_list
+from support.clock import Stopwatch, interleave, quantiles, ratios
+from support.errors import Unavailable
+from support.machine import commit, machine, versions
+from support.memory import in_child, watch_cuda_memory
+from support.plots import Bars, plot_bars
+from support.rates import device_rates
+from support.report import Progress, format_table
+from support.step_problem import LAYERS, MODES
+from support.step_runner import Contestant, Sizes, Trainer, child_peaks, graphs_compiled, profile_fields
+from support.text import Shape
 
 EXAMPLES = """examples:
   python benchmarks/bench_step.py --layers 2 --shape base-4x512 --json out.json
@@ -83,7 +77,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     progress(
         f"{sizes.layers} layers, {shape} on {device}, {options.dtype}, {torch.get_num_threads()} threads"
     )
-    trainer = Trainer(sizes, device)
+    trainer = Trainer(sizes, device, make_provider)
     tokens = trainer.masks.tokens
     names = list(options.providers)
     report: dict[str, Any] = {
@@ -106,7 +100,7 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         "steps_per_sample": steps,
         "versions": versions(["transformers", "triton"]),
         "commit": commit(),
-        "agreement": trainer.check(names, progress),
+        "agreement": trainer.check([pair for pair in SAME_LOSS if set(pair) <= set(names)], progress),
         "rounds": 0,
         "entries": [],
         "unavailable": {},
@@ -173,7 +167,9 @@ def run(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             eager = [contestant for contestant in known if contestant.mode == "eager"]
             if len(eager) < len(known):
                 report["unavailable"]["peak_mb of compiled modes"] = "measured on CUDA alone"
-            peaks = in_child(child_peaks, sizes, eager, torch.get_num_threads()) if eager else {}
+            peaks = {}
+            if eager:
+                peaks = in_child(child_peaks, sizes, make_provider, eager, torch.get_num_threads())
     except Unavailable as reason:
         peaks = {}
         report["unavailable"]["peak_mb"] = str(reason)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that only a machine with an NVIDIA GPU can tell, in parts that take less than ten minutes each.
+# Everything that only a machine with an NVIDIA GPU can show, in parts that take less than ten minutes each.
 #
 #   benchmarks/device_check.sh build-and-test   build for this GPU, the tests that need CUDA
 #   benchmarks/device_check.sh sanitize         compute-sanitizer over small calls of every operator
@@ -181,6 +181,9 @@ run_tests() {
         fail "CUDA tests"
 }
 
+# cuda_tests FILE...: those with tests that need CUDA; `on_cuda_code` is a mark of tests/cuda_code.py
+cuda_tests() { grep -lE 'mark\.needs_cuda|^@on_cuda_code' "$@" 2>/dev/null; }
+
 tests() {
     local files=() file
     while IFS= read -r file; do
@@ -189,7 +192,7 @@ tests() {
         else
             files+=("$file")
         fi
-    done < <(grep -lE 'mark\.needs_cuda' "$repository"/tests/test_*.py)
+    done < <(cuda_tests "$repository"/tests/*/test_*.py)
     if ((${#files[@]} == 0)); then
         fail "no test is marked needs_cuda"
         return
@@ -199,13 +202,16 @@ tests() {
 
 head_tests() { # a minute's worth of them
     local files
-    mapfile -t files < <(grep -lE 'mark\.needs_cuda' "$repository"/tests/test_{vocab_ce,boundary_mlp}*.py 2>/dev/null)
+    mapfile -t files < <(cuda_tests "$repository"/tests/ops/test_{vocab_ce,boundary_mlp}*.py)
     if ((${#files[@]} == 0)); then
         fail "no test of vocab_ce or boundary_mlp is marked needs_cuda"
         return
     fi
     run_tests 60 --quiet --maxfail 3 "${files[@]}"
 }
+
+# small_set SECONDS [TOOL...] PYTHON: from the folder where its imports are found
+small_set() { (cd "$repository/benchmarks" && limited "$@" -m support.sanitizer_set); }
 
 sanitize() {
     local sanitizer tool
@@ -214,12 +220,12 @@ sanitize() {
         fail "compute-sanitizer is neither on the PATH nor in ${CUDA_HOME:-/usr/local/cuda}/bin"
         return
     fi
-    limited 120 "$python" "$repository/benchmarks/sanitizer_set.py" || fail "the small set without a sanitizer"
+    small_set 120 "$python" || fail "the small set without a sanitizer"
     for tool in memcheck racecheck initcheck synccheck; do
         say "$tool"
-        # without torch's memory pool every tensor is an allocation whose bounds the tool knows
-        PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 140 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
-            "$python" "$repository/benchmarks/sanitizer_set.py" || fail "$tool"
+        # without torch's memory pool every tensor is an allocation whose bounds the tool checks
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 small_set 140 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
+            "$python" || fail "$tool"
     done
 }
 
@@ -336,7 +342,7 @@ case $part in
         ;;
 esac
 device=$(cd "$repository/benchmarks" && "$python" -c \
-    'import torch; from common import device_name, machine; print(device_name(machine(torch.device("cuda"))))')
+    'import torch; from support.machine import device_name, machine; print(device_name(machine(torch.device("cuda"))))')
 results=$repository/benchmarks/results/$device
 [[ " $* " == *" --quick "* ]] && results=$repository/build/benchmarks-quick/$device
 log=$work/$part.log

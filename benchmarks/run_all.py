@@ -21,9 +21,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from cli import make_parser, name_list
-from common import REPOSITORY, Progress, device_name, machine, multiplies_fast
-from tables import MARK, page
+
+from support.cli import make_parser, name_list
+from support.machine import REPOSITORY, device_name, machine
+from support.rates import multiplies_fast
+from support.report import Progress
+from support.tables import MARK, page
 
 EXAMPLES = """examples:
   python benchmarks/run_all.py                              everything, on the GPU if there is one

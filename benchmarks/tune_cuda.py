@@ -24,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cli import make_parser, name_list
-from common import Progress, check_outputs, commit, machine, versions
-from tune_card import CARDS, Card, find_card
-from tune_gemm import gemm_lines, rates_lines
-from tune_rules import decide
-from tune_session import (
+
+from providers.heads import BUILDERS
+from support.cli import make_parser, name_list
+from support.machine import commit, machine, versions
+from support.report import Progress, check_outputs, write_json
+from support.tuner.card import CARDS, Card, find_card
+from support.tuner.gemm import gemm_lines, rates_lines
+from support.tuner.rules import decide
+from support.tuner.session import (
     HEADER,
     QUICK,
     Bench,
@@ -38,10 +41,9 @@ from tune_session import (
     describe,
     device_is_lost,
     measure_line,
-    write_report,
 )
-from tune_steps import head_lines, step_lines
-from tune_vocab import ce_lines, chunk_lines
+from support.tuner.steps import head_lines, step_lines
+from support.tuner.vocab_ce import ce_lines, chunk_lines
 
 EXAMPLES = """examples:
   python benchmarks/tune_cuda.py --plan                             every line and its prediction, without a GPU
@@ -50,13 +52,22 @@ EXAMPLES = """examples:
   python benchmarks/tune_cuda.py --output tune.json --resume        what an interrupted run has left to do
   python benchmarks/tune_cuda.py --device cpu --quick               shows that it works
 """
+
+
+def make_step_provider(*arguments: Any) -> Any:
+    """`make_provider`, whose module imports transformers: a plan and the other parts do not need it."""
+    from providers.steps import make_provider
+
+    return make_provider(*arguments)
+
+
 PARTS: dict[str, tuple[float, Callable[[Sizes, Card], list[Line]]]] = {
     "rates": (8, rates_lines),
     "gemm": (70, gemm_lines),
     "ce": (30, ce_lines),
     "chunk": (25, chunk_lines),
-    "head": (40, head_lines),
-    "step": (60, step_lines),
+    "head": (40, lambda sizes, _: head_lines(BUILDERS, sizes)),
+    "step": (60, lambda sizes, _: step_lines(make_step_provider, sizes)),
 }
 """Seconds and lines."""
 
@@ -130,7 +141,7 @@ def run(options: argparse.Namespace, progress: Progress) -> Report:
             report["decisions"] = decide(report["lines"], sizes)
             print(describe(found), flush=True)
             if options.output:
-                write_report(options.output, report)
+                write_json(options.output, report)
             if "error" in found and device_is_lost(device):
                 remaining = options.limit - (time.perf_counter() - begin)
                 progress(f"{line.name}: {found['error']}; CUDA is lost to this process")

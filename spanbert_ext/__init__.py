@@ -3,9 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
 from spanbert_ext._library import build_info
+from spanbert_ext._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from spanbert_ext import ops, reference

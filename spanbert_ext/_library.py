@@ -1,4 +1,4 @@
-"""Loads the compiled operators; what does not fit them is found before the library is opened, and said."""
+"""Loads the compiled operators, after a check that they fit this Python and this torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if sys.platform == "win32":
     raise ImportError("spanbert_ext runs on Linux and macOS; on Windows use the Windows Subsystem for Linux")
 
 import torch
+
+from spanbert_ext._version import __version__
 
 _REBUILD = "Rebuild them, in the source folder of spanbert-ext: pip install --force-reinstall --no-deps ."
 
@@ -71,12 +73,10 @@ def build_info() -> dict[str, str | bool]:
     """Versions, CPU instruction sets and CUDA state of the compiled operators.
 
     `cpu_capability` is what this process uses: the best of the compiled `cpu_capabilities` that the CPU
-    has, or a lower one that SPANBERT_EXT_CPU_CAPABILITY asks for (RuntimeError when that names no known
-    one). `cuda_reason` says why `cuda_kernels` is False and is empty otherwise. `cuda_emulated`: a test build whose
-    CPU operators are the CUDA code, compiled for the CPU.
+    has, or a lower one set by SPANBERT_EXT_CPU_CAPABILITY (RuntimeError when that names no known one).
+    `cuda_reason` is the reason why `cuda_kernels` is False and is empty otherwise. `cuda_emulated`: a test build
+    whose CPU operators are the CUDA code, compiled for the CPU.
     """
-    from spanbert_ext import __version__
-
     return {
         "spanbert_ext": __version__,
         "python": platform.python_version(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -57,6 +58,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def tolerance() -> dict[torch.dtype, dict[str, float]]:
     """`torch.testing.assert_close(fused, plain, **tolerance[dtype])`."""
     return TOLERANCES
+
+
+@pytest.fixture
+def rows_computed(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.nn.Module], list[int]]:
+    """`rows_computed(model)`: how many rows go through the last feed-forward network from now on, call by call.
+
+    Without a hook: a module with hooks computes all rows.
+    """
+
+    from transformers.models.bert.modeling_bert import BertIntermediate
+
+    def watch(model: torch.nn.Module) -> list[int]:
+        counts: list[int] = []
+        watched, forward = model.bert.encoder.layer[-1].intermediate, BertIntermediate.forward
+
+        def counting(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+            if module is watched:
+                counts.append(x.shape[:-1].numel())
+            return forward(module, x)
+
+        monkeypatch.setattr(BertIntermediate, "forward", counting)
+        return counts
+
+    return watch
 
 
 @pytest.fixture(autouse=True)

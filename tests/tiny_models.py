@@ -59,7 +59,7 @@ def tiny_config(**options) -> BertConfig:
 
 
 def same(a: dict, b: dict) -> bool:
-    """Batches: tensors, and what the collator tells beside them."""
+    """Batches: tensors, and the numbers beside them."""
     return a.keys() == b.keys() and all(
         torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else a[name] == b[name]
         for name in a
@@ -81,6 +81,12 @@ INDICES = ("masked_positions", "left_boundary", "right_boundary")
 def make_model(seed: int = 0, **options) -> SpanBertForPreTraining:
     torch.manual_seed(seed)
     return SpanBertForPreTraining(tiny_config(), position_dim=24, **options)
+
+
+def untie(model: SpanBertForPreTraining) -> None:
+    """Gives the decoder a matrix and a bias of its own."""
+    decoder = model.get_output_embeddings()
+    decoder.weight, decoder.bias = (nn.Parameter(p.detach().clone()) for p in (decoder.weight, decoder.bias))
 
 
 def make_batch(rows: int = 8, seed: int = 0, **options) -> dict[str, torch.Tensor]:

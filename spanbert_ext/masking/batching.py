@@ -1,18 +1,21 @@
-"""Rows of a dataset to rectangular tensors, and the token kinds that their columns ask for."""
+"""Rows of a dataset to rectangular tensors, and the token kinds that follow from their columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import pad as pad_tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from spanbert_ext.masking.checks import integer_tensor, kind_tensor, shown, special_tensor
 from spanbert_ext.ops._common import may_read_values
 
-# What stands in the padding of each column that runs along the tokens; every other column is padded with 0.
+# The padding of the columns along the tokens; every other column is padded with 0.
 PADDING_VALUES = {"special_tokens_mask": 1, "token_kinds": 2}
 
 
@@ -20,28 +23,32 @@ def as_features(examples: Sequence[Any]) -> list[Mapping[str, Any]]:
     """Checks the examples of one batch and returns one mapping per row, all with the same columns.
 
     Raises:
+        TypeError: no list of examples.
         ValueError: no examples, a row without `input_ids`, or rows with different columns.
     """
+    one = isinstance(examples, (Mapping, str)) or getattr(examples, "ndim", 1) == 0
+    if one or not hasattr(examples, "__len__"):
+        raise TypeError(f"the collator was called with {shown(examples)}; expected a list of examples")
     if len(examples) == 0:
         raise ValueError("the collator was called with an empty list of examples")
-    # Tensors first: asking whether one is a Mapping takes longer than stacking it.
-    bare = [isinstance(row, torch.Tensor) or not isinstance(row, Mapping) for row in examples]
+    # Tensors first: isinstance(tensor, Mapping) takes longer than stacking it.
+    bare = [isinstance(row, Tensor) or not isinstance(row, Mapping) for row in examples]
     rows = [{"input_ids": row} if alone else row for row, alone in zip(examples, bare, strict=True)]
     columns = rows[0].keys()
     if "input_ids" not in columns:
         raise ValueError(f"example 0 has no column 'input_ids'; its columns are {sorted(columns)}")
     for index, row in enumerate(rows):
-        if row.keys() != columns:
+        if not bare[index] and row.keys() != columns:
             raise ValueError(
                 f"example {index} has the columns {sorted(row)}, example 0 has {sorted(columns)}"
             )
     return rows
 
 
-def stack_if_equal(rows: Sequence[Any]) -> torch.Tensor | Sequence[Any]:
+def stack_if_equal(rows: Sequence[Any]) -> Tensor | Sequence[Any]:
     """Tensors or arrays of one shape as one tensor `[B, ...]`, never touched one by one; other rows as they are."""
     try:
-        if isinstance(rows[0], torch.Tensor):
+        if isinstance(rows[0], Tensor):
             return torch.stack(list(rows))
         if isinstance(rows[0], np.ndarray):
             return torch.from_numpy(np.stack(rows))
@@ -50,13 +57,13 @@ def stack_if_equal(rows: Sequence[Any]) -> torch.Tensor | Sequence[Any]:
     return rows
 
 
-def row_lengths(name: str, column: torch.Tensor | Sequence[Any]) -> list[int]:
+def row_lengths(name: str, column: Tensor | Sequence[Any]) -> list[int]:
     """Lengths of the one-dimensional rows of a column, stacked or not.
 
     Raises:
         ValueError: a row is not one-dimensional.
     """
-    if isinstance(column, torch.Tensor) and column.dim() == 2:
+    if isinstance(column, Tensor) and column.dim() == 2:
         return [column.shape[1]] * len(column)
     try:
         lengths = [len(row) for row in column]
@@ -71,7 +78,7 @@ def row_lengths(name: str, column: torch.Tensor | Sequence[Any]) -> list[int]:
 
 
 def stack_or_pad(
-    name: str, rows: torch.Tensor | Sequence[Any], padding_value: float, side: str, width: int | None
+    name: str, rows: Tensor | Sequence[Any], padding_value: float, side: str, width: int | None
 ) -> Any:
     """One column as a tensor `[B, ...]`; rows that are no numbers (strings, mappings) stay a list.
 
@@ -82,14 +89,14 @@ def stack_or_pad(
     Raises:
         TypeError: a row holds something that is no number.
     """
-    if isinstance(rows, torch.Tensor):
+    if isinstance(rows, Tensor):
         column = rows
-    elif not isinstance(rows[0], (torch.Tensor, np.ndarray, np.generic, list, tuple, int, float)):
+    elif not isinstance(rows[0], (Tensor, np.ndarray, np.generic, list, tuple, int, float)):
         return list(rows)
     else:
         try:
             column = _stack_or_pad_rows(rows, padding_value, side)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise TypeError(f"column {name!r} cannot become a tensor: {error}") from None
     missing = 0 if width is None or column.dim() < 2 else width - column.shape[1]
     if missing > 0:
@@ -98,58 +105,146 @@ def stack_or_pad(
     return column
 
 
-def _stack_or_pad_rows(rows: Sequence[Any], padding_value: float, side: str) -> torch.Tensor:
+def _stack_or_pad_rows(rows: Sequence[Any], padding_value: float, side: str) -> Tensor:
     shapes = {
         row.shape if hasattr(row, "shape") else (len(row) if hasattr(row, "__len__") else ()) for row in rows
     }
     if len(shapes) > 1:
-        return pad_sequence([_as_tensor(row) for row in rows], True, padding_value, side)
+        tensors = [_as_tensor(row) for row in rows]
+        if (
+            len({row.dtype for row in tensors}) > 1
+        ):  # pad_sequence would cast all rows to the first one's dtype
+            dtype = reduce(torch.promote_types, (row.dtype for row in tensors))
+            tensors = [row.to(dtype) for row in tensors]
+        return pad_sequence(tensors, True, padding_value, side)
     stacked = stack_if_equal(rows)
-    return stacked if isinstance(stacked, torch.Tensor) else _as_tensor(rows)
+    return stacked if isinstance(stacked, Tensor) else _as_tensor(rows)
 
 
-def _as_tensor(row: Any) -> torch.Tensor:
-    if isinstance(row, torch.Tensor):
+def _as_tensor(row: Any) -> Tensor:
+    if isinstance(row, Tensor):
         return row
     if isinstance(row, np.ndarray):
         return torch.from_numpy(row.copy())  # a memory-mapped row may be read-only
     array = np.asarray(row)
+    if array.size == 0:
+        array = array.astype(np.int64)  # an empty list has no dtype: it takes that of the other rows
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise TypeError(f"expected numbers of one shape, found {array.dtype}")
     return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
 
 
+def check_lengths(name: str, lengths: list[int], expected: list[int]) -> None:
+    """Raises ValueError naming the first example whose column is not as long as its ids."""
+    if lengths == expected:
+        return
+    for index, (length, tokens) in enumerate(zip(lengths, expected, strict=True)):
+        if length != tokens:
+            raise ValueError(f"{name!r} of example {index} has {length} entries for {tokens} input_ids")
+
+
+def integral_ids(rows: Sequence[Any], input_ids: Tensor) -> Tensor:
+    """`input_ids` as int64; raises TypeError or ValueError naming the first example whose ids are no integers."""
+    try:
+        return integer_tensor("input_ids", input_ids)
+    except (TypeError, ValueError) as found:
+        error = found
+    for index, row in enumerate(rows):
+        try:
+            integer_tensor("input_ids", row)
+        except (TypeError, ValueError) as found:
+            raise type(found)(
+                f"input_ids must be integers, not {input_ids.dtype} (example {index}: {found})"
+            ) from None
+    raise error
+
+
+def stack_candidates(rows: Sequence[Any], shifts: list[int]) -> Tensor:
+    """Ragged lists of half-open spans to int64 `[B, M, 2]`, padded with -1; each moved by its row's shift."""
+    spans = [_spans(f"example {index}: candidates", row) for index, row in enumerate(rows)]
+    batch = torch.full((len(rows), max(map(len, spans)), 2), -1, dtype=torch.int64)
+    for target, row, shift in zip(batch, spans, shifts, strict=True):
+        target[: len(row)] = torch.where(row < 0, row, row + shift)
+    return batch
+
+
+def _spans(name: str, row: Any) -> Tensor:
+    """The half-open spans of one row, int64 `[M, 2]`."""
+    expected = "spans [[start, end], ...] of integers"
+    spans = integer_tensor(name, row, expected=expected)
+    if spans.numel() == 0:
+        return spans.reshape(0, 2)
+    if spans.dim() != 2 or spans.shape[1] != 2:
+        raise ValueError(f"{name} has shape {list(spans.shape)}; expected {expected}")
+    return spans
+
+
+def by_example(
+    check: Callable[[str, Any], Tensor], name: str, rows: Sequence[Any], make: Callable[[], Any], dim: int
+) -> Tensor:
+    """`check(name, make())`, the column of `rows` as a tensor; what it raises names the example that is wrong.
+
+    `dim`: of one row.
+    """
+    error = None
+    try:
+        column = check(name, make())
+        if column.dim() == dim + 1:
+            return column
+    except (TypeError, ValueError) as found:
+        error = found
+    for index, row in enumerate(rows):
+        shape = list(check(f"example {index}: {name}", row).shape)
+        if len(shape) != dim:
+            expected = "one number a token" if dim else "one number"
+            raise ValueError(f"example {index}: {name} has shape {shape}; expected {expected}")
+    raise error  # no row is wrong by itself
+
+
 def explicit_kinds(
-    table: torch.Tensor,
-    input_ids: torch.Tensor,
-    token_kinds: torch.Tensor | None,
-    special: torch.Tensor | None,
-) -> torch.Tensor | None:
-    """Token kinds where the rows' own columns change what the table by token id says.
+    table: Tensor,
+    input_ids: Tensor,
+    token_kinds: Tensor | None,
+    special: Tensor | None,
+) -> Tensor | None:
+    """Token kinds of the rows' own columns, where they differ from the table by token id.
 
     Args:
         table: uint8 `[V]`: 0 continues a word, 1 starts one, 2 is special.
         input_ids: int64 `[B, L]`.
         token_kinds: `[B, L]`, taken in place of the table.
-        special: `[B, L]`, nonzero where nothing may be masked, or None.
+        special: `[B, L]`, 1 where nothing may be masked, else 0, or None.
 
     Returns:
-        uint8 `[B, L]`; None where the table says everything.
+        uint8 `[B, L]`; None without columns, where the table is enough.
 
     Raises:
         IndexError: an id beyond the table, naming the row and the position.
+        TypeError: columns of another dtype.
+        ValueError: columns of another shape; an element that is no kind, or in `special` neither 0 nor 1.
     """
     if token_kinds is None and special is None:
         return None
+    for name, column in (("token_kinds", token_kinds), ("special_tokens_mask", special)):
+        if column is not None and column.shape != input_ids.shape:
+            raise ValueError(
+                f"{name} has shape {list(column.shape)}; expected that of input_ids, {list(input_ids.shape)}"
+            )
     if token_kinds is None:
         check_ids(input_ids, table.numel(), "the masker's table of token kinds")
-        # on a GPU nothing has checked the ids; span_mask takes one out of range as special
-        token_kinds = table.to(input_ids.device)[input_ids.clamp(0, table.numel() - 1)]
-    kinds = token_kinds.to(torch.uint8)
-    return kinds if special is None else kinds.masked_fill(special.bool(), 2)
+        if not may_read_values(input_ids):  # unchecked ids; in span_mask one out of range is special
+            input_ids = input_ids.clamp(0, table.numel() - 1)
+        kinds = table.to(input_ids.device)[input_ids]
+    else:
+        kinds = kind_tensor("token_kinds", token_kinds)
+    return (
+        kinds
+        if special is None
+        else kinds.masked_fill(special_tensor("special_tokens_mask", special, kinds.device), 2)
+    )
 
 
-def check_ids(input_ids: torch.Tensor, size: int, what: str) -> None:
+def check_ids(input_ids: Tensor, size: int, what: str) -> None:
     """Raises IndexError for an id outside 0 ... size - 1; on a GPU only when SPANBERT_EXT_DEBUG=1."""
     if not may_read_values(input_ids) or input_ids.numel() == 0:
         return

@@ -1,34 +1,62 @@
-"""What transformers' Trainer does not tell a collator: the epoch, and whether it is training."""
+"""Trainer's epochs for the collator, which Trainer does not pass on, and one epoch for every evaluation."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from spanbert_ext.masking.checks import epoch_number, shown
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 
 
 class SpanMaskingCallback(TrainerCallback):
-    """Gives a `DataCollatorForSpanMasking` the Trainer's epochs, and fixes the epoch of every evaluation.
+    """Sets a `DataCollatorForSpanMasking` to the Trainer's epochs, and fixes the epoch of every evaluation.
 
         Trainer(..., data_collator=collator, callbacks=[SpanMaskingCallback(collator)])
 
-    Trainer uses one collator for training and evaluation and never tells it which. So `collator` itself
-    becomes the one for evaluation (`collator.epoch = evaluation_epoch`), and when training begins the
-    training loader is given `collator.training()`, whose epoch is set at the start of every epoch. Each
-    loader, and each worker of it, then keeps its own rule: no mask depends on `num_workers`, persistent
-    workers, `eval_on_start`, several evaluation datasets, `predict` or a resume in the middle of an epoch.
+    No mask then depends on `num_workers`, persistent workers, ranks, `eval_on_start`, several evaluation datasets,
+    `evaluate` or `predict` before, after or without `train`, or a resume in the middle of an epoch.
+
+    Trainer has one collator for training and evaluation, and builds the loader of an evaluation before any event of
+    it. So the collator itself has to be the one for evaluation, and training gets another. What happens to `collator`,
+    and when:
+
+    * the constructor of this callback changes nothing;
+    * the end of `Trainer.__init__` sets `collator.epoch = evaluation_epoch`, in place of an epoch that was there. It
+      stays so, since `evaluate` may be called at any time: from then on a direct call of the collator masks as an
+      evaluation does, and so does another Trainer without this callback. `collator.training()` is a collator
+      without the fixed epoch, and `collator.epoch = None` takes it away;
+    * the beginning of training puts `collator.training()` into the training loader;
+    * the beginning of every epoch calls `collator.set_epoch`, which only training reads.
+
+    Added by `trainer.add_callback`, which fires no event, the callback fixes the epoch of evaluation when training
+    begins. An `evaluate` or `predict` before that has masks of its own, and warns; with persistent workers so have the
+    later ones.
+
+    Args:
+        collator: the Trainer's `data_collator`.
+        evaluation_epoch: the epoch of every evaluation, 0 <= evaluation_epoch < 2**32.
 
     Raises:
-        ValueError: at the start of training, when the training loader does not collate with `collator`.
+        TypeError: no such collator; an epoch that is no integer.
+        ValueError: an epoch out of range; at the beginning of training, a training loader that does not collate with
+            `collator`.
     """
 
     def __init__(self, collator: DataCollatorForSpanMasking, evaluation_epoch: int = 0) -> None:
+        if not isinstance(collator, DataCollatorForSpanMasking):
+            raise TypeError(f"collator is {shown(collator)}; expected a DataCollatorForSpanMasking")
         self.collator = collator
-        self.collator.epoch = evaluation_epoch
+        self.evaluation_epoch = epoch_number(evaluation_epoch)
         self._next_epoch = 0
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.collator.epoch = self.evaluation_epoch
 
     def on_train_begin(
         self,
@@ -38,10 +66,11 @@ class SpanMaskingCallback(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        self._next_epoch = int(state.epoch or 0)  # a resumed run goes on in its epoch
-        # accelerate's loader hands attributes through to the one inside, but only for reading
+        # attributes of accelerate's loader are those of the inner loader for reading, but not for writing
         loader = getattr(train_dataloader, "base_dataloader", train_dataloader)
         loader.collate_fn = self._with_training_collator(loader.collate_fn)
+        self.collator.epoch = self.evaluation_epoch
+        self._next_epoch = int(state.epoch or 0)  # a resumed run goes on in its epoch
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -49,6 +78,17 @@ class SpanMaskingCallback(TrainerCallback):
         # not state.epoch: after an epoch that another callback cut short it lags behind
         self.collator.set_epoch(self._next_epoch)
         self._next_epoch += 1
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.collator.epoch is None:
+            self.collator.epoch = self.evaluation_epoch
+            warnings.warn(
+                "SpanMaskingCallback came by add_callback, after this evaluation's collator was in use: its masks are "
+                "not those of the next evaluation. Give it to Trainer(callbacks=[...])",
+                stacklevel=2,
+            )
 
     def _with_training_collator(self, collate: Any) -> Any:
         if collate is self.collator:

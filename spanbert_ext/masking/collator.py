@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from spanbert_ext.masking.batching import (
     PADDING_VALUES,
     as_features,
+    by_example,
     check_ids,
+    check_lengths,
     explicit_kinds,
+    integral_ids,
     row_lengths,
+    stack_candidates,
     stack_if_equal,
     stack_or_pad,
+)
+from spanbert_ext.masking.checks import (
+    EPOCHS,
+    choice,
+    epoch_number,
+    epoch_tensor,
+    flag,
+    integer,
+    integer_tensor,
+    kind_tensor,
+    mask_tensor,
+    real,
+    shown,
+    special_tensor,
 )
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.masking.row_bounds import HostNumber
 from spanbert_ext.masking.row_bounds import row_bounds as bounds_of
 from spanbert_ext.masking.word_kinds import token_kinds_from_word_ids
 
-EPOCHS = 2**32  # the epoch is one 32-bit word of the sampler's counter
 MADE_HERE = ("labels", "masked_positions", "left_boundary", "right_boundary")
 MADE_HERE += ("max_rows", "max_read_rows", "all_text")
 USED_HERE = ("special_tokens_mask", "token_kinds", "word_ids", "candidates", "sample_ids", "sample_epoch")
+CHECKS = {
+    "attention_mask": mask_tensor,
+    "sample_ids": integer_tensor,
+    "sample_epoch": epoch_tensor,
+    "token_kinds": kind_tensor,
+    "special_tokens_mask": special_tensor,
+}
 ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tokens_mask", "token_kinds")
 
 
@@ -40,20 +67,23 @@ class DataCollatorForSpanMasking:
 
     The batch: `input_ids`, `labels` `[B, L]`; `masked_positions`, `left_boundary`, `right_boundary` `[B, K]`
     (all int64); `attention_mask` `[B, L]`; every other column; and, behind the tensors, plain numbers that the model
-    would else have to ask a GPU for (`row_bounds`). These columns are read and not passed on:
+    would otherwise have to read from a GPU (`row_bounds`). These columns are read and not passed on:
 
     * `token_kinds`: 0 continues a word, 1 starts one, 2 is never masked; or `word_ids`, with `kinds="words"`;
-    * `special_tokens_mask`: where it is 1 nothing is masked, whatever the tokenizer says of the token;
+    * `special_tokens_mask`: where it is 1 nothing is masked, whatever the token;
     * `candidates`: half-open token spans `[[start, end], ...]` of the row to draw from first (entities, noun
       phrases);
     * `sample_ids`, `sample_epoch`: one integer per row; see below.
+
+    They hold integers (`special_tokens_mask`: 0 and 1, or bools). Floats, integral ones too, other columns of bools and
+    what int64 cannot hold are refused, never rounded.
 
     **Which mask a row gets** depends on `seed`, its sample id and its epoch alone. The sample id is the
     column `sample_ids`, else a hash of the row's ids. The epoch is the first of these that there is:
 
     1. the column `sample_epoch`;
     2. `epoch`, when given: this collator then makes the same masks forever (`evaluation()`);
-    3. what `set_epoch` was last given. It lies in shared memory, so running workers see it too;
+    3. what `set_epoch` was last given. It lies in shared memory, so it reaches running workers too;
        `SpanMaskingCallback` calls it for you;
     4. in a DataLoader's worker: the loader's base seed plus the number of the batch (a persistent worker
        keeps its base seed in every epoch, so the seed alone would repeat the masks);
@@ -62,7 +92,7 @@ class DataCollatorForSpanMasking:
     With 1 to 3 the masks are bit-identical for any batch size, number of workers or ranks, and after a
     resume. With 4 and 5 they are fresh in every epoch but depend on the set-up.
 
-    **Evaluation** wants one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one
+    **Evaluation** needs one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one
     collator for both, add `SpanMaskingCallback(collator)` to the callbacks; without it give the evaluation
     dataset a constant `sample_epoch` column; in a loop of your own use `collator.evaluation()` for the
     evaluation loader.
@@ -89,8 +119,8 @@ class DataCollatorForSpanMasking:
 
     Raises:
         ValueError: an option out of range; a dataset column that the collator makes itself; rows that
-            disagree.
-        TypeError: both a masker and its options; ids that are no integers.
+            disagree; an element that its column cannot hold.
+        TypeError: an option of a wrong type; both a masker and its options; ids or other integers that are none.
         IndexError: an id beyond the tokenizer's.
     """
 
@@ -109,32 +139,32 @@ class DataCollatorForSpanMasking:
         mlm_probability: float | None = None,
         **masker_options: Any,
     ) -> None:
-        if not mlm:
+        if not flag("mlm", mlm):
             raise ValueError(
                 "mlm=False: this collator masks; use DataCollatorForLanguageModeling for causal models"
             )
-        if kinds not in ("prefix", "words"):
-            raise ValueError(f"kinds must be 'prefix' or 'words', not {kinds!r}")
-        if return_tensors not in ("pt", "np"):
-            raise ValueError(f"return_tensors must be 'pt' or 'np', not {return_tensors!r}")
-        if row_bounds not in ("auto", False):
+        if row_bounds is not False and not (isinstance(row_bounds, str) and row_bounds == "auto"):
             raise ValueError(f"row_bounds must be 'auto' or False, not {row_bounds!r}")
-        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
-            raise ValueError(f"pad_to_multiple_of must be at least 1, not {pad_to_multiple_of}")
-        if epoch is not None:
-            _check_epoch(epoch)
+        if not hasattr(tokenizer, "pad_token_id"):
+            raise TypeError(f"tokenizer is {shown(tokenizer)}; expected a transformers tokenizer")
+        if masker is not None and not isinstance(masker, SpanMasker):
+            raise TypeError(f"masker is {shown(masker)}; expected a SpanMasker or None")
         if mlm_probability is not None:
-            masker_options.setdefault("ratio", mlm_probability)
+            masker_options.setdefault("ratio", real("mlm_probability", mlm_probability))
         if masker is not None and masker_options:
             raise TypeError(f"give a masker or its options, not both: {sorted(masker_options)}")
+        self.seed = integer("seed", seed)
+        self.epoch = None if epoch is None else epoch_number(epoch)
+        if pad_to_multiple_of is not None:
+            pad_to_multiple_of = integer("pad_to_multiple_of", pad_to_multiple_of, "an integer or None")
+            if pad_to_multiple_of < 1:
+                raise ValueError(f"pad_to_multiple_of must be at least 1, not {pad_to_multiple_of}")
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.kinds = choice("kinds", kinds, ("prefix", "words"))
+        self.return_tensors = choice("return_tensors", return_tensors, ("pt", "np"))
+        self.row_bounds = row_bounds
         self.tokenizer = tokenizer
         self.masker = masker if masker is not None else SpanMasker.from_tokenizer(tokenizer, **masker_options)
-        self.seed = seed
-        self.epoch = epoch
-        self.pad_to_multiple_of = pad_to_multiple_of
-        self.kinds = kinds
-        self.return_tensors = return_tensors
-        self.row_bounds = row_bounds
         self._shared_epoch = torch.tensor(-1).share_memory_()  # -1: never set
         self._batches_made = 0
 
@@ -142,16 +172,26 @@ class DataCollatorForSpanMasking:
         self.__dict__.update(state)
         self._shared_epoch.share_memory_()  # an ordinary pickle carries the value, not the sharing
 
+    def __repr__(self) -> str:
+        """One line: the tokenizer's type, the seed, and what `SpanMasker` shows and is not the default here."""
+        own = {
+            name: getattr(self, name)
+            for name, parameter in inspect.signature(DataCollatorForSpanMasking).parameters.items()
+            if name in ("epoch", "pad_to_multiple_of", "kinds", "return_tensors", "row_bounds")
+            and getattr(self, name) != parameter.default
+        }
+        shown_options = {"seed": self.seed} | self.masker.summary() | own
+        options = "".join(f", {name}={value!r}" for name, value in shown_options.items())
+        return f"DataCollatorForSpanMasking({type(self.tokenizer).__name__}{options})"
+
     def set_epoch(self, epoch: int) -> None:
         """Masks from now on as in `epoch` (0 <= epoch < 2**32), in every worker; a fixed `epoch` stays."""
-        _check_epoch(epoch)
-        self._shared_epoch.fill_(epoch)
+        self._shared_epoch.fill_(epoch_number(epoch))
 
     def evaluation(self, epoch: int = 0) -> DataCollatorForSpanMasking:
         """A collator with the same options that masks in `epoch` forever."""
-        _check_epoch(epoch)
         collator = copy.copy(self)
-        collator.epoch = epoch
+        collator.epoch = epoch_number(epoch)
         return collator
 
     def training(self) -> DataCollatorForSpanMasking:
@@ -161,6 +201,9 @@ class DataCollatorForSpanMasking:
         return collator
 
     def __call__(self, examples: Sequence[Any], return_tensors: str | None = None) -> dict[str, Any]:
+        if return_tensors is None:
+            return_tensors = self.return_tensors
+        choice("return_tensors", return_tensors, ("pt", "np"))
         rows = as_features(examples)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         for name in MADE_HERE:
@@ -175,10 +218,10 @@ class DataCollatorForSpanMasking:
         batch, all_text = self._tensors(columns)
         input_ids, special = batch["input_ids"], batch.get("special_tokens_mask")
         table = torch.as_tensor(self.masker.kinds)  # [V]
-        if self.kinds == "words":  # word ids take a [SEP] that was typed in the text for a word
+        if self.kinds == "words":  # by word ids a [SEP] that was typed in the text is a word
             check_ids(input_ids, table.numel(), "the tokenizer")
             by_id = table[input_ids] == 2
-            special = by_id if special is None else special.bool() | by_id
+            special = by_id if special is None else special | by_id
 
         masked = self.masker(
             input_ids,
@@ -192,20 +235,20 @@ class DataCollatorForSpanMasking:
         batch.update(masked.as_dict())
         for name in USED_HERE:
             batch.pop(name, None)
-        if (return_tensors or self.return_tensors) == "np":
-            batch = {name: x.numpy() if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
-        if self.row_bounds == "auto":  # last: accelerate takes the first value for a tensor
+        if return_tensors == "np":
+            batch = {name: x.numpy() if isinstance(x, Tensor) else x for name, x in batch.items()}
+        if self.row_bounds == "auto":  # last: accelerate expects a tensor as the first value
             positions = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
             batch |= bounds_of(positions, input_ids.shape[1])
             batch["all_text"] = HostNumber(all_text)
         return batch
 
-    def _tensors(self, columns: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    def _tensors(self, given: dict[str, list[Any]]) -> tuple[dict[str, Any], bool]:
         """Every column as a tensor, those along the tokens in one width; always with an attention mask.
 
-        Also whether the rows have no padding, so that the mask tells the masker nothing.
+        Also whether the rows have no padding, so that the masker needs no mask.
         """
-        columns = {name: stack_if_equal(rows) for name, rows in columns.items()}
+        columns = {name: stack_if_equal(rows) for name, rows in given.items()}
         lengths = row_lengths("input_ids", columns["input_ids"])
         width = max(lengths)
         if self.pad_to_multiple_of is not None:
@@ -226,23 +269,29 @@ class DataCollatorForSpanMasking:
         for name, rows in columns.items():
             value = self.tokenizer.pad_token_id if name == "input_ids" else PADDING_VALUES.get(name, 0)
             if name == "candidates":
-                batch[name] = _candidates(
+                batch[name] = stack_candidates(
                     rows, [width - length if side == "left" else 0 for length in lengths]
                 )
                 continue
             along_tokens = name == "input_ids" or name in ALONG_TOKENS
-            if along_tokens:
-                _check_lengths(name, row_lengths(name, rows), lengths)
-            batch[name] = stack_or_pad(name, rows, value or 0, side, width if along_tokens else None)
-        if batch["input_ids"].is_floating_point() or batch["input_ids"].dtype == torch.bool:
-            raise TypeError(f"input_ids must be integers, not {batch['input_ids'].dtype}")
-        batch["input_ids"] = batch["input_ids"].to(torch.int64)
+            if along_tokens and name != "input_ids":
+                check_lengths(name, row_lengths(name, rows), lengths)
+            make = partial(stack_or_pad, name, rows, value or 0, side, width if along_tokens else None)
+            if name in CHECKS and name in given:
+                batch[name] = by_example(CHECKS[name], name, given[name], make, int(along_tokens))
+            else:
+                batch[name] = make()
+            if along_tokens and not isinstance(batch[name], Tensor):
+                raise TypeError(
+                    f"column {name!r} holds {shown(rows[0])}; expected one list of numbers per example"
+                )
+        batch["input_ids"] = integral_ids(given["input_ids"], batch["input_ids"])
         all_text = not ragged and (not own_mask or bool(batch["attention_mask"].all()))
         return batch, all_text
 
-    def _next_epoch(self, sample_epoch: torch.Tensor | None) -> int | torch.Tensor:
+    def _next_epoch(self, sample_epoch: Tensor | None) -> int | Tensor:
         if sample_epoch is not None:
-            return sample_epoch.to(torch.int64)
+            return sample_epoch
         if self.epoch is not None:
             return self.epoch
         shared = int(self._shared_epoch)
@@ -256,35 +305,22 @@ class DataCollatorForSpanMasking:
         return (worker.seed - worker.id + batch_number) % EPOCHS
 
 
-def _check_epoch(epoch: int) -> None:
-    if not 0 <= epoch < EPOCHS:
-        raise ValueError(f"epoch must be in 0 ... 2**32 - 1, not {epoch}")
-
-
-def _check_lengths(name: str, lengths: list[int], expected: list[int]) -> None:
-    if lengths == expected:
-        return
-    for index, (length, tokens) in enumerate(zip(lengths, expected, strict=True)):
-        if length != tokens:
-            raise ValueError(f"{name!r} of example {index} has {length} entries for {tokens} input_ids")
-
-
 def _word_kinds(index: int, row: Any) -> np.ndarray:
     if "word_ids" in row:
-        return token_kinds_from_word_ids(row["word_ids"])
-    if getattr(row, "is_fast", False):  # a BatchEncoding that still holds the tokenizer's own encoding
-        return token_kinds_from_word_ids(row.word_ids())
-    raise ValueError(
-        f"kinds='words': example {index} has neither 'token_kinds' nor 'word_ids' and is no fast encoding; "
-        f"its columns are {sorted(row)}. Make a column 'token_kinds' with "
-        "token_kinds_from_word_ids(encoding.word_ids())"
-    )
-
-
-def _candidates(rows: list[Any], shifts: list[int]) -> torch.Tensor:
-    """Ragged lists of half-open spans to int64 `[B, M, 2]`, padded with -1; each moved by its row's shift."""
-    spans = [torch.as_tensor(np.asarray(row, dtype=np.int64).reshape(-1, 2)) for row in rows]
-    batch = torch.full((len(rows), max(map(len, spans)), 2), -1, dtype=torch.int64)
-    for target, row, shift in zip(batch, spans, shifts, strict=True):
-        target[: len(row)] = torch.where(row < 0, row, row + shift)
-    return batch
+        word_ids = row["word_ids"]
+    elif getattr(row, "is_fast", False):  # a BatchEncoding that still holds the tokenizer's own encoding
+        word_ids = row.word_ids()
+    else:
+        raise ValueError(
+            f"kinds='words': example {index} has neither 'token_kinds' nor 'word_ids' and is no fast encoding; "
+            f"its columns are {sorted(row)}. Make a column 'token_kinds' with "
+            "token_kinds_from_word_ids(encoding.word_ids())"
+        )
+    try:
+        kinds = token_kinds_from_word_ids(word_ids)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"example {index}: {error}") from None
+    ids = row["input_ids"]
+    if hasattr(ids, "__len__") and getattr(ids, "ndim", 1) == 1 and len(kinds) != len(ids):
+        raise ValueError(f"example {index}: word_ids has {len(kinds)} entries for {len(ids)} input_ids")
+    return kinds

@@ -1,8 +1,9 @@
-"""SpanMasker: span masking (SpanBERT 2.1) as a callable that knows a vocabulary, and the batch it returns."""
+"""SpanMasker: span masking (SpanBERT 2.1) as a callable for one vocabulary, and the batch it returns."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -11,6 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spanbert_ext.masking.checks import (
+    choice,
+    flag,
+    integer,
+    integer_tensor,
+    kind_tensor,
+    mask_tensor,
+    real,
+    shown,
+)
 from spanbert_ext.masking.word_kinds import SPECIAL, STARTS, vocabulary_kinds
 from spanbert_ext.ops.span_mask import span_mask
 
@@ -20,7 +31,7 @@ Array = Tensor | np.ndarray
 _LONG_WORD, _ENOUGH_TOKENS = 6, 1000
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class MaskedBatch:
     """Masked text with what the heads need: torch tensors, or NumPy arrays when the masker was given arrays.
 
@@ -32,6 +43,20 @@ class MaskedBatch:
     masked_positions: Array  # [B, K] int64
     left_boundary: Array  # [B, K] int64, the position before the token's span, -1: no SBO target
     right_boundary: Array  # [B, K] int64, the position after it, -1: no SBO target
+
+    def __repr__(self) -> str:
+        """One line: dtypes and shapes, and on the CPU the number of masked tokens."""
+        arrays = self.as_dict()
+        parts = [f"{name}={str(x.dtype).removeprefix('torch.')}{list(x.shape)}" for name, x in arrays.items()]
+        positions = self.masked_positions
+        if isinstance(positions, Tensor):
+            parts.append(f"device={str(positions.device)!r}")
+        # a subclass may have no elements to count, as inside torch.compile
+        if isinstance(positions, np.ndarray) or (
+            type(positions) is Tensor and positions.device.type == "cpu"
+        ):
+            parts.append(f"masked_tokens={int((positions >= 0).sum())}")
+        return f"MaskedBatch({', '.join(parts)})"
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MaskedBatch:
         """The batch as tensors on `device`."""
@@ -83,7 +108,7 @@ class SpanMasker:
         fill_after_candidates: when a call's candidates are used up, go on with geometric spans.
 
     Raises:
-        ValueError, TypeError, IndexError: an option is wrong.
+        ValueError, TypeError, IndexError: an option is wrong. No number is rounded, and a bool is none.
     """
 
     def __init__(
@@ -104,27 +129,32 @@ class SpanMasker:
         scheme: Literal["geometric", "words", "tokens"] = "geometric",
         fill_after_candidates: bool = True,
     ) -> None:
-        _check_choice("replacement", replacement, ("span", "token"))
-        _check_choice("scheme", scheme, ("geometric", "words", "tokens"))
-        table = torch.as_tensor(kinds, device="cpu")
-        if table.shape != (vocab_size,):
-            raise ValueError(f"kinds has shape {list(table.shape)}; expected [vocab_size] = [{vocab_size}]")
-        self.kinds = _as_kinds("kinds", table).clone()  # [V]
+        self.vocab_size = integer("vocab_size", vocab_size)
+        self.kinds = kind_tensor("kinds", kinds, "cpu").clone()  # [V]
+        if self.kinds.shape != (self.vocab_size,):
+            raise ValueError(
+                f"kinds has shape {list(self.kinds.shape)}; expected [vocab_size] = [{self.vocab_size}]"
+            )
         if random_ids is None:
             random_ids = (self.kinds != SPECIAL).nonzero().squeeze(1)
-        self.random_ids = torch.as_tensor(random_ids, dtype=torch.int64, device="cpu").clone()  # [R]
-        self.vocab_size = vocab_size
-        self.mask_token_id = mask_token_id
+        self.random_ids = integer_tensor(
+            "random_ids", random_ids, "cpu", "token ids, integers"
+        ).clone()  # [R]
+        if self.random_ids.dim() != 1:
+            raise ValueError(f"random_ids has shape {list(self.random_ids.shape)}; expected [R]")
+        self.mask_token_id = integer("mask_token_id", mask_token_id)
+        if pad_token_id is not None:
+            pad_token_id = integer("pad_token_id", pad_token_id, "an integer or None")
         self.pad_token_id = pad_token_id
-        self.ratio = ratio
-        self.p = p
-        self.max_words = max_words
-        self.position_slots = position_slots
-        self.mask_share = mask_share
-        self.random_share = random_share
-        self.replacement = replacement
-        self.scheme = scheme
-        self.fill_after_candidates = fill_after_candidates
+        self.ratio = real("ratio", ratio)
+        self.p = real("p", p)
+        self.max_words = integer("max_words", max_words)
+        self.position_slots = integer("position_slots", position_slots)
+        self.mask_share = real("mask_share", mask_share)
+        self.random_share = real("random_share", random_share)
+        self.replacement = choice("replacement", replacement, ("span", "token"))
+        self.scheme = choice("scheme", scheme, ("geometric", "words", "tokens"))
+        self.fill_after_candidates = flag("fill_after_candidates", fill_after_candidates)
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._tokens_seen = self._words_seen = 0
         self(torch.empty(0, 0, dtype=torch.int64))  # the operator checks every option
@@ -139,6 +169,8 @@ class SpanMasker:
         Raises:
             ValueError: no mask token; a vocabulary of special tokens alone; one that marks the ends of words.
         """
+        if not hasattr(tokenizer, "get_vocab"):
+            raise TypeError(f"tokenizer is {shown(tokenizer)}; expected a transformers tokenizer")
         if getattr(tokenizer, "mask_token_id", None) is None:
             raise ValueError(
                 f"{type(tokenizer).__name__} has no mask token. Add one: tokenizer.add_special_tokens("
@@ -171,6 +203,9 @@ class SpanMasker:
             token_kinds: `[B, L]` kinds of these very tokens, in place of the table by id.
             candidates: int64 `[B, M, 2]`, token spans `[start, end)` to mask first, padded with -1.
 
+        Integers are integers: floats, integral ones too, bools and what int64 cannot hold are refused. On a GPU
+        elements are checked only when SPANBERT_EXT_DEBUG=1; there a wide `token_kinds` that is none becomes special.
+
         Raises:
             TypeError, ValueError, IndexError: naming the argument, what it is and what was expected.
         """
@@ -179,7 +214,7 @@ class SpanMasker:
         device = ids.device
         kinds, random_ids = self.tables_on(device)
         if token_kinds is not None:
-            kinds = _as_kinds("token_kinds", _on(device, token_kinds))
+            kinds = kind_tensor("token_kinds", token_kinds, device)
             if kinds.shape != ids.shape:
                 raise ValueError(f"token_kinds has shape {[*kinds.shape]}; expected [B, L] = {[*ids.shape]}")
             if self.scheme == "tokens":
@@ -188,11 +223,13 @@ class SpanMasker:
             ids,
             kinds,
             random_ids,
-            seed=seed,
-            epoch=epoch if isinstance(epoch, int) else _on(device, epoch, torch.int64),
-            attention_mask=_on(device, attention_mask),
-            sample_ids=_on(device, sample_ids, torch.int64),
-            candidates=_on(device, candidates, torch.int64),
+            seed=seed if isinstance(seed, Tensor) else integer("seed", seed, "an integer or an int64 tensor"),
+            epoch=_as_epoch(epoch, device),
+            attention_mask=None
+            if attention_mask is None
+            else mask_tensor("attention_mask", attention_mask, device),
+            sample_ids=None if sample_ids is None else integer_tensor("sample_ids", sample_ids, device),
+            candidates=None if candidates is None else integer_tensor("candidates", candidates, device),
             vocab_size=self.vocab_size,
             mask_token_id=self.mask_token_id,
             pad_token_id=-1 if self.pad_token_id is None else self.pad_token_id,
@@ -209,11 +246,25 @@ class SpanMasker:
             self._watch_word_length(ids)
         return MaskedBatch(*(x.numpy() for x in masked)) if from_numpy else MaskedBatch(*masked)
 
+    def __repr__(self) -> str:
+        """One line: the vocabulary in numbers, and the options that are not the default ones."""
+        return f"SpanMasker({', '.join(f'{name}={value!r}' for name, value in self.summary().items())})"
+
+    def summary(self) -> dict[str, Any]:
+        """The vocabulary in numbers, and the options that are not the default ones, by name."""
+        numbers = {"vocab_size": self.vocab_size, "special_ids": int((self.kinds == SPECIAL).sum())}
+        options = {
+            name: getattr(self, name)
+            for name, parameter in inspect.signature(SpanMasker).parameters.items()
+            if name not in ("kinds", "vocab_size", "random_ids") and getattr(self, name) != parameter.default
+        }
+        return numbers | options
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": {}}  # every process makes its own copies on its own devices
 
     def tables_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Kinds uint8 `[V]`, as the scheme sees them, and the pool of random ids int64 `[R]`, on `device`.
+        """Kinds uint8 `[V]`, as the scheme needs them, and the pool of random ids int64 `[R]`, on `device`.
 
         They are copied there once; later calls wait for nothing and may be captured in a CUDA graph.
         """
@@ -242,28 +293,20 @@ class SpanMasker:
             )
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
-
-
-def _on(device: torch.device, values: Any, dtype: torch.dtype | None = None) -> Tensor | None:
-    return None if values is None else torch.as_tensor(values, dtype=dtype, device=device)
-
-
 def _as_ids(input_ids: Array) -> Tensor:
     if isinstance(input_ids, np.ndarray):
         if input_ids.dtype.kind not in "iu":
-            raise TypeError(f"input_ids is an array of {input_ids.dtype}; expected integers")
-        native = input_ids.dtype if input_ids.dtype in (np.int32, np.int64) else np.int64
-        # copies what torch cannot share: read-only memory, negative strides, other byte orders
-        return torch.from_numpy(np.require(input_ids, native, ["C", "W"]))
+            raise TypeError(f"input_ids is {shown(input_ids)}; expected integers")
+        if input_ids.dtype == np.int32:
+            return torch.from_numpy(np.require(input_ids, np.int32, ["C", "W"]))
+        return integer_tensor("input_ids", input_ids)
     if not isinstance(input_ids, Tensor):
-        raise TypeError(f"input_ids is a {type(input_ids).__name__}; expected a tensor or a NumPy array")
+        raise TypeError(f"input_ids is {shown(input_ids)}; expected a tensor or a NumPy array")
     return input_ids
 
 
-def _as_kinds(name: str, kinds: Tensor) -> Tensor:
-    if kinds.is_floating_point() or kinds.is_complex():
-        raise TypeError(f"{name} is {kinds.dtype}; expected integers 0, 1 or 2")
-    return kinds.to(torch.uint8)
+def _as_epoch(epoch: int | Array | Sequence[int], device: torch.device) -> int | Tensor:
+    expected = "integers in 0 ... 2^32 - 1, one for all or [B]"
+    if isinstance(epoch, (Tensor, np.ndarray, list, tuple, range)):
+        return integer_tensor("epoch", epoch, device, expected)
+    return integer("epoch", epoch, expected)

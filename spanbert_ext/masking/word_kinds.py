@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spanbert_ext.masking.checks import integer_tensor, shown
+
 CONTINUES, STARTS, SPECIAL = 0, 1, 2
 
 BYTE_LEVEL_SPACE, SENTENCEPIECE_SPACE = "Ġ", "▁"
@@ -64,18 +66,28 @@ def token_kinds_from_word_ids(word_ids: Sequence[int | None]) -> np.ndarray:
     before any rule about prefixes.
 
     Args:
-        word_ids: for each of the `L` tokens the number of its word, None for a special token.
+        word_ids: for each of the `L` tokens the number of its word; None, or a negative number, for a special token.
 
     Returns:
         uint8 `[L]`: 0 continues a word, 1 starts one, 2 special.
+
+    Raises:
+        TypeError: an element is neither an integer nor None.
+        ValueError: an element has elements, or is beyond int64.
     """
-    words = np.array([-1 if word is None else word for word in word_ids], dtype=np.int64)  # [L]
+    try:
+        words = [-1 if word is None else word for word in word_ids]
+    except TypeError:
+        raise TypeError(f"word_ids is {shown(word_ids)}; expected a sequence of integers and None") from None
+    words = integer_tensor("word_ids", words, expected="integers and None").numpy()  # [L]
+    if words.ndim != 1:
+        raise ValueError(f"word_ids has shape {list(words.shape)}; expected one number a token")
     starts = np.diff(words, prepend=-1) != 0
     return np.where(words < 0, 2, starts).astype(np.uint8)
 
 
 def _word_mark(tokenizer: Any, tokens: list[str]) -> str:
-    """The prefix that tells words apart; empty: every token is a word."""
+    """The prefix that marks word starts or continuations; empty: every token is a word."""
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if type(model).__name__ == "WordLevel":
         return ""

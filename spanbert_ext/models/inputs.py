@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spanbert_ext.masking.row_bounds import HostNumber
@@ -35,8 +36,32 @@ def given_indices(labels: Tensor | None, *indices: Tensor | None) -> tuple[Tenso
     )
 
 
+def check_labels(labels: Tensor, text: Tensor | None, vocab_size: int) -> None:
+    """Labels as the heads need them; elements are read on the CPU, on CUDA under SPANBERT_EXT_DEBUG=1 only.
+
+    Args:
+        text: the input, [B, L] or [B, L, H].
+
+    Raises:
+        ValueError: labels are not [B, L].
+        TypeError: they are not int64.
+        IndexError: one is beyond the vocabulary.
+    """
+    if labels.dim() != 2 or (text is not None and labels.shape != text.shape[:2]):
+        expected = "[B, L]" if text is None else f"{list(text.shape[:2])} as the input"
+        raise ValueError(f"labels has shape {list(labels.shape)}, expected {expected}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels has dtype {labels.dtype}, expected int64")
+    if may_read_values(labels) and labels.numel() and labels.max() >= vocab_size:
+        row, position = (labels >= vocab_size).nonzero()[0].tolist()
+        raise IndexError(
+            f"labels[{row}, {position}] is {int(labels[row, position])}, expected an id below {vocab_size}, the "
+            "model's vocabulary, or a negative one for no target"
+        )
+
+
 def plain_bound(name: str, bound: int | None) -> int | None:
-    """The bound as an int of Python's own, which torch.compile knows.
+    """The bound as an int of Python's own, which torch.compile can trace.
 
     Raises:
         TypeError: it is no integer, as a tensor, which would have to be read.
@@ -55,14 +80,15 @@ def encoder_mask(config: Any, attention_mask: Tensor | None, all_text: bool | No
     """The mask that the encoder gets, so that transformers need not read it on the host to see if it is all ones.
 
     Where every position is text that is None, which means the same. Where some are padding it is, for sdpa, what
-    transformers would make of it: bool `[B, 1, L, L]`. Where nobody has said, it is `attention_mask`.
+    transformers would make of it: bool `[B, 1, L, L]`. Where all_text is None, it is `attention_mask`.
 
     Args:
         config: of the model; its option `assume_all_text` is an `all_text` of every batch.
 
     Raises:
         TypeError: all_text is no bool.
-        ValueError: the mask says otherwise. Elements are read on the CPU, on CUDA under SPANBERT_EXT_DEBUG=1 only.
+        ValueError: all_text is True and the mask has zeros, which are looked for on the CPU, on CUDA only under
+            SPANBERT_EXT_DEBUG=1.
     """
     if all_text is not None and not isinstance(all_text, (bool, HostNumber)):
         raise TypeError(f"all_text is a {type(all_text).__name__}, expected a bool or None")
@@ -90,6 +116,32 @@ def _check_all_text(source: str, attention_mask: Tensor) -> None:
         )
 
 
-def scalar(count: Tensor | int | None) -> Tensor | int | None:
-    """Under nn.DataParallel Trainer's count arrives as [1, 1]."""
-    return count.flatten()[0] if isinstance(count, Tensor) and count.dim() else count
+def scalar(name: str, count: Tensor | int | None) -> Tensor | int | None:
+    """One count. Under nn.DataParallel Trainer's arrives as [1, 1].
+
+    Raises:
+        ValueError: a tensor that has not one element; a negative number.
+        TypeError: neither a tensor nor a number.
+    """
+    if count is None:
+        return None
+    if isinstance(count, Tensor):
+        if count.numel() != 1:
+            raise ValueError(f"{name} has shape {list(count.shape)}, expected one number")
+        return count.reshape(()) if count.dim() else count
+    if isinstance(count, (bool, str)) or not hasattr(count, "__float__"):
+        raise TypeError(f"{name} is a {type(count).__name__}, expected a number or a tensor of one")
+    if count < 0:
+        raise ValueError(f"{name} is {count}, expected 0 or more")
+    return count
+
+
+def truth(name: str, value: Any) -> bool:
+    """A bool, as it is.
+
+    Raises:
+        TypeError: something else, as a tensor, which would have to be read.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected True or False")
+    return value

@@ -16,7 +16,7 @@ DEFAULT_OPTIONS = {
 
 
 def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
-    """The defaults, replaced by what the configuration says and then by what the caller gave (None: nothing).
+    """The defaults, replaced by the configuration's options and then by those of the caller that are not None.
 
     Raises:
         ValueError: an unknown option, or one out of range.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,18 +16,13 @@ from transformers.utils.generic import can_return_tuple
 
 from spanbert_ext.masking.batching import check_ids, explicit_kinds
 from spanbert_ext.masking.masker import SpanMasker
-from spanbert_ext.models.inputs import encoder_mask, given_indices, plain_bound, scalar
+from spanbert_ext.models.families import FAMILIES
+from spanbert_ext.models.head_loss import find_heads, head_loss
+from spanbert_ext.models.inputs import check_labels, encoder_mask, given_indices, plain_bound, scalar, truth
 from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.models.output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.models.read_rows import labelled_positions, only_rows, prepare_rows
 from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
-from spanbert_ext.ops import span_pretraining_loss
-
-# Per model type: the modules of the native MLM head in front of its decoder. The encoder is `base_model` and
-# the decoder `get_output_embeddings()` in every masked language model, so this is all that a new type needs.
-MLM_TRANSFORMS: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
-    "bert": lambda model: model.cls.predictions.transform,
-}
 
 __all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
 
@@ -42,7 +36,7 @@ class SpanBertForPreTraining:
     `SpanBertForPreTraining(config)` return a class made of this one and the native class of the configuration
     (`BertForSpanPreTraining` from `BertForMaskedLM`). It is a drop-in for the native class: same parameter
     names plus `sbo.*`, a folder that `AutoModel` and its kin load, logits for inputs without labels.
-    Supported model types: the keys of `MLM_TRANSFORMS`.
+    Supported model types: the keys of `FAMILIES`.
 
     Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim`
     (200) and `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share
@@ -229,7 +223,7 @@ class SpanBertForPreTraining:
                 because Trainer drops columns that do not.
             return_logits: also the logits [B, L, V] when there is a loss. Without labels they always come.
             return_loss: False leaves text without labels unmasked although there is a masker.
-            max_rows, max_read_rows: bounds, which the collator knows, of the MLM's targets and of the rows of
+            max_rows, max_read_rows: bounds, which the collator computes, of the MLM's targets and of the rows of
                 hidden states that the heads read (masked positions, both boundaries, the first of each row). They
                 spare CUDA what it would compute for the most that there could be, and may be too large, as for
                 part of a batch. Too small a bound makes the loss NaN where nothing is counted (CUDA,
@@ -249,9 +243,10 @@ class SpanBertForPreTraining:
         indices = given_indices(labels, masked_positions, left_boundary, right_boundary)
         max_rows = plain_bound("max_rows", max_rows)
         max_read_rows = plain_bound("max_read_rows", max_read_rows)
+        return_logits, return_loss = truth("return_logits", return_logits), truth("return_loss", return_loss)
         seen = encoder_mask(self.config, attention_mask, all_text)
         if input_ids is not None:
-            check_ids(input_ids, self.sbo.bias.shape[0], "the model")
+            check_ids(input_ids, self.config.vocab_size, "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
             table, _ = self.masker.tables_on(input_ids.device)  # [V]
             kinds = explicit_kinds(table, input_ids, token_kinds, special_tokens_mask)
@@ -275,43 +270,40 @@ class SpanBertForPreTraining:
             "inputs_embeds": inputs_embeds,
         }
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        with_sbo = len(indices) == 3
+        with_sbo, text = len(indices) == 3, input_ids if input_ids is not None else inputs_embeds
+        if labels is not None:
+            check_labels(labels, text, self.config.vocab_size)
         if labels is not None and not indices:
             labelled = labelled_positions(labels, options["count_rows"])
             indices = (labelled.positions,)
             max_rows = labelled.max_rows if max_rows is None else max_rows
             max_read_rows = labelled.max_read_rows if max_read_rows is None else max_read_rows
         shown = return_logits or kwargs.get("output_hidden_states") or self.config.output_hidden_states
-        all_rows = labels is None or shown or not options["skip_unread_rows"]
-        text = input_ids if input_ids is not None else inputs_embeds
+        heads = find_heads(self, with_sbo)
+        all_rows = labels is None or shown or not options["skip_unread_rows"] or heads.read_all_rows
         with only_rows(self, text, None if all_rows else indices, max_read_rows):
             encoded = self.base_model(**inputs, **kwargs, return_dict=True)
         x = encoded[0]  # [B, L, H]
 
-        transform, decoder = MLM_TRANSFORMS[self.config.model_type](self), self.get_output_embeddings()
         fields = {"hidden_states": encoded.get("hidden_states"), "attentions": encoded.get("attentions")}
         if labels is None or return_logits:
-            fields["logits"] = decoder(transform(x))
+            fields["logits"] = heads.mlm.whole(x)
         if labels is None:
             return SpanBertForPreTrainingOutput(**fields)
 
-        losses = span_pretraining_loss(
+        losses = head_loss(
+            heads,
             x,
             labels,
             *indices,
-            transform=transform,
-            weight=decoder.weight,
-            bias=decoder.bias,
-            boundary_rows=self.sbo if with_sbo else None,
-            sbo_bias=self.sbo.bias if with_sbo else None,
             sbo_weight=options["sbo_weight"],
-            num_items_in_batch=scalar(num_items_in_batch),
-            num_sbo_items=scalar(num_sbo_items),
+            num_items_in_batch=scalar("num_items_in_batch", num_items_in_batch),
+            num_sbo_items=scalar("num_sbo_items", num_sbo_items),
             label_smoothing=options["label_smoothing"] if self.training else 0.0,
             max_rows=max_rows,
         )
-        heads = {name: x for name, x in losses._asdict().items() if with_sbo or not name.startswith("sbo_")}
-        return SpanBertForPreTrainingOutput(**heads, **fields)
+        found = {name: x for name, x in losses._asdict().items() if with_sbo or not name.startswith("sbo_")}
+        return SpanBertForPreTrainingOutput(**found, **fields)
 
     def _masking_epoch(self) -> Tensor:
         if not self.training:
@@ -336,10 +328,10 @@ def concrete_class(config_class: type) -> type:
         ValueError: no model of that type is supported.
     """
     model_type = getattr(config_class, "model_type", None)
-    if model_type not in MLM_TRANSFORMS or config_class not in MODEL_FOR_MASKED_LM_MAPPING:
+    if model_type not in FAMILIES or config_class not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(
             f"SpanBertForPreTraining does not support {config_class.__name__} (model type {model_type!r}); "
-            f"supported: {', '.join(sorted(MLM_TRANSFORMS))}"
+            f"supported: {', '.join(sorted(FAMILIES))}"
         )
     native = MODEL_FOR_MASKED_LM_MAPPING[config_class]
     name = native.__name__.replace("ForMaskedLM", "ForSpanPreTraining")
@@ -356,7 +348,7 @@ def concrete_class(config_class: type) -> type:
 def __getattr__(name: str) -> type:
     """Makes a concrete class on demand: a process that unpickles a model has not built one yet."""
     if name.endswith("ForSpanPreTraining"):
-        for model_type in MLM_TRANSFORMS:
+        for model_type in FAMILIES:
             built = concrete_class(CONFIG_MAPPING[model_type])
             if built.__name__ == name:
                 return built

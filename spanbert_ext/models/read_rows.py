@@ -4,29 +4,24 @@ The heads read the masked tokens and the two boundaries of their spans, about a 
 attention (its output projection, the feed-forward network, dropout and LayerNorm) works on rows one by one, so the
 others need none of it: three quarters of the layer's Linears, and most of what it keeps for backward.
 
-The rows are handed to the layer's own modules through an attribute and taken up by hooks, so that nothing of the
-layer's code is repeated here, and a copied, pickled or replicated model carries its own. Modules that somebody put in
-the place of transformers' own, or around them, compute all rows: nobody knows what they do with a few.
+Two hooks on the layer's own modules take the rows up, so that nothing of the layer's code is repeated here. The rows
+are those of the call that the thread is in. A layer with modules that are not transformers' own, or that are watched
+or wrapped, computes all rows: they may not work row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.models.bert.modeling_bert import (
-    BertAttention,
-    BertEncoder,
-    BertLayer,
-    BertModel,
-    BertOutput,
-    BertSelfOutput,
-)
 
 from spanbert_ext.masking.row_bounds import rounded_up
+from spanbert_ext.models.families import FAMILIES, RowModules
+from spanbert_ext.models.fused_path import changed, global_hooks, not_row_wise
 from spanbert_ext.ops._common import may_read_values
 
 
@@ -54,52 +49,25 @@ def labelled_positions(labels: Tensor, count_rows: bool) -> LabelledRows:
         raise ValueError(f"labels has shape {list(labels.shape)}, expected [B, L]")
     batch, length = labels.shape
     live = labels >= 0  # [B, L]
-    slots, max_rows, max_read_rows = length, None, None
+    entries, max_rows, max_read_rows = length, None, None
     if labels.numel() and (may_read_values(labels) or (count_rows and _may_wait_for(labels))):
         first = live[:, 0].sum()  # without a label the first position is read too
         counts = torch.stack([live.sum(1).max(), live.sum(), first])
-        slots, total, first = counts.tolist()
-        slots = max(slots, 1)
+        entries, total, first = counts.tolist()
+        entries = max(entries, 1)
         max_rows, max_read_rows = rounded_up(total), rounded_up(total + batch - first)
-    slot = (live.cumsum(1) - 1).where(live, slots)  # [B, L]
+    entry = (live.cumsum(1) - 1).where(live, entries)  # [B, L]
     position = torch.arange(length, device=labels.device).expand(batch, length)
-    positions = slot.new_full((batch, slots + 1), -1).scatter_(1, slot, position)  # the last column: no label
-    return LabelledRows(positions[:, :slots], max_rows, max_read_rows)
+    positions = entry.new_full((batch, entries + 1), -1).scatter_(
+        1, entry, position
+    )  # the last column: no label
+    return LabelledRows(positions[:, :entries], max_rows, max_read_rows)
 
 
 def _may_wait_for(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or x.device.type == "meta":
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
-
-
-class RowModules(NamedTuple):
-    """Of an encoder's last layer: `first` is the first module, `last` the last one that works on rows alone."""
-
-    layer: nn.Module
-    first: nn.Module
-    last: nn.Module
-
-
-def _bert(model: Any) -> RowModules | None:
-    if not (isinstance(model.bert, BertModel) and isinstance(model.bert.encoder, BertEncoder)):
-        return None
-    *others, layer = model.bert.encoder.layer or [None]
-    if not isinstance(layer, BertLayer) or any(other is layer for other in others):
-        return None
-    if layer.add_cross_attention or layer.chunk_size_feed_forward > 0:
-        return None  # what lies between wants whole sequences
-    if not (
-        isinstance(layer.attention, BertAttention) and isinstance(layer.attention.output, BertSelfOutput)
-    ):
-        return None
-    if not isinstance(layer.output, BertOutput):
-        return None
-    return RowModules(layer, layer.attention.output, layer.output)
-
-
-# Per model type: where those modules are. A type that is not here computes all rows.
-ROW_MODULES: dict[str, Callable[[Any], RowModules | None]] = {"bert": _bert}
 
 
 class ReadRows(NamedTuple):
@@ -137,10 +105,10 @@ def find_read_rows(
     """The rows at the positions of index tensors `[B, K]`, where those outside 0 ... L - 1 count as none.
 
     The first position of every row is read too: it stands in for no position. Where values may not be read, as on a
-    GPU, there are as many rows as `max_read_rows` says, or as could ever be read, and some that are not.
+    GPU, there are `max_read_rows` rows, or as many as could ever be read, and some of them are not.
 
     Returns:
-        None where that is all of them, or where the tensors are not such: the loss says what is wrong.
+        None where that is all of them, or where the tensors are not such: the loss then raises.
 
     Raises:
         ValueError: more rows are read than `max_read_rows`. Where values may not be read, `fill` is NaN instead.
@@ -175,19 +143,30 @@ def find_read_rows(
     return ReadRows(index, batch, length, fill)
 
 
-def row_modules(model: Any) -> RowModules | None:
-    """Of the layer that is the last one now; None for a model that computes all rows."""
-    find = ROW_MODULES.get(model.config.model_type)
-    return None if find is None else find(model)
+class _Call(NamedTuple):
+    """The rows of a call, and the modules that take them up: those of one model, not of its copies."""
+
+    rows: ReadRows
+    first: nn.Module
+    last: nn.Module
+    grad_enabled: bool
+
+
+class _Calls(threading.local):
+    """The call that a thread is in. No module keeps it, so that threads may share a model."""
+
+    current: _Call | None = None
+
+
+_calls = _Calls()
 
 
 def prepare_rows(model: Any) -> None:
-    """Prepares a new model for `only_rows`."""
-    modules = row_modules(model)
+    """Prepares a new model for `only_rows`: its last layer gets two hooks, which do nothing outside of it."""
+    modules = FAMILIES[model.config.model_type].last_layer(model)
     if modules is not None:
-        modules.first.register_forward_pre_hook(_gather)
-        modules.last.register_forward_hook(_scatter)
-        modules.first.read_rows = modules.last.read_rows = None
+        modules.first.module.register_forward_pre_hook(_gather)
+        modules.last.module.register_forward_hook(_scatter)
 
 
 @contextmanager
@@ -199,47 +178,72 @@ def only_rows(
 ) -> Iterator[None]:
     """Within it, the encoder's output is zero, and not computed, in rows that are not at `positions`.
 
-    Not for two threads that use one model at the same time.
-
     Args:
         text: what the encoder will read, `[B, L, ...]`.
         positions: int64 `[B, K]` each, negative where there is none; None: all rows are computed.
         max_read_rows: as in `find_read_rows`.
     """
-    rows = None
+    call = modules = None
     if positions is not None and text is not None and text.dim() >= 2:
+        modules = _known_last_layer(model)
+    if modules is not None:
         rows = find_read_rows(positions, text.shape[0], text.shape[1], max_read_rows)
-    modules = None if rows is None else row_modules(model)
-    if modules is None or not _takes_rows(modules):
-        yield
-        return
-    modules.first.read_rows = modules.last.read_rows = (rows, torch.is_grad_enabled())
+        if rows is not None:
+            call = _Call(rows, modules.first.module, modules.last.module, torch.is_grad_enabled())
+    outer, _calls.current = _calls.current, call
     try:
         yield
     finally:
-        modules.first.read_rows = modules.last.read_rows = None
+        _calls.current = outer
 
 
-def _takes_rows(modules: RowModules) -> bool:
-    if not (hasattr(modules.first, "read_rows") and hasattr(modules.last, "read_rows")):
-        return False  # put there after the model was made: no hooks
+def _known_last_layer(model: Any) -> RowModules | None:
+    """The last layer where it may run on some rows: every module behind its attention is known (`fused_path`)."""
+    modules = FAMILIES[model.config.model_type].last_layer(model)
+    if modules is None or global_hooks() is not None:
+        return None
+    first, last = modules.first.module, modules.last.module
+    # Without our hooks: put there after the model was made.
+    if _gather not in first._forward_pre_hooks.values() or _scatter not in last._forward_hooks.values():
+        return None
+    if any(changed(module) is not None for _, module, _ in modules.around):
+        return None
+    for path, module, exact in (modules.first, *modules.between, modules.last):
+        if type(module) is not exact or not_row_wise(path, module, modules.row_wise, _HOOKS) is not None:
+            return None
     # A layer that is computed again in backward would not find its rows. One that is compiled by itself would be
     # compiled for every number of rows.
-    checkpointed = modules.layer.training and modules.layer.gradient_checkpointing
-    return not checkpointed and getattr(modules.layer, "_compiled_call_impl", None) is None
-
-
-def _rows_of(module: nn.Module) -> ReadRows | None:
-    """None as well where gradients are off that were on: a reentrant checkpoint, which will compute this again."""
-    if module.read_rows is None:
+    layer = modules.layer
+    if (layer.training and layer.gradient_checkpointing) or getattr(
+        layer, "_compiled_call_impl", None
+    ) is not None:
         return None
-    rows, grad_enabled = module.read_rows
-    return rows if grad_enabled == torch.is_grad_enabled() else None
+    # In a second place of the encoder these modules would find the rows of the first one.
+    shared = {id(layer): 0, id(first): 0, id(last): 0}
+    _count(modules.around[0].module, shared)
+    return modules if max(shared.values()) == 1 else None
+
+
+def _count(module: nn.Module, places: dict[int, int]) -> None:
+    """Adds up how often the modules with the ids of `places` stand below `module`."""
+    for child in module._modules.values():
+        if child is not None:
+            if id(child) in places:
+                places[id(child)] += 1
+            _count(child, places)
+
+
+def _rows_at(module: nn.Module, place: str) -> ReadRows | None:
+    """None as well where gradients are off that were on: a reentrant checkpoint, which computes this again later."""
+    call = _calls.current
+    if call is None or getattr(call, place) is not module or call.grad_enabled != torch.is_grad_enabled():
+        return None
+    return call.rows
 
 
 def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """[B, L, H] each -> [1, N, H] each."""
-    rows = _rows_of(module)
+    rows = _rows_at(module, "first")
     if rows is None:
         return None
     return tuple(x.flatten(0, 1).index_select(0, rows.index.to(x.device))[None] for x in inputs)
@@ -247,7 +251,7 @@ def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
 
 def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
     """[1, N, H] -> [B, L, H]."""
-    rows = _rows_of(module)
+    rows = _rows_at(module, "last")
     if rows is None:
         return None
     shape = (rows.batch, rows.length, output.shape[-1])
@@ -257,3 +261,6 @@ def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> T
         full = rows.fill.to(output).expand(shape).clone(memory_format=torch.contiguous_format)
     full.view(-1, output.shape[-1]).index_copy_(0, rows.index.to(output.device), output[0])
     return full
+
+
+_HOOKS = (_gather, _scatter)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanbert_ext.ops._common import Impl, check_tensors
+from spanbert_ext.models.fused_path import global_hooks, not_readable, warn_once
+from spanbert_ext.ops._common import Impl, check_tensors, may_read_values
 from spanbert_ext.ops.boundary_mlp import boundary_mlp
 
 _INITIAL_STD = 0.02  # BERT's initializer_range
+_PARTS = {
+    "position_embeddings": nn.Embedding,
+    "dense1": nn.Linear,
+    "norm1": nn.LayerNorm,
+    "dense2": nn.Linear,
+    "norm2": nn.LayerNorm,
+}
 
 
 class SpanBoundaryHead(nn.Module):
@@ -30,8 +39,7 @@ class SpanBoundaryHead(nn.Module):
         dense1, norm1: Linear 2H+P -> H, LayerNorm over H.
         dense2, norm2: Linear H -> D, LayerNorm over D.
         bias: [V], the vocabulary bias for `ops.span_pretraining_loss`; not used in forward.
-        gives_token_rows: whether forward takes `token_rows`, which
-            `ops.span_pretraining_loss` reads.
+        gives_token_rows: forward takes `token_rows`; `ops.span_pretraining_loss` reads it.
 
     Raises:
         ValueError: a size below 1.
@@ -61,6 +69,8 @@ class SpanBoundaryHead(nn.Module):
                 raise ValueError(f"SpanBoundaryHead: {name} is {size!r}, expected an integer of at least 1")
             if size >= 2**31:
                 raise ValueError(f"SpanBoundaryHead: {name} is {size}, expected less than 2^31")
+        self.hidden_size = hidden_size
+        self.position_slots = position_slots
         self.position_embeddings = nn.Embedding(position_slots, position_dim)
         self.dense1 = nn.Linear(2 * hidden_size + position_dim, hidden_size)
         self.norm1 = nn.LayerNorm(hidden_size, eps=eps)
@@ -88,39 +98,119 @@ class SpanBoundaryHead(nn.Module):
         impl: Impl = "fused",
         max_rows: int | None = None,
         token_rows: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        with_bias: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
         """[B, L, H] and three [B, K] index tensors -> [B, K, D] in x's dtype; see `ops.boundary_mlp`.
 
-        `max_rows`, a bound of how many tokens have a target, spares CUDA work. With `token_rows`, int64 [R], the
-        result is a pair: that and those tokens' rows of x, [R, H].
+        The fused operator reads the parameters of the five modules. Where one of them is not torch's own class, has
+        hooks or is elsewhere (LoRA, quantised, offloaded), all are called on the gathered rows instead, with a warning.
+
+        Args:
+            max_rows: a bound of how many tokens have a target; it spares CUDA work.
+            token_rows: int64 [R]; the result is a pair then: that, and those tokens' rows of x, [R, H].
+            with_bias: the result has one element more, a copy of `bias` [V], which an offloaded or sharded module holds
+                in its forward alone.
 
         Raises:
             ValueError: x is not [B, L, hidden_size].
             ValueError, TypeError, IndexError: as `ops.boundary_mlp`.
         """
         check_tensors("SpanBoundaryHead", {"x": x})
-        hidden = self.dense1.out_features
-        if x.dim() != 3 or x.shape[-1] != hidden:
-            raise ValueError(f"SpanBoundaryHead: x has shape {list(x.shape)}, expected [B, L, {hidden}]")
-        return boundary_mlp(
-            x,
-            masked_positions,
-            left_boundary,
-            right_boundary,
-            self.position_embeddings.weight,
-            self.dense1.weight,
-            self.dense1.bias,
-            self.norm1.weight,
-            self.norm1.bias,
-            self.dense2.weight,
-            self.dense2.bias,
-            self.norm2.weight,
-            self.norm2.bias,
-            eps=self.norm1.eps,
-            max_rows=max_rows,
-            token_rows=token_rows,
-            impl=impl,
-        )
+        if x.dim() != 3 or x.shape[-1] != self.hidden_size:
+            raise ValueError(
+                f"SpanBoundaryHead: x has shape {list(x.shape)}, expected [B, L, {self.hidden_size}]"
+            )
+        indices = (masked_positions, left_boundary, right_boundary)
+        unknown = self._unknown_module(x)
+        if unknown is None:
+            y = boundary_mlp(
+                x,
+                *indices,
+                self.position_embeddings.weight,
+                self.dense1.weight,
+                self.dense1.bias,
+                self.norm1.weight,
+                self.norm1.bias,
+                self.dense2.weight,
+                self.dense2.bias,
+                self.norm2.weight,
+                self.norm2.bias,
+                eps=self.norm1.eps,
+                max_rows=max_rows,
+                token_rows=token_rows,
+                impl=impl,
+            )
+        else:
+            warn_once(*unknown, "the span-boundary head calls its modules, for all B * K rows at once")
+            y = self._call_modules(x, *indices)
+            if token_rows is not None:
+                rows = x.flatten(0, 1).index_select(0, token_rows.clamp_min(0))
+                y = (y, rows.masked_fill(token_rows[:, None] < 0, 0))
+        if not with_bias:
+            return y
+        return (*(y if isinstance(y, tuple) else (y,)), self.bias.clone())
+
+    def _unknown_module(self, x: Tensor) -> tuple[str, str] | None:
+        """The first of the five modules whose parameters do not say what it computes, and why."""
+        every = global_hooks()
+        for name, exact in _PARTS.items():
+            reason = every or not_readable(getattr(self, name), exact, x)
+            if reason is not None:
+                return f"sbo.{name}", reason
+        if self.norm1.eps != self.norm2.eps:
+            return "sbo.norm2", f"has eps {self.norm2.eps}, norm1 has {self.norm1.eps}"
+        autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+        for name in ("norm1", "norm2"):  # LayerNorms kept in float32, as for training on quantised weights
+            dtype = getattr(self, name).weight.dtype
+            if dtype != self.dense1.weight.dtype and not autocast:
+                return f"sbo.{name}", f"has a weight of {dtype} beside {self.dense1.weight.dtype}"
+        return None
+
+    def _call_modules(self, x: Tensor, masked: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """What `ops.boundary_mlp` computes, on [B, K] rows, by calling the modules."""
+        _check_indices(x, masked, left, right)
+        batch, length, _ = x.shape
+        slots = getattr(self.position_embeddings, "num_embeddings", self.position_slots)
+        slot = masked - left - 1
+        live = left >= 0  # [B, K]
+        fits = (left < masked) & (masked < right) & (right < length) & (slot < slots)
+        if may_read_values(masked):
+            _check_positions(masked, left, right, fits, length)
+        row = torch.arange(batch, device=x.device)[:, None]  # [B, 1]
+        sides = [x[row, side.clamp(0, length - 1)].where(live[..., None], 0) for side in (left, right)]
+        position = self.position_embeddings(slot.where(live & fits, 0))
+        h = torch.cat([*sides, position.to(x.dtype)], dim=-1)  # [B, K, 2H+P]
+        h = self.norm1(F.gelu(self.dense1(h)))  # [B, K, E]
+        y = self.norm2(F.gelu(self.dense2(h))).to(x.dtype)  # [B, K, D]
+        # As the operator: NaN where indices fit nothing, which no check has seen on CUDA.
+        return y.where(fits[..., None], torch.nan).where(live[..., None], 0)
 
     def extra_repr(self) -> str:
         return f"vocab_size={self.bias.shape[0]}"
+
+
+def _check_indices(x: Tensor, masked: Tensor, left: Tensor, right: Tensor) -> None:
+    for name, index in {"masked_positions": masked, "left_boundary": left, "right_boundary": right}.items():
+        if index.dim() != 2 or index.shape != masked.shape or index.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"SpanBoundaryHead: {name} has shape {list(index.shape)}, expected [B, K] with B = {x.shape[0]}"
+            )
+        if index.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"SpanBoundaryHead: {name} has dtype {index.dtype}, expected int64 or int32")
+        if index.device != x.device:
+            raise ValueError(f"SpanBoundaryHead: {name} is on {index.device}, expected {x.device} as x")
+    if x.shape[1] == 0 and masked.numel() > 0:
+        raise ValueError(
+            f"SpanBoundaryHead: x has shape {list(x.shape)}, expected tokens (L > 0) for masked positions"
+        )
+
+
+def _check_positions(masked: Tensor, left: Tensor, right: Tensor, fits: Tensor, length: int) -> None:
+    bad = ((left < 0) != (right < 0)) | ((left >= 0) & ~fits)
+    if bad.any():
+        b, k = bad.nonzero()[0].tolist()
+        raise IndexError(
+            f"SpanBoundaryHead: masked_positions[{b}, {k}] is {int(masked[b, k])} with left_boundary "
+            f"{int(left[b, k])} and right_boundary {int(right[b, k])}, expected left < masked < right < L = {length} "
+            "in a slot of the position table, or -1 in both boundaries"
+        )

@@ -1,4 +1,4 @@
-"""The output folder of a run: its checks, what marks it as ours, and its last usable checkpoint."""
+"""The output folder of a run: its checks, the file that marks it as a run's, and its last usable checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEEDED = ("model.safetensors", "config.json", "optimizer.pt", "scheduler.pt", "
 
 
 class RunError(RuntimeError):
-    """The output folder cannot be used as asked; the message says which and what to do."""
+    """The output folder cannot be used as asked; the message names it and the remedy."""
 
 
 def prepare_output(folder: Path, *, resume: bool, overwrite: bool) -> None:

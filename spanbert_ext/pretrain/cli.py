@@ -49,7 +49,7 @@ def _epilog() -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Every option defaults to SUPPRESS: the namespace holds what the user gave, `Options` the defaults."""
+    """Every option defaults to SUPPRESS: the namespace holds the user's options, `Options` the defaults."""
     parser = argparse.ArgumentParser(
         prog="spanbert-pretrain",
         description=DESCRIPTION,
@@ -195,7 +195,7 @@ def read_options(given: dict[str, Any]) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 for what the user can put right, 128 + signal when interrupted."""
+    """Exit status: 0 done, 2 for what the user can correct, 128 + signal when interrupted."""
     given = vars(build_parser().parse_args(arguments))
     command = f"spanbert-pretrain --output {given.get('output', Options.output)} --resume"
     try:

@@ -24,7 +24,7 @@ _FEATURES = Features({"text": Value("large_string"), "source": Value("string"), 
 
 
 class CorpusError(ValueError):
-    """The corpus cannot be used; the message says which file and why."""
+    """The corpus cannot be used; the message names the file and the reason."""
 
 
 def find_files(corpus: Sequence[str]) -> list[Path]:

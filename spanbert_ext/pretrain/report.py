@@ -108,15 +108,15 @@ def _clip(text: str, left: bool = False) -> str:
 
 
 def _runs(positions: list[int]) -> list[list[int]]:
-    """Slots of each maximal run of consecutive positions; `positions` ascend and are padded with -1."""
+    """Entries of each maximal run of consecutive positions; `positions` ascend and are padded with -1."""
     runs: list[list[int]] = []
-    for slot, position in enumerate(positions):
+    for entry, position in enumerate(positions):
         if position < 0:
             break
         if runs and positions[runs[-1][-1]] == position - 1:
-            runs[-1].append(slot)
+            runs[-1].append(entry)
         else:
-            runs.append([slot])
+            runs.append([entry])
     return runs
 
 

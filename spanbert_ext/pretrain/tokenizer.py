@@ -15,7 +15,7 @@ CONTINUES = "##"
 
 
 class TokenizerError(ValueError):
-    """The tokenizer cannot be used for span masking; the message says which one and why."""
+    """The tokenizer cannot be used for span masking; the message names it and the reason."""
 
 
 def train_tokenizer(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTrainedTokenizerBase:

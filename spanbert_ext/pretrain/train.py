@@ -63,12 +63,12 @@ from spanbert_ext.pretrain.report import (
 from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 
-USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError)  # what the user can put right
+USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError)  # what the user can correct
 INDICES = ("masked_positions", "left_boundary", "right_boundary")
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved a checkpoint; `signal_number` says by which signal."""
+    """A signal ended the run, after a checkpoint; `signal_number` is the signal's."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -307,7 +307,7 @@ def run(options: Options) -> dict[str, Any]:
         # from all over the held-out text; twice as many blocks, because some have no span with two neighbours
         spread = np.linspace(0, len(held_out) - 1, min(len(held_out), 2 * options.samples)).astype(int)
         rows = [held_out[int(i)] for i in np.random.default_rng(options.seed).permutation(spread)]
-        table = span_table(model, tokenizer, collator(rows), options.samples, options.sbo)
+        table = span_table(model, tokenizer, collator.evaluation()(rows), options.samples, options.sbo)
         print(f"\nMasked spans of held-out text:\n{table}")
     print("\n" + summary(metrics) + f"\n\nCheckpoint, {METRICS_FILE}, {PLOT_FILE}: {folder}")
     return metrics

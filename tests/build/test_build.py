@@ -1,7 +1,8 @@
-"""The build: versions are checked before the library is opened (T13), the right torch is found, imports stay light."""
+"""The build: versions are checked before the library is opened, the right torch is found, imports stay light."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -51,10 +52,10 @@ def replace_in_config(package: Path, name: str, value: str) -> None:
     config.write_text(text)
 
 
-# --- T13: the library is opened only where it fits ---------------------------------------------------------------
+# --- The library is opened only where it fits --------------------------------------------------------------------
 
 
-def test_t13_built_for_another_torch_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
+def test_built_for_another_torch_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
     replace_in_config(package_copy, "TORCH_VERSION", "2.0.1+cpu")
     result = run_python("import spanbert_ext", package_copy.parent)
     message = result.stderr.strip().splitlines()[-1]
@@ -64,21 +65,21 @@ def test_t13_built_for_another_torch_is_refused_before_the_library_is_opened(pac
     assert "pip install --force-reinstall --no-deps ." in message
 
 
-def test_t13_built_for_another_python_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
+def test_built_for_another_python_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
     replace_in_config(package_copy, "PYTHON_VERSION", "3.9")
     result = run_python("import spanbert_ext", package_copy.parent)
     present = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     assert f"compiled for Python 3.9, but this is {present}" in result.stderr
 
 
-def test_t13_a_library_that_does_not_load_says_how_to_rebuild(package_copy: Path) -> None:
+def test_a_library_that_does_not_load_says_how_to_rebuild(package_copy: Path) -> None:
     result = run_python("import spanbert_ext", package_copy.parent)
     assert "ImportError: spanbert_ext's operators do not load" in result.stderr
     assert "pip install --force-reinstall" in result.stderr
 
 
 @pytest.mark.parametrize("missing", ["_build_config.py", "_C.*"])
-def test_t13_a_missing_build_says_how_to_install(package_copy: Path, missing: str) -> None:
+def test_a_missing_build_says_how_to_install(package_copy: Path, missing: str) -> None:
     for file in package_copy.glob(missing):
         file.unlink()
     result = run_python("import spanbert_ext", package_copy.parent)
@@ -100,7 +101,7 @@ def test_t13_a_missing_build_says_how_to_install(package_copy: Path, missing: st
         (("2.14.1+cu130", "13.0"), ("2.14.1+cpu", None), False),
     ],
 )
-def test_t13_release_and_cuda_major_must_agree(
+def test_release_and_cuda_major_must_agree(
     built: tuple[str, str], present: tuple[str, str | None], fits: bool
 ) -> None:
     config = SimpleNamespace(PYTHON_VERSION="3.11", TORCH_VERSION=built[0], TORCH_CUDA_VERSION=built[1])
@@ -112,12 +113,12 @@ def test_t13_release_and_cuda_major_must_agree(
     assert built[0] in str(error.value) and present[0] in str(error.value)
 
 
-def test_t13_windows_is_refused_with_a_message() -> None:
+def test_windows_is_refused_with_a_message() -> None:
     result = run_python("import sys; sys.platform = 'win32'; import spanbert_ext")
     assert "ImportError: spanbert_ext runs on Linux and macOS" in result.stderr
 
 
-# --- T13: code for newer CPUs stays where the dispatch keeps it --------------------------------------------------
+# --- Code for newer CPUs stays where the dispatch keeps it -------------------------------------------------------
 
 
 def leaked_weak_symbols(nm_output: str, capability: str) -> list[str]:
@@ -132,7 +133,7 @@ def kernel_objects(capability: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
-def test_t13_objects_for_newer_cpus_share_no_weak_symbol(capability: str) -> None:
+def test_objects_for_newer_cpus_share_no_weak_symbol(capability: str) -> None:
     objects = kernel_objects(capability)
     if not objects or shutil.which("nm") is None:
         pytest.skip("the object files were built elsewhere, or are for another processor, or nm is missing")
@@ -142,7 +143,7 @@ def test_t13_objects_for_newer_cpus_share_no_weak_symbol(capability: str) -> Non
 
 
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
-def test_t13_initialisers_of_newer_cpus_objects_run_on_every_cpu(capability: str) -> None:
+def test_initialisers_of_newer_cpus_objects_run_on_every_cpu(capability: str) -> None:
     """The loader runs a file's static initialisers whatever the dispatch chooses later."""
     objects = kernel_objects(capability)
     if not objects or shutil.which("objdump") is None:
@@ -155,7 +156,7 @@ def test_t13_initialisers_of_newer_cpus_objects_run_on_every_cpu(capability: str
         assert re.findall(r"^.*\tv[a-z0-9]+ .*$", output, re.MULTILINE) == [], file
 
 
-def test_t13_the_symbol_check_sees_a_leak() -> None:
+def test_the_symbol_check_sees_a_leak() -> None:
     output = """
 0000000000000000 W _ZN12spanbert_ext6AVX5123expEPf
 0000000000000000 W _ZSt4sqrtf
@@ -214,6 +215,43 @@ print(sorted(heavy & {name.partition(".")[0] for name in set(sys.modules) - befo
 """
     result = run_python(code)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+# From the bottom up; `ops` and `reference` take the same place.
+LAYERS = (
+    ("_version",),
+    ("_build_config", "_C"),
+    ("_library",),
+    ("ops", "reference"),
+    ("masking",),
+    ("models",),
+)
+LAYERS += (("pretrain",), ("__init__",), ("__main__",))
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+
+
+def imported_parts(file: Path) -> set[str]:
+    """The parts of the package that a file imports, at its top or in a function."""
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "spanbert_ext":
+            modules |= {f"spanbert_ext.{name.name}" for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module)
+    parts = {module.split(".")[1] for module in modules if module.startswith("spanbert_ext.")}
+    return {part if part in HEIGHT else "__init__" for part in parts}
+
+
+def test_nothing_imports_what_stands_above_it() -> None:
+    package = Path(spanbert_ext.__file__).parent
+    files = sorted(package.rglob("*.py"))
+    for file in files:
+        part = file.relative_to(package).parts[0].removesuffix(".py")
+        too_high = {name for name in imported_parts(file) if HEIGHT[name] > HEIGHT[part]}
+        assert not too_high, f"{file.relative_to(package)} imports {too_high}"
+    assert len(files) > 30
 
 
 @pytest.mark.parametrize("name", spanbert_ext.__all__)

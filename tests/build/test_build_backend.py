@@ -1,4 +1,4 @@
-"""The build uses the installed torch, asks for one only where there is none, and stops where it cannot tell."""
+"""The build uses the installed torch, requires one only where there is none, and stops where it cannot decide."""
 
 from __future__ import annotations
 

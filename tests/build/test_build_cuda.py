@@ -1,4 +1,4 @@
-"""The CUDA side of the build, as far as it shows without a GPU: what a build with kernels and one without say."""
+"""The CUDA side of the build, as far as it shows without a GPU: messages of a build with kernels and of one without."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_reason_for_a_skip(
     assert conftest.missing_cuda() == reason
 
 
-# --- T13: a CUDA tensor in a build without CUDA kernels -----------------------------------------------------------
+# --- A CUDA tensor in a build without CUDA kernels ----------------------------------------------------------------
 
 
 def call_span_mask(move: Callable[[Tensor], Tensor]) -> None:
@@ -78,7 +78,7 @@ def call_vocab_ce(move: Callable[[Tensor], Tensor]) -> None:
 
 
 @pytest.mark.parametrize("call", [call_span_mask, call_boundary_mlp, call_vocab_ce])
-def test_t13_cuda_tensors_without_kernels_are_refused_with_a_remedy(
+def test_cuda_tensors_without_kernels_are_refused_with_a_remedy(
     call: Callable[[Callable[[Tensor], Tensor]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_common, "missing_cuda_kernels", lambda: "nvcc was not found")
@@ -97,7 +97,7 @@ def test_t13_cuda_tensors_without_kernels_are_refused_with_a_remedy(
 
 
 @pytest.mark.skipif(HAS_KERNELS, reason="this build has CUDA kernels")
-def test_t13_the_dispatcher_finds_no_cuda_implementation_without_kernels() -> None:
+def test_the_dispatcher_finds_no_cuda_implementation_without_kernels() -> None:
     """The raw operator, called with CUDA tensors: never the CPU kernel on pointers to a GPU's memory."""
     operator = torch.ops.spanbert_ext.vocab_ce.default
     args = (torch.ones(3, 4), torch.ones(5, 4), None, [0], torch.tensor([0, 1, 2]), torch.ones(3))

@@ -123,7 +123,7 @@ def test_arrays_in_arrays_out(dtype):
     assert equal(masker()(np.asfortranarray(array)[::-1]).to("cpu"), masker()(ids.flip(0)))
 
 
-def test_t9_the_callers_data_stay_as_they_were():
+def test_the_callers_data_stay_as_they_were():
     ids, kinds, pool = batch_of_ids(), torch.ones(60, dtype=torch.uint8), torch.arange(5, 60)
     before = ids.clone()
     own = SpanMasker(kinds, 4, 60, random_ids=pool, ratio=1.0)
@@ -134,7 +134,7 @@ def test_t9_the_callers_data_stay_as_they_were():
     assert equal(own(ids), expected)
 
 
-def test_t11_workers_mask_alike():
+def test_workers_mask_alike():
     ids = batch_of_ids()
     own = masker(ratio=0.3)
     expected = own(ids, seed=1, epoch=2)
@@ -191,36 +191,3 @@ def test_words_longer_than_six_tokens_warn_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         own(long.repeat(40, 1))
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"ratio": 1.5}, ValueError, "ratio is 1.5"),
-        ({"p": 0}, ValueError, "p is 0"),
-        ({"max_words": 0}, ValueError, "max_words is 0"),
-        ({"scheme": "entities"}, ValueError, "scheme is 'entities'.*'geometric', 'words', 'tokens'"),
-        ({"replacement": "none"}, ValueError, "replacement is 'none'"),
-        ({"random_ids": [60]}, IndexError, r"random_ids\[0\] is 60"),
-        ({"random_ids": []}, ValueError, "random_ids is empty"),
-        ({"mask_share": 0.95}, ValueError, "mask_share"),
-    ],
-)
-def test_t12_options_are_checked_when_the_masker_is_made(options, error, message):
-    with pytest.raises(error, match=message):
-        masker(**options)
-
-
-def test_t12_kinds_and_ids_are_checked():
-    with pytest.raises(ValueError, match=r"kinds has shape \[3\].*\[4\]"):
-        SpanMasker([1, 1, 1], 0, 4)
-    with pytest.raises(ValueError, match=r"kinds\[1\] is 5"):
-        SpanMasker([1, 5, 1], 0, 3)
-    with pytest.raises(IndexError, match="mask_token_id is 3"):
-        SpanMasker([1, 1, 1], 3, 3)
-    with pytest.raises(TypeError, match="input_ids is a list"):
-        masker()([[5, 6]])
-    with pytest.raises(TypeError, match="input_ids is an array of float64"):
-        masker()(np.ones((2, 3)))
-    with pytest.raises(ValueError, match="epoch is -1"):
-        masker()(batch_of_ids(), epoch=-1)

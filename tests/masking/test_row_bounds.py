@@ -1,4 +1,4 @@
-"""Bounds and `all_text`, which the collator knows and a GPU would have to be asked for: when, and what they change."""
+"""Bounds and `all_text`, which spare the model a read from the GPU: where the collator adds them, what they change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tiny_models import (  # noqa: F401
 )
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMasker
-from spanbert_ext.masking.row_bounds import HostNumber, rounded_up, row_bounds
+from spanbert_ext.masking.row_bounds import HostNumber, _changes, rounded_up, row_bounds
 from spanbert_ext.models import read_rows
 from spanbert_ext.models.read_rows import mark_read
 
@@ -47,9 +47,16 @@ class TestBounds:
         assert mark_read(positions, 2, 6).nonzero().flatten().tolist() == [0, 1, 6, 8, 11]
         assert mark_read((torch.full((2, 0), -1),), 2, 3).nonzero().flatten().tolist() == [0, 3]
 
+    def test_positions_of_a_boundary_by_hand(self):
+        """Every row begins anew, also behind a row that ends with its first position."""
+        boundary = torch.tensor([[5, 5, 7], [7, 7, -1], [-1, 7, 5], [5, -1, 5]])
+        assert _changes(boundary.numpy()) == 2 + 1 + 2 + 2
+        assert _changes(boundary.numpy()[:, 1:]) == 2 + 1 + 2 + 1  # not contiguous
+        assert _changes(boundary[:, :0].numpy()) == _changes(boundary[:0].numpy()) == 0
+
     @pytest.mark.parametrize("live", [0, 3, 4, 5, 6, 7, 8])
     def test_where_they_spare_a_quarter(self, live):
-        """128 rows of 8 slots: 1,024 targets at most; without boundaries 128 * 9 rows can be read."""
+        """128 rows of 8 entries: 1,024 targets at most; without boundaries 128 * 9 rows can be read."""
         positions = torch.full((128, 8), -1)
         positions[:, :live] = torch.arange(1, live + 1)
         bounds = row_bounds((positions,), 64)
@@ -137,13 +144,14 @@ class TestBoundsInForward:
             monkeypatch.setattr(read_rows, "may_read_values", lambda x: False)
         return request.param
 
+    @pytest.fixture(autouse=True)
+    def _watch(self, rows_computed) -> None:
+        self.rows_computed = rows_computed
+
     def computed(self, model, batch: dict) -> tuple[int, torch.Tensor, dict]:
-        rows = []
-        feed_forward = model.bert.encoder.layer[-1].intermediate
-        handle = feed_forward.register_forward_hook(lambda m, x, y: rows.append(x[0].shape[:-1].numel()))
+        rows = self.rows_computed(model)
         output = model(**batch)
         output.loss.backward()
-        handle.remove()
         found = gradients(model)
         model.zero_grad()
         return rows[0], output, found
@@ -186,7 +194,7 @@ class TestBoundsInForward:
         with pytest.raises(ValueError, match="max_rows"):  # the CPU's own operators count in either way
             model(**tensors(batch), max_rows=masked // 4)
 
-    def test_t12_bounds_that_are_none(self):
+    def test_bounds_that_are_none(self):
         model, batch = make_model(), make_batch()
         for name in ("max_rows", "max_read_rows"):
             for bad in (torch.tensor(256), 256.0, True):
@@ -267,7 +275,7 @@ class TestAllText:
         model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
         torch.testing.assert_close(model(**text, all_text=True).loss, model(**text).loss)
 
-    def test_t12_a_batch_that_is_padded_all_the_same(self, monkeypatch):
+    def test_a_batch_that_is_padded_all_the_same(self, monkeypatch):
         batch = make_batch()
         row, position = (batch["attention_mask"] == 0).nonzero()[0].tolist()
         with pytest.raises(

@@ -113,19 +113,19 @@ def test_a_vocabulary_without_marks_is_refused():
         SpanMasker.from_tokenizer(tokenizer_of(["a", "b"], models.BPE))
 
 
-def test_t12_a_tokenizer_without_a_mask_token_is_refused():
+def test_a_tokenizer_without_a_mask_token_is_refused():
     with pytest.raises(ValueError, match=r"no mask token.*add_special_tokens"):
         SpanMasker.from_tokenizer(wordpiece(mask=False))
 
 
-def test_t14_a_vocabulary_that_was_not_read_is_refused(tmp_path):
+def test_a_vocabulary_that_was_not_read_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*ALL_SPECIALS, "the", "cat"]))
     with pytest.raises(ValueError, match=r"5 tokens.*vocab="):
         SpanMasker.from_tokenizer(BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")))
     assert SpanMasker.from_tokenizer(BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))).vocab_size == 7
 
 
-def test_t14_ids_beyond_the_tokenizer_are_refused():
+def test_ids_beyond_the_tokenizer_are_refused():
     masker = SpanMasker.from_tokenizer(wordpiece())
     ids = torch.tensor([[5, 6], [7, 13]])
     for kinds in (None, torch.ones(2, 2, dtype=torch.uint8)):

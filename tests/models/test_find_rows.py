@@ -55,12 +55,12 @@ class TestFindReadRows:
             found = find_read_rows((positions,), 5, 32).index.tolist()
             assert found == [*sorted(read), *others][: 5 * 8]
 
-    def test_t12_tensors_that_do_not_fit_are_left_to_the_loss(self):
+    def test_tensors_that_do_not_fit_are_left_to_the_loss(self):
         fits = torch.zeros(2, 1, dtype=torch.int64)
         for bad in (fits[:1], fits[:, 0], fits.double(), fits.to("meta")):
             assert find_read_rows((fits, bad), 2, 6) is None
 
-    def test_t4_empty_batches(self):
+    def test_empty_batches(self):
         for batch, length in ((0, 6), (2, 0)):
             found = find_read_rows((torch.full((batch, 1), -1),), batch, length)
             assert found.index.tolist() == []

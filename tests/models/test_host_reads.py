@@ -39,7 +39,7 @@ READS = {
 
 
 class HostReads(TorchFunctionMode):
-    """Notes the calls, of anybody, that bring values of a tensor to the host."""
+    """Notes all calls that bring values of a tensor to the host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def case(request) -> tuple:
 
 class TestWithoutAGPU:
     def test_nothing_is_read_where_nothing_can_be(self, case):
-        """Tensors without values: whoever asks for one gets an error, in forward and in backward."""
+        """Tensors without values: reading one raises, in forward and in backward."""
         model, batch = case
         model.to("meta")
         loss = model(**moved(batch, "meta")).loss
@@ -137,16 +137,13 @@ class TestOnAGPU:
         torch.testing.assert_close(loss.cpu(), expected.detach(), rtol=2e-2 if autocast else 1e-4, atol=0)
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
-    def test_labels_alone_are_decoded_and_computed_as_on_the_cpu(self):
+    def test_labels_alone_are_decoded_and_computed_as_on_the_cpu(self, rows_computed):
         model, batch = make_model().double(), labels_alone(skewed_batch())
         model(**batch).loss.backward()
         expected = gradients(model)
         model.zero_grad()
         model.to("cuda")
-        computed = []
-        model.bert.encoder.layer[-1].intermediate.register_forward_hook(
-            lambda module, inputs, output: computed.append(inputs[0].shape[:-1].numel())
-        )
+        computed = rows_computed(model)
         output = model(**moved(batch, "cuda"))
         output.loss.backward()
         assert output.mlm_prediction.shape == (96, 8)  # the longest row's 8 targets

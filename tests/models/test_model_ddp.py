@@ -59,7 +59,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_t1_two_processes_make_the_gradient_of_one(folder, case):
+def test_two_processes_make_the_gradient_of_one(folder, case):
     model = make_model().double()
     model(**batch_of(case)).loss.backward()
     assert_close(torch.load(folder / f"{case}.pt"), gradients(model), 1e-10)

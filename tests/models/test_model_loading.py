@@ -27,7 +27,7 @@ class TestLoading:
 
             monkeypatch.setattr(torch, name, poison)
 
-    def test_t14_every_sbo_tensor_is_initialised_after_loading_a_plain_bert(self, tmp_path, poisoned):
+    def test_every_sbo_tensor_is_initialised_after_loading_a_plain_bert(self, tmp_path, poisoned):
         plain = BertForMaskedLM(tiny_config())
         plain.save_pretrained(tmp_path)
         model = SpanBertForPreTraining.from_pretrained(tmp_path)
@@ -49,7 +49,7 @@ class TestLoading:
         assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
         assert torch.isfinite(model(**make_batch()).loss)
 
-    def test_t14_an_encoder_alone_loads_too(self, tmp_path, poisoned):
+    def test_an_encoder_alone_loads_too(self, tmp_path, poisoned):
         encoder = transformers.BertModel(tiny_config())
         encoder.save_pretrained(tmp_path)
         model = SpanBertForPreTraining.from_pretrained(tmp_path)
@@ -58,7 +58,7 @@ class TestLoading:
         )
         assert (model.sbo.bias == 0).all() and (model.cls.predictions.bias == 0).all()
 
-    def test_t14_our_own_checkpoint_is_restored_whole(self, tmp_path, poisoned):
+    def test_our_own_checkpoint_is_restored_whole(self, tmp_path, poisoned):
         model = make_model().eval()
         nn.init.normal_(model.sbo.bias)
         model.save_pretrained(tmp_path)
@@ -89,7 +89,7 @@ class TestLoading:
         assert back.config.span_pretraining["position_dim"] == 24 and (back.sbo.bias == 0).all()
 
     @pytest.mark.parametrize("size", [len(VOCABULARY) + 5, len(VOCABULARY) - 5])
-    def test_t14_resizing_takes_the_sbo_bias_along(self, size, tmp_path):
+    def test_resizing_takes_the_sbo_bias_along(self, size, tmp_path):
         model = make_model()
         nn.init.normal_(model.sbo.bias)
         old = model.sbo.bias.detach().clone()
@@ -105,7 +105,7 @@ class TestLoading:
         model.save_pretrained(tmp_path)
         assert SpanBertForPreTraining.from_pretrained(tmp_path).sbo.bias.shape == (size,)
 
-    def test_t14_ids_beyond_the_vocabulary(self):
+    def test_ids_beyond_the_vocabulary(self):
         batch = make_batch()
         batch["input_ids"][1, 2] = len(VOCABULARY)
         with pytest.raises(IndexError, match=rf"input_ids\[1, 2\] is {len(VOCABULARY)}, but the model has"):

@@ -32,7 +32,7 @@ class TestMaskingInForward:
 
         return watch
 
-    def test_t11_steps_differ_and_evaluation_does_not(self, text, seen):
+    def test_steps_differ_and_evaluation_does_not(self, text, seen):
         model = make_model()
         model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()), seed=5)
         read = seen(model)
@@ -96,7 +96,7 @@ class TestMaskingInForward:
         model.save_pretrained(tmp_path)
         assert SpanBertForPreTraining.from_pretrained(tmp_path).masker is None
 
-    def test_t11_calls_of_a_compiled_model_differ(self, text):
+    def test_calls_of_a_compiled_model_differ(self, text):
         model = make_model()
         model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
         eager = [model(**text).loss.item() for _ in range(3)]

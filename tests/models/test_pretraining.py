@@ -65,7 +65,7 @@ class TestLoss:
         # T8: the tied matrix is embedding, MLM decoder and SBO decoder; its one gradient is the sum
         assert_close(fused, gradients(model), 1e-10)
 
-    def test_t8_tied_weights_have_one_gradient(self):
+    def test_tied_weights_have_one_gradient(self):
         model, batch = make_model(), make_batch()
         word = model.bert.embeddings.word_embeddings.weight
         assert model.get_output_embeddings().weight is word
@@ -152,7 +152,7 @@ class TestLoss:
         answers = fill("the small cat [MASK] a dog .")
         assert len(answers) == 5 and all(answer["token_str"] in VOCABULARY for answer in answers)
 
-    def test_t4_nothing_masked(self):
+    def test_nothing_masked(self):
         model, batch = make_model(), make_batch()
         batch["labels"].fill_(-100)
         for name in INDICES:
@@ -204,7 +204,7 @@ class TestLoss:
         assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-class TestT1Scaling:
+class TestScaling:
     """T1: accumulated micro-batches give the gradient of the one large batch."""
 
     def accumulate(self, batch: dict, sizes: list[int], with_sbo_count: bool | None) -> dict:
@@ -227,7 +227,7 @@ class TestT1Scaling:
         model(**batch).loss.backward()
         return gradients(model)
 
-    def test_t1_equal_counts(self):
+    def test_equal_counts(self):
         quarter = make_batch(4, row_bounds=False)
         batch = {name: torch.cat([x, x, x, x]) for name, x in quarter.items()}
         batch["input_ids"] = batch["input_ids"].clone()
@@ -235,11 +235,11 @@ class TestT1Scaling:
         assert_close(self.accumulate(batch, [4] * 4, with_sbo_count=False), self.whole(batch), 1e-10)
         assert_close(self.accumulate(batch, [4] * 4, with_sbo_count=True), self.whole(batch), 1e-10)
 
-    def test_t1_unequal_counts_with_both(self):
+    def test_unequal_counts_with_both(self):
         batch = make_batch(16, row_bounds=False)
         assert_close(self.accumulate(batch, [7, 1, 3, 5], with_sbo_count=True), self.whole(batch), 1e-10)
 
-    def test_t1_with_the_mlm_count_alone_the_sbo_mean_takes_the_batchs_share(self):
+    def test_with_the_mlm_count_alone_the_sbo_mean_takes_the_batchs_share(self):
         batch = make_batch(8, row_bounds=False)
         part = {name: x[:3] for name, x in batch.items()}
         model = make_model().double()
@@ -251,8 +251,8 @@ class TestT1Scaling:
             )
 
 
-class TestT15Signature:
-    def test_t15_indices_without_labels_raise(self):
+class TestSignature:
+    def test_indices_without_labels_raise(self):
         batch = make_batch()
         del batch["labels"]
         with pytest.raises(ValueError, match=r"without labels.*label_smoothing_factor"):
@@ -270,21 +270,21 @@ class TestT15Signature:
         with pytest.raises(ValueError, match=f"missing: {missing} "):
             make_model()(**batch)
 
-    def test_t15_only_labels_is_named_like_a_label(self):
+    def test_only_labels_is_named_like_a_label(self):
         parameters = inspect.signature(pretraining.BertForSpanPreTraining.forward).parameters
         assert [name for name in parameters if "label" in name] == ["labels"]
         columns = ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask")
         for name in (*columns, "max_rows", "max_read_rows", "all_text"):
             assert name in parameters
 
-    def test_t15_trainer_keeps_row_statistics_alone(self):
+    def test_trainer_keeps_row_statistics_alone(self):
         model, batch = make_model().eval(), make_batch()
         ignored = model.config.keys_to_ignore_at_inference
         assert [name for name in model(**batch) if name not in [*ignored, "loss"]] == ["row_statistics"]
 
 
 class TestMetrics:
-    def test_t15_means_are_weighted_by_tokens(self):
+    def test_means_are_weighted_by_tokens(self):
         rows = np.array([[2.0, 1, 1, 0, 0, 0], [3.0, 9, 0, 8.0, 4, 1]], dtype=np.float32)
         expected = {"mlm_loss": 0.5, "mlm_accuracy": 0.1, "sbo_loss": 2.0, "sbo_accuracy": 0.25}
         for predictions in (rows, (rows, None), [rows[:1], rows[1:]]):

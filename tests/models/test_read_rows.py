@@ -33,15 +33,6 @@ def way(request, monkeypatch):
     return request.param
 
 
-def rows_computed(model) -> list[int]:
-    """How many rows go through the last feed-forward network, call by call."""
-    counts = []
-    model.bert.encoder.layer[-1].intermediate.register_forward_hook(
-        lambda module, inputs, output: counts.append(inputs[0].shape[:-1].numel())
-    )
-    return counts
-
-
 def rows_read(batch: dict[str, torch.Tensor], names: tuple[str, ...] = INDICES) -> set[tuple[int, int]]:
     """The first position of every row stands in for none."""
     return {
@@ -53,7 +44,7 @@ def rows_read(batch: dict[str, torch.Tensor], names: tuple[str, ...] = INDICES) 
 
 
 class TestLastLayer:
-    def test_loss_and_gradients_are_those_of_all_rows(self, way):
+    def test_loss_and_gradients_are_those_of_all_rows(self, way, rows_computed):
         batch = make_batch()
         outputs, grads, counts = [], [], []
         for skip in (True, False):
@@ -73,7 +64,7 @@ class TestLastLayer:
         assert read < bound < rows * length
 
     @pytest.mark.parametrize("count_rows", [True, False])
-    def test_labels_alone(self, way, count_rows):
+    def test_labels_alone(self, way, count_rows, rows_computed):
         batch = make_batch()
         labelled = {**encoder_inputs(batch), "labels": batch["labels"]}
         every, read = batch["labels"].numel(), len(rows_read(batch, ("masked_positions",)))
@@ -91,7 +82,7 @@ class TestLastLayer:
                 assert read <= computed[0] < every
         assert_close(*grads, 1e-10)
 
-    def test_masked_positions_alone(self, way):
+    def test_masked_positions_alone(self, way, rows_computed):
         batch = make_batch()
         del batch["left_boundary"], batch["right_boundary"]
         grads = []
@@ -108,9 +99,8 @@ class TestLastLayer:
 
     def test_hidden_states_of_other_rows_are_zero(self):
         model, batch = make_model().eval(), make_batch()
-        seen = []
-        model.bert.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
-        model(**batch)
+        with read_rows.only_rows(model, batch["input_ids"], [batch[name] for name in INDICES]):
+            seen = [model.bert(**encoder_inputs(batch))[0]]
         expected = model.bert(**encoder_inputs(batch))[0]
         read = torch.zeros(expected.shape[:2], dtype=torch.bool)
         for b, position in rows_read(batch):
@@ -118,7 +108,7 @@ class TestLastLayer:
         torch.testing.assert_close(seen[0][read], expected[read])
         assert not seen[0][~read].any() and expected[~read].any()
 
-    def test_whoever_sees_the_hidden_states_gets_all(self):
+    def test_hidden_states_and_logits_that_are_returned_have_all_rows(self, rows_computed):
         model, batch = make_model().eval(), make_batch()
         every = batch["input_ids"].numel()
         computed = rows_computed(model)
@@ -144,14 +134,14 @@ class TestLastLayer:
                 model(**batch)
         assert torch.equal(model.bert(**encoder_inputs(batch))[0], expected)
 
-    def test_chunked_layers_compute_all_rows(self):
+    def test_chunked_layers_compute_all_rows(self, rows_computed):
         model, batch = make_model(), make_batch()
         model.bert.encoder.layer[-1].chunk_size_feed_forward = batch["input_ids"].shape[1]
         computed = rows_computed(model)
         model(**batch).loss.backward()
         assert computed == [batch["input_ids"].numel()]
 
-    def test_the_last_layer_is_the_one_that_is_last_now(self):
+    def test_the_last_layer_is_the_one_that_is_last_now(self, rows_computed):
         """Layers stacked on a model, or taken off it, as in growing and pruning."""
         model, batch = make_model().double(), make_batch()
         every, read = batch["input_ids"].numel(), len(rows_read(batch))
@@ -171,8 +161,8 @@ class TestLastLayer:
         check([layers[1]] * 3, every)  # one layer for all: what is zero here is read there
         check([], 0)
 
-    def test_foreign_modules_compute_all_rows(self):
-        """What stands in the place of transformers' modules is not asked to work on a few rows."""
+    def test_foreign_modules_compute_all_rows(self, rows_computed):
+        """Other modules than transformers' own may not work row by row."""
 
         class Wrapped(nn.Module):
             def __init__(self, inner: nn.Module) -> None:
@@ -199,14 +189,14 @@ class TestLastLayer:
             layer.set_submodule(path, fresh)  # one of transformers' own, but without our hooks
             assert model(**batch).loss == expected
 
-    def test_copies_skip_too(self):
+    def test_copies_skip_too(self, rows_computed):
         model, batch = make_model().eval(), make_batch()
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             computed = rows_computed(twin)
             assert torch.equal(twin(**batch).loss, model(**batch).loss)
             assert computed == [len(rows_read(batch))]
 
-    def test_t12_positions_outside_are_the_losses_to_report(self):
+    def test_positions_outside_are_reported_by_the_loss(self):
         model, batch = make_model(), make_batch()
         length = batch["input_ids"].shape[1]
         batch["masked_positions"][0, 0] = length
@@ -224,12 +214,16 @@ class TestLastLayer:
 class TestRecomputation:
     """Layers that backward computes again, in all the ways there are; dropout tells whether it is the same."""
 
+    @pytest.fixture(autouse=True)
+    def _watch(self, rows_computed) -> None:
+        self.rows_computed = rows_computed
+
     def gradients_of(self, prepare, skip: bool) -> tuple[dict[str, torch.Tensor], list[int]]:
         model = make_model(skip_unread_rows=skip).double()
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.1
-        computed = rows_computed(model)
+        computed = self.rows_computed(model)
         prepare(model)
         torch.manual_seed(0)
         model(**make_batch()).loss.backward()
@@ -265,18 +259,18 @@ class TestRecomputation:
         assert_close(found, expected, 1e-12)
         assert computed == [make_batch()["input_ids"].numel()] * 2
 
-    def test_a_checkpointed_layer_in_evaluation_is_computed_once(self):
+    def test_a_checkpointed_layer_in_evaluation_is_computed_once(self, rows_computed):
         model, batch = make_model(), make_batch()
         model.gradient_checkpointing_enable()
         computed = rows_computed(model)
         model.eval()
         model(**batch)
-        model.bert.train()  # the layer asks itself, not the model
+        model.bert.train()  # the layer's own mode counts, not the model's
         model(**batch).loss.backward()
         every = batch["input_ids"].numel()
         assert computed == [len(rows_read(batch)), every, every]
 
-    def test_a_layer_compiled_by_itself_computes_all_rows(self):
+    def test_a_layer_compiled_by_itself_computes_all_rows(self, rows_computed):
         model, batch = make_model().eval(), make_batch()
         computed = rows_computed(model)
         expected = model(**batch).loss

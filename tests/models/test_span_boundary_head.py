@@ -52,7 +52,7 @@ def test_initial_values() -> None:
     assert (module.norm1.weight == 1).all() and (module.norm2.weight == 1).all()
 
 
-def test_t14_reset_parameters_repairs_raw_memory() -> None:
+def test_reset_parameters_repairs_raw_memory() -> None:
     module = head()
     with torch.no_grad():
         for parameter in module.parameters():
@@ -94,7 +94,7 @@ def test_eps_reaches_both_norms() -> None:
     torch.testing.assert_close(wide(x, *INDICES), wide(x, *INDICES, impl="reference"))
 
 
-def test_t4_without_targets_every_used_parameter_gets_a_zero_gradient() -> None:
+def test_without_targets_every_used_parameter_gets_a_zero_gradient() -> None:
     module = head()
     none = torch.full((2, 8), -1)
     module(hidden_states(), none, none, none).sum().backward()
@@ -103,7 +103,7 @@ def test_t4_without_targets_every_used_parameter_gets_a_zero_gradient() -> None:
             assert parameter.grad is not None and not parameter.grad.any(), name
 
 
-def test_t8_master_weights_under_autocast() -> None:
+def test_master_weights_under_autocast() -> None:
     module, x = head(), hidden_states().bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = module(x, *INDICES)
@@ -115,7 +115,7 @@ def test_t8_master_weights_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("x", [hidden_states(23), hidden_states()[0]])
-def test_t12_wrong_hidden_states(x: Tensor) -> None:
+def test_wrong_hidden_states(x: Tensor) -> None:
     with pytest.raises(ValueError, match=r"x has shape .* expected \[B, L, 24\]"):
         head()(x, *INDICES)
 
@@ -123,7 +123,7 @@ def test_t12_wrong_hidden_states(x: Tensor) -> None:
 @pytest.mark.parametrize(
     "name", ["hidden_size", "output_size", "vocab_size", "position_dim", "position_slots"]
 )
-def test_t12_sizes_below_one(name: str) -> None:
+def test_sizes_below_one(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0, expected an integer of at least 1"):
         head(**{name: 0})
 

@@ -90,7 +90,7 @@ def make_trainer(
     )
 
 
-class TestT1Accumulation:
+class TestAccumulation:
     def updated(self, tmp_path, accumulation: int, sbo_weight: float) -> torch.Tensor:
         torch.manual_seed(0)
         model = SpanBertForPreTraining(tiny_config(), sbo_weight=sbo_weight).double()
@@ -108,7 +108,7 @@ class TestT1Accumulation:
         make_trainer(tmp_path, make_rows(16), model=model, max_steps=1, seed=1, **options).train()
         return torch.cat([p.detach().flatten() for p in model.parameters()]) - before
 
-    def test_t1_trainer_accumulates_to_the_same_step(self, tmp_path):
+    def test_trainer_accumulates_to_the_same_step(self, tmp_path):
         """The MLM's part exactly, although counts differ; the SBO's up to its share rule (unscaled: 3)."""
         for sbo_weight, tolerance in ((0.0, 1e-9), (1.0, 0.3)):
             one, four = (self.updated(tmp_path, steps, sbo_weight) for steps in (1, 4))
@@ -116,8 +116,8 @@ class TestT1Accumulation:
             assert (one - four).norm() < tolerance * one.norm()
 
 
-class TestT15Evaluation:
-    def test_t15_losses_are_means_over_all_tokens(self, tmp_path):
+class TestEvaluation:
+    def test_losses_are_means_over_all_tokens(self, tmp_path):
         """Rows of very different lengths: any batch size gives the same numbers, those of one large batch."""
         rows = make_rows(13, words=(1, 40))
         model = SpanBertForPreTraining(tiny_config())
@@ -133,7 +133,7 @@ class TestT15Evaluation:
             for name in ("mlm_loss", "sbo_loss", "mlm_accuracy", "sbo_accuracy"):
                 assert result[f"eval_{name}"] == pytest.approx(expected[name].item(), rel=1e-5), name
 
-    def test_t15_compute_metrics_sees_row_statistics_only(self, tmp_path):
+    def test_compute_metrics_sees_row_statistics_only(self, tmp_path):
         seen = []
 
         def metrics(evaluation):
@@ -145,12 +145,12 @@ class TestT15Evaluation:
         ).evaluate()
         assert isinstance(seen[0].predictions, np.ndarray) and seen[0].predictions.shape == (10, 6)
 
-    def test_t15_trainers_label_smoothing_raises(self, tmp_path):
+    def test_trainers_label_smoothing_raises(self, tmp_path):
         trainer = make_trainer(tmp_path, make_rows(8), max_steps=1, label_smoothing_factor=0.1)
         with pytest.raises(ValueError, match=r"without labels.*label_smoothing option"):
             trainer.train()
 
-    def test_t15_masks_made_in_forward_are_evaluated_with_label_names_empty(self, tmp_path):
+    def test_masks_made_in_forward_are_evaluated_with_label_names_empty(self, tmp_path):
         rows = make_rows(10)
         model = SpanBertForPreTraining(tiny_config())
         model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
@@ -164,7 +164,7 @@ class TestT15Evaluation:
         assert math.isfinite(first["eval_loss"]) and first["eval_mlm_loss"] > 0 and first["eval_sbo_loss"] > 0
         assert first["eval_mlm_loss"] == second["eval_mlm_loss"]
 
-    def test_t15_logits_reach_predict_when_nothing_is_labelled(self, tmp_path):
+    def test_logits_reach_predict_when_nothing_is_labelled(self, tmp_path):
         rows = make_rows(6, words=(8, 8))
         trainer = make_trainer(tmp_path, collator=DataCollatorWithPadding(tiny_tokenizer()))
         assert trainer.predict(rows).predictions.shape == (6, len(rows[0]["input_ids"]), len(VOCABULARY))
@@ -192,11 +192,11 @@ def masks_of(rows: list[dict], epoch: int) -> list[tuple[int, ...]]:
     return recorder
 
 
-class TestT11Epochs:
-    """T11 in Trainer: with the callback every epoch has its own masks and every evaluation the same ones."""
+class TestEpochs:
+    """With the callback every epoch has its own masks and every evaluation the same ones."""
 
     @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-    def test_t11_epochs_differ_and_evaluations_agree(self, tmp_path, workers, persistent):
+    def test_epochs_differ_and_evaluations_agree(self, tmp_path, workers, persistent):
         train, held_out = make_rows(16, words=(20, 40)), make_rows(6, seed=9, words=(20, 40))
         collator = DataCollatorForSpanMasking(tiny_tokenizer())
         trainer = make_trainer(
@@ -221,7 +221,7 @@ class TestT11Epochs:
             assert sorted(seen) == sorted(masks_of(train, epoch))
         assert recorder.evaluation == masks_of(held_out, 0) * 6
 
-    def test_t11_a_resumed_run_goes_on_with_the_same_masks(self, tmp_path):
+    def test_a_resumed_run_goes_on_with_the_same_masks(self, tmp_path):
         def run(folder, resume=None, **options):
             collator = DataCollatorForSpanMasking(tiny_tokenizer())
             trainer = make_trainer(
@@ -243,7 +243,7 @@ class TestT11Epochs:
         assert len(whole) == 48
         assert resumed == whole[24:]  # the second half of epoch 1, then epoch 2
 
-    def test_t11_an_epoch_that_was_cut_short_is_not_repeated(self, tmp_path):
+    def test_an_epoch_that_was_cut_short_is_not_repeated(self, tmp_path):
         class StopsEarly(SpanMaskingCallback):
             def on_step_end(self, args, state, control, **kwargs):
                 control.should_epoch_stop = state.global_step == 1

@@ -1,4 +1,4 @@
-"""`spanbert-pretrain`: T12, a user's mistake gives one line that says what and where, and exit status 2."""
+"""`spanbert-pretrain`: for a user's mistake it prints one line that names what and where, and its exit status is 2."""
 
 from __future__ import annotations
 
@@ -70,26 +70,26 @@ def test_options_come_from_the_recipe_of_the_model():
         (["--corpus", "nowhere.txt"], "'nowhere.txt' does not exist"),
     ],
 )
-def test_t12_bad_values_are_named(capsys, arguments, message):
+def test_bad_values_are_named(capsys, arguments, message):
     assert message in error_of(capsys, *arguments)
 
 
-def test_t12_block_longer_than_the_models_positions(capsys, corpus):
+def test_block_longer_than_the_models_positions(capsys, corpus):
     line = error_of(capsys, "--corpus", corpus, "--block-size", "4096", "--vocab-size", "120")
     assert "--block-size is 4096" in line and "512 positions" in line
 
 
-def test_t12_model_that_does_not_exist(capsys, corpus, tmp_path):
+def test_model_that_does_not_exist(capsys, corpus, tmp_path):
     assert "no-such-model" in error_of(capsys, "--corpus", corpus, "--model", str(tmp_path / "no-such-model"))
 
 
-def test_t12_wrong_encoding_on_the_command_line(capsys, tmp_path):
+def test_wrong_encoding_on_the_command_line(capsys, tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"fine\n\nna\xefve\n")
     line = error_of(capsys, "--corpus", "bad.txt", "--cache-dir", str(tmp_path / "cache"))
     assert "bad.txt" in line and "byte offset 8, line 3" in line
 
 
-def test_t12_output_that_is_a_file_or_not_ours(capsys, corpus, tmp_path):
+def test_output_that_is_a_file_or_not_ours(capsys, corpus, tmp_path):
     assert "text.txt is a file" in error_of(capsys, "--corpus", corpus, "--output", corpus)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
@@ -98,18 +98,18 @@ def test_t12_output_that_is_a_file_or_not_ours(capsys, corpus, tmp_path):
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
-def test_t12_unwritable_output(capsys, corpus, tmp_path):
+def test_unwritable_output(capsys, corpus, tmp_path):
     parent = tmp_path / "locked"
     parent.mkdir()
     parent.chmod(0o500)
-    if os.access(parent, os.W_OK):  # root may write anywhere: use what nobody can
+    if os.access(parent, os.W_OK):  # root may write anywhere but here
         parent = "/proc"
     assert f"--output {parent}/out is not writable" in error_of(
         capsys, "--corpus", corpus, "--output", f"{parent}/out"
     )
 
 
-def test_t12_existing_run_needs_a_decision(capsys, corpus, tmp_path):
+def test_existing_run_needs_a_decision(capsys, corpus, tmp_path):
     (tmp_path / "out").mkdir()
     save_options(Options().resolve(), tmp_path / "out" / "run.json")
     line = error_of(capsys, "--corpus", corpus, "--output", "out")
@@ -132,7 +132,7 @@ def test_resume_takes_the_runs_options_and_refuses_others(tmp_path):
         load_options(path, {})
 
 
-def test_t12_gpu_that_is_not_there(capsys, corpus, monkeypatch):
+def test_gpu_that_is_not_there(capsys, corpus, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     line = error_of(capsys, "--corpus", corpus, "--device", "cuda", "--vocab-size", "120")
     assert "--device is cuda" in line

@@ -1,4 +1,4 @@
-"""Corpus, sentences, blocks and tokenizer of `spanbert-pretrain`; T12: an error says what is wrong where."""
+"""Corpus, sentences, blocks and tokenizer of `spanbert-pretrain`; errors name what is wrong and where."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_files_folders_and_globs_each_file_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "missing/*.txt", "empty", "c.md"])
-def test_t12_what_is_no_text_file_is_named(tmp_path, name):
+def test_what_is_no_text_file_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
     write(tmp_path / "c.md", "c")
     with pytest.raises(CorpusError, match=name.replace("*", r"\*").split("/")[-1]):
@@ -74,7 +74,7 @@ def test_t12_what_is_no_text_file_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".txt.xz"])
-def test_t12_wrong_encoding_names_file_byte_and_line(tmp_path, suffix):
+def test_wrong_encoding_names_file_byte_and_line(tmp_path, suffix):
     path = tmp_path / f"latin{suffix}"
     opener = {".txt": open, ".txt.gz": gzip.open, ".txt.xz": lzma.open}[suffix]
     with opener(path, "wb") as file:
@@ -83,7 +83,7 @@ def test_t12_wrong_encoding_names_file_byte_and_line(tmp_path, suffix):
         load_documents([str(path)], str(tmp_path / "cache"))
 
 
-def test_t12_utf16_and_damaged_archives_are_refused(tmp_path):
+def test_utf16_and_damaged_archives_are_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes("text".encode("utf-16-le"))
     with pytest.raises(CorpusError, match=r"a\.txt.*NUL byte at byte offset 1, line 1"):
         list(read_documents(tmp_path / "a.txt"))
@@ -92,7 +92,7 @@ def test_t12_utf16_and_damaged_archives_are_refused(tmp_path):
         list(read_documents(tmp_path / "b.txt.gz"))
 
 
-def test_t12_empty_corpus(tmp_path):
+def test_empty_corpus(tmp_path):
     write(tmp_path / "a.txt", "\n \n\t\n")
     with pytest.raises(CorpusError, match=r"empty.*a\.txt"):
         load_documents([str(tmp_path)], str(tmp_path / "cache"))
@@ -119,7 +119,7 @@ def test_split_is_by_document_and_ignores_order_and_duplicates(tmp_path):
     assert len(held_out[0]) == 8 and held_out[0] == held_out[1]
 
 
-def test_t12_one_document_cannot_be_split(tmp_path):
+def test_one_document_cannot_be_split(tmp_path):
     documents = load_documents([str(write(tmp_path / "a.txt", "Alone.\n\nAlone."))], str(tmp_path / "cache"))
     with pytest.raises(CorpusError, match=r"2 document\(s\), 1 of them different"):
         split_documents(documents, 0.1)
@@ -216,7 +216,7 @@ def test_trained_tokenizer_is_cased_deterministic_and_loads_again(tmp_path, toke
     assert loaded("The statement, again.").input_ids == tokenizer("The statement, again.").input_ids
 
 
-def test_t12_tokenizer_without_a_mask_token(tmp_path, tokenizer):
+def test_tokenizer_without_a_mask_token(tmp_path, tokenizer):
     from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(
@@ -226,11 +226,11 @@ def test_t12_tokenizer_without_a_mask_token(tmp_path, tokenizer):
         load_tokenizer(str(tmp_path))
 
 
-def test_t12_tokenizer_folder_without_a_tokenizer(tmp_path):
+def test_tokenizer_folder_without_a_tokenizer(tmp_path):
     with pytest.raises(TokenizerError, match=tmp_path.name):
         load_tokenizer(str(tmp_path))
 
 
-def test_t12_vocabulary_smaller_than_the_alphabet():
+def test_vocabulary_smaller_than_the_alphabet():
     with pytest.raises(TokenizerError, match="--vocab-size is 10"):
         train_tokenizer(lambda: iter(["a quick brown fox"]), 10)

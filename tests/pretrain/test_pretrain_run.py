@@ -1,4 +1,4 @@
-"""`spanbert-pretrain` end to end, tiny: what it writes, resuming, interruption (T15: losses by token)."""
+"""`spanbert-pretrain` end to end, tiny: what it writes, resuming, interruption; losses are means over tokens."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_unigram_counts_leave_out_special_tokens(finished):
 
 
 def test_evaluation_weighs_tokens_not_batches(finished, corpus):
-    """T15: the reported loss equals one over all held-out blocks at once."""
+    """The reported loss equals one over all held-out blocks at once."""
     import torch
 
     from spanbert_ext.masking.collator import DataCollatorForSpanMasking

@@ -1,0 +1,1 @@
+"""Who competes: a module for each benchmark, and the modules of those that come from elsewhere."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: clock, machine, memory, problems, runners, reports. Imports no provider and no script."""

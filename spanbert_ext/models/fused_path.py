@@ -1,0 +1,138 @@
+"""When parameters may be read, and rows left out, in the place of calling a module: the one rule.
+
+A fused head reads the parameters of modules that it does not call, and the last layer runs on some rows. Both are
+right only for a *known* module: of exactly torch's or transformers' own class, with that class' forward, without hooks,
+with ordinary parameters on the input's device. Every other module (LoRA, quantised, offloaded, sharded, pruned,
+parametrised, wrapped, subclassed) is called.
+
+The functions return the reason why a module is not known, or None where it is.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+def changed(module: nn.Module, own_hooks: Collection[Callable] = ()) -> str | None:
+    """Why calling `module` may do something else than its class does; `own_hooks` do not count."""
+    if "forward" in vars(module):
+        return "has a forward of its own, as offloaded modules do"
+    for kind in _HOOKS:
+        for hook in (vars(module).get(kind) or {}).values():
+            # transformers leaves hooks behind that do nothing but in calls with output_hidden_states.
+            if hook not in own_hooks and not getattr(hook, "__module__", "").startswith(
+                "transformers.utils."
+            ):
+                return "has hooks"
+    return None
+
+
+def not_exact(
+    module: nn.Module | None, exact: type[nn.Module], own_hooks: Collection[Callable] = ()
+) -> str | None:
+    """Why `module` is not an unchanged instance of the class `exact`."""
+    if type(module) is not exact:
+        return f"is a {_name(type(module))}, not torch's or transformers' own {exact.__name__}"
+    return changed(module, own_hooks)
+
+
+def not_readable(module: nn.Module, exact: type[nn.Module], like: Tensor) -> str | None:
+    """Why `module`, an nn.Linear, LayerNorm or Embedding, may compute something else than its parameters give.
+
+    Args:
+        like: an input; parameters must be on its device.
+    """
+    reason = not_exact(module, exact)
+    if reason is not None:
+        return reason
+    if exact is nn.Embedding:
+        if (
+            module.max_norm is not None
+            or module.scale_grad_by_freq
+            or module.sparse
+            or module.padding_idx is not None
+        ):
+            return "has options of nn.Embedding (max_norm, scale_grad_by_freq, sparse or padding_idx)"
+        return not_ordinary("weight", module.weight, like)
+    if exact is nn.LayerNorm and len(module.normalized_shape) != 1:
+        return f"normalises over {list(module.normalized_shape)}"
+    for name in ("weight", "bias"):
+        reason = not_ordinary(name, getattr(module, name), like)
+        if reason is not None:
+            return reason
+    return None
+
+
+def not_ordinary(name: str, parameter: Tensor | None, like: Tensor) -> str | None:
+    """Why a parameter is no plain tensor on the device of `like`."""
+    if parameter is None:
+        return f"has no {name}"
+    # A subclass (DTensor, a quantised weight) computes by rules of its own; DataParallel's replicas hold plain tensors.
+    if type(parameter) is not nn.Parameter and type(parameter) is not Tensor:
+        return f"has a {name} of the type {_name(type(parameter))}"
+    if parameter.device != like.device:
+        return f"has its {name} on {parameter.device}, the input is on {like.device}"
+    return None
+
+
+def not_row_wise(
+    path: str, module: nn.Module, classes: Collection[type[nn.Module]], own_hooks: Collection[Callable] = ()
+) -> tuple[str, str] | None:
+    """Which module at or below `module` is not of one of `classes`, which work on rows [..., H] one by one, and why."""
+    for name, part in _walk(path, module):
+        if type(part) not in classes:
+            return name, f"is a {_name(type(part))}, which may not work row by row"
+        if type(part) is nn.LayerNorm and len(part.normalized_shape) != 1:
+            return name, f"normalises over {list(part.normalized_shape)}"
+        reason = changed(part, own_hooks)
+        if reason is not None:
+            return name, reason
+    return None
+
+
+def global_hooks() -> str | None:
+    """Why no module at all may be passed over: hooks of every module (torch.nn.modules.module.register_module_*)."""
+    if torch.compiler.is_compiling():  # they are not traced then
+        return None
+    return (
+        "has hooks, as every module (register_module_forward_hook and its kin)"
+        if _has_any_global_hook()
+        else None
+    )
+
+
+def warn_once(path: str, reason: str, cost: str) -> None:
+    """Warns that `path` is called instead of read; once in a process for each text. Not under torch.compile."""
+    if torch.compiler.is_compiling():
+        return
+    text = f"{path} {reason}: {cost}"
+    with _lock:
+        known = text in _warned
+        _warned.add(text)
+    if not known:
+        warnings.warn(text, stacklevel=3)
+
+
+_lock = threading.Lock()
+_warned: set[str] = set()
+
+
+def _walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _walk(f"{path}.{name}", child)
+
+
+def _name(cls: type) -> str:
+    return (
+        cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__.partition('.')[0]} {cls.__name__}"
+    )

@@ -1,0 +1,227 @@
+"""Both heads' loss over encoder outputs: fused where the rule of `fused_path` allows it, else by calling modules."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spanbert_ext.models.families import FAMILIES, MlmHead
+from spanbert_ext.models.fused_path import (
+    global_hooks,
+    not_exact,
+    not_ordinary,
+    not_readable,
+    not_row_wise,
+    warn_once,
+)
+from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
+from spanbert_ext.ops import SpanPretrainingOutput, head_statistics, head_targets, span_pretraining_loss
+
+
+class Heads(NamedTuple):
+    """Both heads of a model, and why parts of them get whole sequences: a module's path and the reason, or None."""
+
+    mlm: MlmHead
+    sbo: nn.Module | None
+    whole_mlm: tuple[str, str] | None  # the MLM head at once
+    whole_transform: tuple[str, str] | None  # what lies before its decoder
+    whole_sbo: tuple[str, str] | None
+
+    @property
+    def read_all_rows(self) -> bool:
+        """Whether other rows of the encoder's output may be read than those at the index tensors."""
+        return any(reason is not None for reason in (self.whole_mlm, self.whole_transform, self.whole_sbo))
+
+
+def find_heads(model: Any, with_sbo: bool) -> Heads:
+    """The heads of `model` as they are now: their modules may be replaced or wrapped at any time."""
+    mlm = FAMILIES[model.config.model_type].mlm_head(model)
+    sbo = model.sbo if with_sbo else None
+    watched = global_hooks()
+    whole_mlm = whole_transform = whole_sbo = None
+    for path, module, exact in mlm.around:
+        reason = watched or not_exact(module, exact)
+        if reason is not None and whole_mlm is None:
+            whole_mlm = path, reason
+    if whole_mlm is None:
+        whole_transform = not_row_wise(mlm.transform.path, mlm.transform.module, mlm.row_wise)
+    if sbo is not None:
+        reason = watched or not_exact(sbo, SpanBoundaryHead)
+        whole_sbo = None if reason is None else ("sbo", reason)
+    return Heads(mlm, sbo, whole_mlm, whole_transform, whole_sbo)
+
+
+def head_loss(
+    heads: Heads,
+    x: Tensor,
+    labels: Tensor,
+    *indices: Tensor,
+    sbo_weight: float,
+    num_items_in_batch: Tensor | int | None = None,
+    num_sbo_items: Tensor | int | None = None,
+    label_smoothing: float = 0.0,
+    max_rows: int | None = None,
+) -> SpanPretrainingOutput:
+    """`ops.span_pretraining_loss` of a model's heads, whatever was done to their modules.
+
+    Args:
+        x: [B, L, H], with all rows where `heads.read_all_rows`.
+        labels, indices, sbo_weight, num_items_in_batch, num_sbo_items, label_smoothing, max_rows: as there.
+    """
+    options = {
+        "sbo_weight": sbo_weight,
+        "num_items_in_batch": num_items_in_batch,
+        "num_sbo_items": num_sbo_items,
+        "label_smoothing": label_smoothing,
+        "max_rows": max_rows,
+    }
+    mlm, sbo = heads.mlm, heads.sbo
+    called = heads.whole_mlm
+    if called is None:
+        path, decoder, exact = mlm.decoder
+        reason = not_readable(decoder, exact, x)
+        called = None if reason is None else (path, reason)
+    if called is not None:
+        return _called_loss(called, heads, x, labels, *indices, **options)
+
+    transform = mlm.transform.module
+    boundary_rows, sbo_bias = sbo, None if sbo is None else sbo.bias
+    if sbo is not None and _is_called(heads, x):
+        h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
+        boundary_rows = _Given(h_sbo)
+    if heads.whole_transform is not None:
+        if sbo is not None and boundary_rows is sbo:
+            boundary_rows = _Given(sbo(x, *indices, max_rows=max_rows))
+        x, transform = _transform_all(heads, x), nn.Identity()
+    return span_pretraining_loss(
+        x,
+        labels,
+        *indices,
+        transform=transform,
+        weight=decoder.weight,
+        bias=decoder.bias,
+        boundary_rows=boundary_rows,
+        sbo_bias=sbo_bias,
+        **options,
+    )
+
+
+class _Given:
+    """Boundary rows that are there already, in the place of a module that makes them."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __call__(self, *indices: Tensor, **options: Any) -> Tensor:
+        return self.rows
+
+
+def _is_called(heads: Heads, x: Tensor) -> bool:
+    """Whether the SBO is called by its plain signature: it is not known, or its bias is there in its forward alone."""
+    return heads.whole_sbo is not None or not_ordinary("bias", heads.sbo.bias, x) is not None
+
+
+def _call_sbo(heads: Heads, x: Tensor, *indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    """[B, K, D] and the vocabulary bias [V], whatever the module has become."""
+    sbo = heads.sbo
+    if heads.whole_sbo is not None:
+        warn_once(*heads.whole_sbo, "the encoder's last layer computes all rows")
+    bias = getattr(sbo, "bias", None)
+    if bias is None or not_ordinary("bias", bias, x) is None:
+        return sbo(x, *indices), bias
+    # Offloaded or sharded: the bias is what it should be while the module's forward runs.
+    return sbo(x, *indices, with_bias=True)
+
+
+def _transform_all(heads: Heads, x: Tensor) -> Tensor:
+    """[B, L, H] -> [B, L, D]."""
+    warn_once(*heads.whole_transform, "it runs on all tokens, and so does the encoder's last layer")
+    return heads.mlm.transform.module(x)
+
+
+def _called_loss(
+    called: tuple[str, str],
+    heads: Heads,
+    x: Tensor,
+    labels: Tensor,
+    masked_positions: Tensor,
+    left_boundary: Tensor | None = None,
+    right_boundary: Tensor | None = None,
+    *,
+    sbo_weight: float,
+    num_items_in_batch: Tensor | int | None,
+    num_sbo_items: Tensor | int | None,
+    label_smoothing: float,
+    max_rows: int | None,
+) -> SpanPretrainingOutput:
+    """The same loss with the decoder called, and all logits of the rows that are predicted at once."""
+    mlm, has_sbo = heads.mlm, left_boundary is not None
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+
+    def as_count(count: Tensor | int | None) -> Tensor | None:
+        return None if count is None else torch.as_tensor(count, dtype=acc, device=labels.device)
+
+    rows = head_targets(
+        labels,
+        masked_positions,
+        left_boundary,
+        num_items=as_count(num_items_in_batch),
+        num_sbo_items=as_count(num_sbo_items),
+        sbo_weight=sbo_weight,
+        dtype=acc,
+        max_rows=max_rows,
+    )
+    tokens = rows.token_rows.clamp_min(0)  # [R]
+    if heads.whole_mlm is not None:
+        warn_once(
+            *called,
+            "the MLM head and the encoder's last layer compute all rows, and logits of all tokens exist",
+        )
+        logits = mlm.whole(x).flatten(0, 1)[tokens]  # [R, V]
+    else:
+        warn_once(*called, "it is called, and the logits of all predicted tokens exist at once")
+        if heads.whole_transform is None:
+            h = mlm.transform.module(x.flatten(0, 1)[tokens][None])[0]  # [R, D]
+        else:
+            h = _transform_all(heads, x).flatten(0, 1)[tokens]
+        logits = mlm.decoder.module(h)
+    if has_sbo:
+        h_sbo, sbo_bias = _call_sbo(heads, x, masked_positions, left_boundary, right_boundary)
+        sbo_logits = _without_bias(mlm.decoder.module, h_sbo.flatten(0, 1))  # [B*K, V]
+        sbo_logits = sbo_logits if sbo_bias is None else sbo_logits + sbo_bias
+        logits = torch.cat([logits, sbo_logits.to(logits.dtype)])
+    targets = rows.targets  # [N]
+    live, beyond = targets >= 0, targets >= logits.shape[1]
+    nll = F.cross_entropy(
+        logits.to(acc),
+        targets.where(live & ~beyond, -100),
+        ignore_index=-100,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    ).masked_fill(beyond, torch.nan)  # [N]
+    loss = (rows.row_weight.where(live, 0) * nll).sum()
+    prediction = logits.detach().argmax(1).where(live, -1)
+    found = head_statistics(nll.detach(), prediction, targets, rows.ranks, has_sbo=has_sbo)
+    mlm_loss, sbo_loss, mlm_accuracy, sbo_accuracy = found.means.unbind()
+    mlm_count, sbo_count = rows.counts.unbind()
+    return SpanPretrainingOutput(
+        loss,
+        mlm_loss=mlm_loss,
+        sbo_loss=sbo_loss,
+        mlm_count=mlm_count,
+        sbo_count=sbo_count,
+        mlm_accuracy=mlm_accuracy,
+        sbo_accuracy=sbo_accuracy,
+        row_statistics=found.row_statistics,
+        mlm_prediction=found.mlm_prediction,
+        sbo_prediction=found.sbo_prediction,
+    )
+
+
+def _without_bias(decoder: nn.Module, h: Tensor) -> Tensor:
+    """What an affine module makes of rows, without its bias, which is what it makes of a row of zeros."""
+    out = decoder(torch.cat([h, h.new_zeros(1, h.shape[-1])]))
+    return out[:-1] - out[-1:]
