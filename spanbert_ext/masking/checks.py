@@ -186,6 +186,8 @@ def _moved(name: str, values: Tensor, device: torch.device | str | None) -> Tens
 
 def _signed(name: str, values: Tensor, expected: str) -> Tensor:
     """Integers that int64 can hold, of a dtype that all of torch's operators take."""
+    if values.is_nested:
+        raise TypeError(f"{name} is a nested tensor; expected {expected}")
     if values.dtype in _HANDY:
         return values
     if values.dtype in (torch.uint16, torch.uint32):  # torch has few operators for them

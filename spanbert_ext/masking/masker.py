@@ -302,6 +302,8 @@ def _as_ids(input_ids: Array) -> Tensor:
         return integer_tensor("input_ids", input_ids)
     if not isinstance(input_ids, Tensor):
         raise TypeError(f"input_ids is {shown(input_ids)}; expected a tensor or a NumPy array")
+    if input_ids.is_nested:
+        raise TypeError("input_ids is a nested tensor; expected rows of one length, [B, L]")
     return input_ids
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spanbert_ext.models.fused_path import global_hooks, not_readable, warn_once
-from spanbert_ext.ops._common import Impl, check_tensors, may_read_values
+from spanbert_ext.ops._common import Impl, as_float, check_tensors, may_read_values
 from spanbert_ext.ops.boundary_mlp import boundary_mlp
 
 _INITIAL_STD = 0.02  # BERT's initializer_range
@@ -42,7 +42,8 @@ class SpanBoundaryHead(nn.Module):
         gives_token_rows: forward takes `token_rows`; `ops.span_pretraining_loss` reads it.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or of 2^31 and more.
+        TypeError: eps is no number.
     """
 
     gives_token_rows = True
@@ -69,6 +70,7 @@ class SpanBoundaryHead(nn.Module):
                 raise ValueError(f"SpanBoundaryHead: {name} is {size!r}, expected an integer of at least 1")
             if size >= 2**31:
                 raise ValueError(f"SpanBoundaryHead: {name} is {size}, expected less than 2^31")
+        eps = as_float("SpanBoundaryHead", "eps", eps)
         self.hidden_size = hidden_size
         self.position_slots = position_slots
         self.position_embeddings = nn.Embedding(position_slots, position_dim)
