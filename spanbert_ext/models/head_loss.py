@@ -205,20 +205,7 @@ def _called_loss(
     loss = (rows.row_weight.where(live, 0) * nll).sum()
     prediction = logits.detach().argmax(1).where(live, -1)
     found = head_statistics(nll.detach(), prediction, targets, rows.ranks, has_sbo=has_sbo)
-    mlm_loss, sbo_loss, mlm_accuracy, sbo_accuracy = found.means.unbind()
-    mlm_count, sbo_count = rows.counts.unbind()
-    return SpanPretrainingOutput(
-        loss,
-        mlm_loss=mlm_loss,
-        sbo_loss=sbo_loss,
-        mlm_count=mlm_count,
-        sbo_count=sbo_count,
-        mlm_accuracy=mlm_accuracy,
-        sbo_accuracy=sbo_accuracy,
-        row_statistics=found.row_statistics,
-        mlm_prediction=found.mlm_prediction,
-        sbo_prediction=found.sbo_prediction,
-    )
+    return SpanPretrainingOutput.of(loss, rows.counts, found)
 
 
 def _without_bias(decoder: nn.Module, h: Tensor) -> Tensor:

@@ -159,20 +159,7 @@ def span_pretraining_loss(
         max_rows=None if mlm_rows is None else len(first_rows) * mlm_rows,
     )
     found = head_statistics(nll, prediction, heads.targets, heads.ranks, has_sbo=has_sbo)
-    mlm_loss, sbo_loss, mlm_accuracy, sbo_accuracy = found.means.unbind()
-    mlm_count, sbo_count = heads.counts.unbind()
-    return SpanPretrainingOutput(
-        loss,
-        mlm_loss=mlm_loss,
-        sbo_loss=sbo_loss,
-        mlm_count=mlm_count,
-        sbo_count=sbo_count,
-        mlm_accuracy=mlm_accuracy,
-        sbo_accuracy=sbo_accuracy,
-        row_statistics=found.row_statistics,
-        mlm_prediction=found.mlm_prediction,
-        sbo_prediction=found.sbo_prediction,
-    )
+    return SpanPretrainingOutput.of(loss, heads.counts, found)
 
 
 def _as_number(name: str, value: Tensor | float | None, x: Tensor) -> Tensor | float | None:

@@ -64,3 +64,21 @@ class SpanPretrainingOutput(NamedTuple):
     row_statistics: Tensor  # [B, 6] sums: MLM nll, rows, correct; SBO nll, rows, correct
     mlm_prediction: Tensor  # [B, K] int64, -1 where there is no target
     sbo_prediction: Tensor  # [B, K]
+
+    @classmethod
+    def of(cls, loss: Tensor, counts: Tensor, found: HeadStatistics) -> SpanPretrainingOutput:
+        """From `vocab_ce`'s loss, `HeadTargets.counts` and what `head_statistics` found."""
+        mlm_loss, sbo_loss, mlm_accuracy, sbo_accuracy = found.means.unbind()
+        mlm_count, sbo_count = counts.unbind()
+        return cls(
+            loss,
+            mlm_loss=mlm_loss,
+            sbo_loss=sbo_loss,
+            mlm_count=mlm_count,
+            sbo_count=sbo_count,
+            mlm_accuracy=mlm_accuracy,
+            sbo_accuracy=sbo_accuracy,
+            row_statistics=found.row_statistics,
+            mlm_prediction=found.mlm_prediction,
+            sbo_prediction=found.sbo_prediction,
+        )

@@ -73,16 +73,4 @@ def span_pretraining_loss(
         label_smoothing=label_smoothing,
     )
     found = head_statistics(nll, prediction, heads.targets, heads.ranks, has_sbo=has_sbo)
-    mlm_loss, sbo_loss, mlm_accuracy, sbo_accuracy = found.means
-    return SpanPretrainingOutput(
-        loss,
-        mlm_loss=mlm_loss,
-        sbo_loss=sbo_loss,
-        mlm_count=heads.counts[0],
-        sbo_count=heads.counts[1],
-        mlm_accuracy=mlm_accuracy,
-        sbo_accuracy=sbo_accuracy,
-        row_statistics=found.row_statistics,
-        mlm_prediction=found.mlm_prediction,
-        sbo_prediction=found.sbo_prediction,
-    )
+    return SpanPretrainingOutput.of(loss, heads.counts, found)
