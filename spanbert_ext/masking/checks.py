@@ -177,6 +177,8 @@ def element(name: str, index: tuple[int, ...]) -> str:
 
 def _moved(name: str, values: Tensor, device: torch.device | str | None) -> Tensor:
     """A dense tensor on `device`, or where it is."""
+    if values.is_nested:
+        raise TypeError(f"{name} is a nested tensor; expected a plain one")
     if values.layout != torch.strided:
         raise TypeError(f"{name} is a tensor of layout {values.layout}; expected a dense one")
     if device is not None and values.is_meta and torch.device(device).type != "meta":
@@ -186,8 +188,6 @@ def _moved(name: str, values: Tensor, device: torch.device | str | None) -> Tens
 
 def _signed(name: str, values: Tensor, expected: str) -> Tensor:
     """Integers that int64 can hold, of a dtype that all of torch's operators take."""
-    if values.is_nested:
-        raise TypeError(f"{name} is a nested tensor; expected {expected}")
     if values.dtype in _HANDY:
         return values
     if values.dtype in (torch.uint16, torch.uint32):  # torch has few operators for them
