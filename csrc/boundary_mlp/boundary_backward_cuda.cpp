@@ -108,6 +108,7 @@ Tensor backward_x(const BoundaryTask& task, const Tensor& grad_z1, const Tensor&
   if (!grad_rows) handed_out.rows = 0;
   const Tensor of_rows = grad_rows ? grad_rows->contiguous() : Tensor();
   const Tensor grad_x = at::empty(task.x.sizes(), task.options(task.x.scalar_type()));
+  if (grad_x.numel() == 0) return grad_x;
   const Tensor ranges = at::zeros({3, tokens, 2}, task.options(at::kLong));
   auto* const range = static_cast<RowRange*>(ranges.data_ptr());
   const TokenRows token_rows{.left = range, .right = range + tokens, .own = range + 2 * tokens};

@@ -2,6 +2,7 @@
 
 #include <ATen/Functions.h>
 #include <c10/util/Exception.h>
+#include <c10/util/safe_numerics.h>
 
 #include <algorithm>
 
@@ -9,6 +10,8 @@
 
 namespace spanbert_ext {
 namespace {
+
+constexpr int64_t kSizeLimit = int64_t{1} << 56;
 
 void check_dim(const char* name, const at::Tensor& tensor, int64_t dim, const char* dimensions) {
   TORCH_CHECK_VALUE(tensor.dim() == dim, "boundary_mlp: ", name, " has shape ", tensor.sizes(), "; expected ",
@@ -65,6 +68,13 @@ BoundarySizes check_inputs(const BoundaryInputs& inputs) {
                             .inner = inputs.weight1.size(0),
                             .outer = inputs.weight2.size(0),
                             .token_rows = inputs.token_rows ? inputs.token_rows->size(0) : 0};
+  // Where one dimension is 0 the others may be of any size, and their products beyond int64.
+  int64_t tokens = 0;
+  TORCH_CHECK_VALUE(!c10::mul_overflows(sizes.batch, sizes.length, &tokens) && tokens < kSizeLimit &&
+                        sizes.hidden < kSizeLimit,
+                    "boundary_mlp: x has shape ", inputs.x.sizes(), "; expected H and B*L below 2^56");
+  TORCH_CHECK_VALUE(sizes.position_columns < kSizeLimit, "boundary_mlp: positions has shape ",
+                    inputs.positions.sizes(), "; expected P below 2^56");
   check_compute_dtype("boundary_mlp", "x", inputs.x.scalar_type(), inputs.compute_dtype);
   check_float("boundary_mlp", "positions", inputs.positions.scalar_type());
   check_tensor("weight1", inputs.weight1, {sizes.inner, sizes.input_columns()}, "[E, 2H+P]");

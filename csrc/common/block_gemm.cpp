@@ -71,6 +71,11 @@ int64_t panel_columns() { return has_float_kernel() ? kKernelPanel : kAtenPanel;
 template <typename T, typename acc_t>
 void block_gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_pitch, const T* b, int64_t b_pitch,
                 acc_t* c, int64_t c_pitch, bool accumulate) {
+  if (m == 0 || n == 0) return;
+  if (k == 0) {  // oneDNN has no such product
+    for (int64_t i = 0; !accumulate && i < m; ++i) std::fill_n(c + i * c_pitch, n, acc_t(0));
+    return;
+  }
   if constexpr (std::is_same_v<acc_t, float>) {
     if (has_float_kernel()) {
       brgemm(m, n, k, a_pitch, b_pitch, c_pitch, accumulate, a, b, c, kPair<T> == 2);

@@ -29,6 +29,7 @@ template <typename T>
 constexpr int64_t kPair = std::is_same_v<T, c10::BFloat16> ? 2 : 1;
 
 // c = a @ b, or c += a @ b. a [m, k]; b [k, n] with n <= panel_columns() and, for bfloat16, in pairs of rows.
+// Each of m, n and k may be 0.
 template <typename T, typename acc_t>
 void block_gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_pitch, const T* b, int64_t b_pitch,
                 acc_t* c, int64_t c_pitch, bool accumulate);

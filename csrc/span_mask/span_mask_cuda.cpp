@@ -39,7 +39,8 @@ SpanMaskTensors span_mask_cuda(const at::Tensor& input_ids, const at::Tensor& ki
                                 replace_per_token,
                                 fill_after_candidates};
   check_arguments(given);
-  const int64_t rows = input_ids.size(0), length = input_ids.size(1);
+  if (input_ids.numel() == 0) return empty_outputs(given);
+  const int64_t rows = input_ids.size(0);
   TORCH_CHECK_VALUE(rows <= std::numeric_limits<int32_t>::max(), "span_mask: input_ids has ", rows,
                     " rows; expected fewer than 2^31");
   if (debug_checks()) {
@@ -49,7 +50,6 @@ SpanMaskTensors span_mask_cuda(const at::Tensor& input_ids, const at::Tensor& ki
   }
   const SpanMaskArguments arguments = contiguous_on(input_ids.device(), given);
   const SpanMaskTensors outputs = empty_outputs(arguments);
-  if (rows == 0 || length == 0) return outputs;
   const SpanRules rules = span_rules(arguments);
   AT_DISPATCH_INDEX_TYPES(input_ids.scalar_type(), "span_mask", [&] {
     const auto batch = span_batch<index_t>(arguments, outputs);

@@ -12,6 +12,7 @@ namespace spanbert_ext {
 namespace {
 
 constexpr double kTwoTo32 = 4294967296.0;
+constexpr int64_t kTokenLimit = int64_t{1} << 56;  // the bytes of all outputs can be counted
 
 uint64_t share_threshold(double share) { return static_cast<uint64_t>(share * kTwoTo32); }
 
@@ -105,6 +106,8 @@ void check_arguments(const SpanMaskArguments& arguments) {
   const int64_t rows = input_ids.size(0), length = input_ids.size(1);
   TORCH_CHECK_VALUE(length < kRowLimit, "span_mask: input_ids has rows of ", length,
                     " tokens; expected fewer than 2^28");
+  TORCH_CHECK_VALUE(input_ids.numel() < kTokenLimit, "span_mask: input_ids has shape ", input_ids.sizes(),
+                    "; expected fewer than 2^56 tokens");
   check_type(kinds, "kinds", at::kByte);
   TORCH_CHECK_VALUE(kinds.dim() == 1 || kinds.sizes() == input_ids.sizes(), "span_mask: kinds has shape ",
                     kinds.sizes(), "; expected a table [V] or explicit kinds [B, L] = ", input_ids.sizes());

@@ -284,6 +284,7 @@ class VocabCe {
   // gradient^T @ weight: [columns, D], a task per panel of D and, for many threads, slice of the rows.
   at::Tensor grad_rows() const {
     const at::Tensor out = at::empty({columns_, width_}, dw.options());
+    if (width_ == 0) return out;
     const int64_t panel = panel_columns(), panels = (width_ + panel - 1) / panel;
     const int64_t slices = std::max<int64_t>(1, 2 * at::get_num_threads() / panels);
     const int64_t slice = round_up((columns_ + slices - 1) / slices, kColumnMultiple);
