@@ -191,15 +191,16 @@ class VocabCe {
     });
   }
 
-  // Fills log_sum_exp_, coefficient_, target_ and target_logit_ of this chunk; writes nll, prediction and the
-  // loss.
+  // Fills what differentiate() needs of this chunk's rows; writes nll, prediction and the loss.
   void finish_rows() {
     const acc_t* logits = logits_.const_data_ptr<acc_t>();
     // Padding columns: exp(logit - infinity) is 0 for any bias.
-    log_sum_exp_.assign(columns_, std::numeric_limits<acc_t>::infinity());
-    coefficient_.assign(columns_, 0);
+    top_.assign(columns_, std::numeric_limits<acc_t>::infinity());
+    scale_.assign(columns_, 0);
+    uniform_exp_.assign(columns_, 0);
     target_.assign(columns_, 0);
-    target_logit_.assign(columns_, 0);
+    target_gradient_.assign(columns_, 0);
+    target_correction_.assign(columns_, 0);
     const auto logit = [&](int64_t v, int64_t c) {
       return logits[v * columns_ + c] + (bias_row_ == nullptr ? acc_t(0) : bias_row_[v]);
     };
@@ -211,16 +212,17 @@ class VocabCe {
       const acc_t top = maximum_[best * columns_ + c];
       acc_t total = 0, logit_sum = 0;
       for (int64_t b = 0; b < blocks_; ++b) {
-        total += sum_exp_[b * columns_ + c] * std::exp(maximum_[b * columns_ + c] - top);
-        if (!sum_.empty()) logit_sum += sum_[b * columns_ + c];
+        const acc_t below = maximum_[b * columns_ + c] - top;
+        total += sum_exp_[b * columns_ + c] * std::exp(below);
+        if (!sum_.empty()) logit_sum += sum_[b * columns_ + c] + static_cast<acc_t>(block(b).size) * below;
       }
       const int64_t row = rows_[c];
       const int64_t target = targets_.const_data_ptr<int64_t>()[row];
-      const acc_t log_sum_exp = top + std::log(total);
-      acc_t row_nll = log_sum_exp - logit(target, c);
+      const acc_t log_total = std::log(total), target_logit = logit(target, c);
+      acc_t row_nll = (top - target_logit) + log_total;
       if (smoothing_ > 0) {
         row_nll =
-            (1 - smoothing_) * row_nll + smoothing_ * (log_sum_exp - logit_sum / static_cast<acc_t>(vocab_));
+            (1 - smoothing_) * row_nll + smoothing_ * (log_total - logit_sum / static_cast<acc_t>(vocab_));
       }
       int64_t predicted = best * kVocabBlock + best_tile_[best * columns_ + c];
       const int64_t tile_end = std::min(vocab_, predicted + kTile);
@@ -231,10 +233,15 @@ class VocabCe {
         }
       }
       const acc_t weight = row_weight_.const_data_ptr<acc_t>()[row];
-      log_sum_exp_[c] = log_sum_exp;
-      coefficient_[c] = weight / grad_unit_;
+      const acc_t coefficient = weight / grad_unit_;
+      top_[c] = top;
+      scale_[c] = coefficient / total;
+      uniform_exp_[c] = uniform_ * total;
       target_[c] = target;
-      target_logit_[c] = logit(target, c);
+      // p - 1 in full precision, then rounded once.
+      const acc_t probability = std::exp(target_logit - top) / total;
+      target_gradient_[c] = coefficient * (probability - 1 + smoothing_ - uniform_);
+      target_correction_[c] = target_gradient_[c] - coefficient * (probability - uniform_);
       nll.mutable_data_ptr<acc_t>()[row] = row_nll;
       prediction.mutable_data_ptr<int64_t>()[row] = predicted;
       loss += static_cast<double>(weight) * static_cast<double>(row_nll);
@@ -249,8 +256,8 @@ class VocabCe {
       std::vector<T> grad(kVocabBlock * columns_);
       for (int64_t b; tasks.take(&b);) {
         const Block at = block(b);
-        SPANBERT_EXT_CPU_DISPATCH(logits_gradient(at.logits, bias_at(at.begin), at.size, columns_,
-                                                  log_sum_exp_.data(), coefficient_.data(), uniform_,
+        const ColumnSoftmax<acc_t> softmax{top_.data(), scale_.data(), uniform_exp_.data()};
+        SPANBERT_EXT_CPU_DISPATCH(logits_gradient(at.logits, bias_at(at.begin), at.size, columns_, softmax,
                                                   grad.data(), grad_bias + at.begin));
         subtract_one_hot(at, grad.data(), grad_bias);
         if (need_dw_) {
@@ -266,12 +273,8 @@ class VocabCe {
     for (int64_t c = 0; c < count_; ++c) {
       const int64_t v = target_[c];
       if (v < at.begin || v >= at.begin + at.size) continue;
-      // p - 1 in full precision, then rounded once.
-      const acc_t probability = std::exp(target_logit_[c] - log_sum_exp_[c]);
-      const acc_t without = coefficient_[c] * (probability - uniform_);
-      const acc_t value = coefficient_[c] * (probability - 1 + smoothing_ - uniform_);
-      grad_bias[v] += value - without;
-      grad[(v - at.begin) * columns_ + c] = static_cast<T>(value);
+      grad_bias[v] += target_correction_[c];
+      grad[(v - at.begin) * columns_ + c] = static_cast<T>(target_gradient_[c]);
     }
   }
 
@@ -323,8 +326,11 @@ class VocabCe {
   at::Tensor logits_;                           // [V, columns]
   std::vector<acc_t> maximum_, sum_exp_, sum_;  // [blocks, columns]
   std::vector<int64_t> best_tile_;
-  std::vector<acc_t> log_sum_exp_, coefficient_, target_logit_;  // [columns]
+  // [columns]: what ColumnSoftmax names; the target's word, the gradient of its logit, and how much that
+  // differs from what logits_gradient makes of it.
+  std::vector<acc_t> top_, scale_, uniform_exp_;
   std::vector<int64_t> target_;
+  std::vector<acc_t> target_gradient_, target_correction_;
 };
 
 // Live rows (target >= 0) of each block of rows.

@@ -14,14 +14,22 @@ namespace spanbert_ext {
 constexpr int64_t kColumnMultiple = 16;
 constexpr int64_t kTile = 32;  // vocabulary rows between two updates of the running maximum
 
-// Per column, over the block. `best_tile` is the first row of the tile that holds the maximum; `sum` (of the
-// logits, for label smoothing) may be null.
+// Per column, over the block. Sums are of differences to the maximum: what all logits have in common would
+// take the digits of the differences between them.
 template <typename acc_t>
 struct ColumnStatistics {
   acc_t* maximum;
-  acc_t* sum_exp;  // sum(exp(logit - maximum))
-  acc_t* sum;
-  int64_t* best_tile;
+  acc_t* sum_exp;      // sum(exp(logit - maximum))
+  acc_t* sum;          // sum(logit - maximum), for label smoothing; may be null
+  int64_t* best_tile;  // the first row of the tile that holds the maximum
+};
+
+// Per column, over the whole vocabulary: the gradient of a logit is scale * (exp(logit - maximum) - uniform)
+// with scale = coefficient / sum(exp(logit - maximum)). No logarithm of that sum is formed, and maximum + log
+// would lose digits.
+template <typename acc_t>
+struct ColumnSoftmax {
+  const acc_t *maximum, *scale, *uniform;
 };
 
 // clang-format off
@@ -30,12 +38,10 @@ SPANBERT_EXT_DECLARE_CPU_KERNELS(
   void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
                          ColumnStatistics<acc_t> out);
 
-  // grad [size, columns] = coefficient * (softmax - uniform), each row also summed into grad_bias. The caller
-  // subtracts the one-hot part.
+  // The gradient without its one-hot part: grad [size, columns], each row also summed into grad_bias.
   template <typename T, typename acc_t>
   void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
-                       const acc_t* log_sum_exp, const acc_t* coefficient, acc_t uniform, T* grad,
-                       acc_t* grad_bias);
+                       ColumnSoftmax<acc_t> softmax, T* grad, acc_t* grad_bias);
 
   // to[j * to_pitch + i] = from[i * columns + j]
   template <typename T>
