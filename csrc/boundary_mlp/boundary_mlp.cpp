@@ -8,10 +8,10 @@
 
 #include "boundary_mlp/boundary_layers.h"
 #include "boundary_mlp/boundary_rows.h"
-#include "common/block_gemm.h"
 #include "common/chunks.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
+#include "common/small_gemm.h"
 
 namespace spanbert_ext {
 namespace {
@@ -153,8 +153,10 @@ Tensor token_matrix(const Tensor& x) { return x.contiguous().view({x.size(0) * x
 
 }  // namespace
 
-BoundaryOutputs forward_boundary_mlp_cpu(const BoundaryInputs& inputs, double eps) {
+BoundaryOutputs boundary_mlp_cpu(const BoundaryMlpArguments& arguments) {
   const PlainDispatch plain;
+  const BoundaryInputs inputs = arguments.inputs();
+  const double eps = arguments.eps;
   const BoundarySizes sizes = check_inputs(inputs);
   const auto [compute, gemm, accumulate] = precision(inputs.compute_dtype);
   const BoundaryRows rows = live_rows(inputs, sizes);
@@ -202,12 +204,13 @@ BoundaryOutputs forward_boundary_mlp_cpu(const BoundaryInputs& inputs, double ep
   return outputs;
 }
 
-BoundaryGradients backward_boundary_mlp_cpu(const BoundaryInputs& inputs, const BoundarySaved& saved,
-                                            const BoundaryRequest& request) {
+BoundaryGradients boundary_mlp_backward_cpu(const BoundaryMlpBackwardArguments& request) {
   const PlainDispatch plain;
+  const BoundaryInputs inputs = request.inputs();
+  const BoundarySaved& saved = request.saved;
   const BoundarySizes sizes = check_inputs(inputs);
   const auto [compute, gemm, accumulate] = precision(inputs.compute_dtype);
-  check_saved(inputs, sizes, saved, request);
+  check_saved(request, sizes);
   const Tensor& x = inputs.x;
   const bool need_x = request.need_x && x.numel() > 0, need_parameters = request.need_parameters;
   // Without a gradient of y no row of it takes part; likewise of the rows.

@@ -1,4 +1,4 @@
-// What forward and backward on CUDA share: the arguments as the kernels want them, and the first Linear's
+// What forward and backward on CUDA share: the arguments as the kernels read them, and the first Linear's
 // input.
 #pragma once
 

@@ -52,11 +52,11 @@ void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int
   for (int64_t c = 0; c < columns; ++c) {
     out.maximum[c] = std::numeric_limits<acc_t>::lowest();
     out.sum_exp[c] = 0;
-    out.best_tile[c] = 0;
+    out.best_strip[c] = 0;
     if (out.sum != nullptr) out.sum[c] = 0;
   }
-  for (int64_t v0 = 0; v0 < size; v0 += kTile) {
-    const int64_t v1 = v0 + kTile < size ? v0 + kTile : size;
+  for (int64_t v0 = 0; v0 < size; v0 += kStripRows) {
+    const int64_t v1 = v0 + kStripRows < size ? v0 + kStripRows : size;
     for (int64_t c = 0; c < columns; c += Vec::size()) {
       const Vec before = load(out.maximum + c);
       Vec maximum = before;
@@ -65,7 +65,7 @@ void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int
       }
       // Both finite, also where every logit so far is -inf: a column of nothing else ends in log(0) - (-inf)
       // = NaN.
-      // Tiles are summed by themselves: fewer roundings of large sums.
+      // Strips are summed by themselves: fewer roundings of large sums.
       Vec sum_exp(acc_t(0)), total(acc_t(0));
       for (int64_t v = v0; v < v1; ++v) {
         const Vec x = load(logits + v * columns + c) + Vec(bias_at(bias, v)) - maximum;
@@ -77,12 +77,12 @@ void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int
         if (v0 > 0) total = total + load(out.sum + c) + Vec(static_cast<acc_t>(v0)) * (before - maximum);
         total.store(out.sum + c);
       }
-      // A new maximum becomes rare after the first tiles.
+      // A new maximum becomes rare after the first strips.
       acc_t was[Vec::size()], is[Vec::size()];
       before.store(was);
       maximum.store(is);
       for (int lane = 0; lane < Vec::size(); ++lane) {
-        if (is[lane] > was[lane]) out.best_tile[c + lane] = v0;
+        if (is[lane] > was[lane]) out.best_strip[c + lane] = v0;
       }
       maximum.store(out.maximum + c);
     }
@@ -128,7 +128,7 @@ void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64
 }
 
 template <typename T>
-void transpose_block(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch) {
+void transpose_tile(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch) {
   constexpr int64_t kSide = 16;  // a cache line of float32, written whole
   static_assert(kColumnMultiple % kSide == 0);
   int64_t i = 0;
@@ -167,7 +167,7 @@ void pair_rows(const S* from, int64_t from_pitch, int64_t rows, int64_t columns,
 #define INSTANTIATE(T, acc_t)                                                           \
   template void logits_gradient<T, acc_t>(const acc_t*, const acc_t*, int64_t, int64_t, \
                                           ColumnSoftmax<acc_t>, T*, acc_t*);            \
-  template void transpose_block<T>(const T*, int64_t, int64_t, T*, int64_t);
+  template void transpose_tile<T>(const T*, int64_t, int64_t, T*, int64_t);
 INSTANTIATE(double, double)
 INSTANTIATE(float, float)
 INSTANTIATE(c10::BFloat16, float)

@@ -1,6 +1,6 @@
-// The element-wise passes over one block of transposed logits [size, columns]: a row is a word of the
-// vocabulary, a column one row of h. `columns` is a multiple of kColumnMultiple, so no pass over columns has
-// a tail. `bias` is the block's, or null.
+// The element-wise passes over one vocabulary tile of transposed logits [size, columns]: a row is an entry of
+// the vocabulary, a column one row of h. `columns` is a multiple of kColumnMultiple, so no pass over columns
+// has a tail. `bias` is the tile's, or null.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -12,16 +12,16 @@
 namespace spanbert_ext {
 
 constexpr int64_t kColumnMultiple = 16;
-constexpr int64_t kTile = 32;  // vocabulary rows between two updates of the running maximum
+constexpr int64_t kStripRows = 32;  // of a vocabulary tile, between two updates of the running maximum
 
-// Per column, over the block. Sums are of differences to the maximum: what all logits have in common would
+// Per column, over the tile. Sums are of differences to the maximum: what all logits have in common would
 // take the digits of the differences between them.
 template <typename acc_t>
 struct ColumnStatistics {
   acc_t* maximum;
-  acc_t* sum_exp;      // sum(exp(logit - maximum))
-  acc_t* sum;          // sum(logit - maximum), for label smoothing; may be null
-  int64_t* best_tile;  // the first row of the tile that holds the maximum
+  acc_t* sum_exp;       // sum(exp(logit - maximum))
+  acc_t* sum;           // sum(logit - maximum), for label smoothing; may be null
+  int64_t* best_strip;  // the first row of the strip that holds the maximum
 };
 
 // Per column, over the whole vocabulary: the gradient of a logit is scale * (exp(logit - maximum) - uniform)
@@ -45,11 +45,11 @@ SPANBERT_EXT_DECLARE_CPU_KERNELS(
 
   // to[j * to_pitch + i] = from[i * columns + j]
   template <typename T>
-  void transpose_block(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch);
+  void transpose_tile(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch);
 
   void round_to_bfloat16(const float* from, int64_t count, c10::BFloat16* to);
 
-  // Rows in pairs, as block_gemm reads bfloat16: to[i / 2][j][i % 2] = from[i * from_pitch + j], with to_pitch
+  // Rows in pairs, as small_gemm reads bfloat16: to[i / 2][j][i % 2] = from[i * from_pitch + j], with to_pitch
   // columns; a missing last row is zero.
   template <typename S>
   void pair_rows(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, c10::BFloat16* to,

@@ -95,7 +95,7 @@ def test_vocab_ce_without_a_vocabulary_or_a_group_is_refused(device) -> None:
     targets, row_weight = torch.zeros(3, dtype=torch.int64, device=device), torch.ones(3, device=device)
     with pytest.raises(ValueError, match=r"weight has shape \[0, 4\], expected \[V, D\] with V > 0"):
         ops.vocab_ce(h, none, None, targets, row_weight)
-    with pytest.raises(ValueError, match=r"first_rows is \[\], expected the first row of each block"):
+    with pytest.raises(ValueError, match=r"first_rows is \[\], expected the first row of each group"):
         ops.vocab_ce(h, h, None, targets, row_weight, first_rows=())
 
 
