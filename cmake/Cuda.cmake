@@ -70,7 +70,7 @@ if(cuda_mode STREQUAL "EMULATE")
   return()
 endif()
 
-# TORCH_CUDA_ARCH_LIST="8.0 9.0a+PTX" is what torch's users know; +PTX adds the virtual architecture.
+# TORCH_CUDA_ARCH_LIST="8.0 9.0a+PTX" is how users of torch write it; +PTX adds the virtual architecture.
 if(DEFINED ENV{TORCH_CUDA_ARCH_LIST})
   string(REGEX REPLACE "[ ,;]+" ";" _names "$ENV{TORCH_CUDA_ARCH_LIST}")
   foreach(_name IN LISTS _names)
@@ -96,7 +96,7 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 enable_language(CUDA)
-if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake 3.25 does not know that nvcc 13 speaks C++20
+if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake 3.25 has no C++20 flag for nvcc 13
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
 endif()
 set(CMAKE_CUDA_STANDARD 20)

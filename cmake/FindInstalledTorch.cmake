@@ -1,4 +1,4 @@
-# Locates the installed torch without find_package(Torch), which wants a complete CUDA toolkit and adds
+# Locates the installed torch without find_package(Torch), which needs a complete CUDA toolkit and adds
 # -gencode flags of its own. Nothing is imported: tools/installed_torch.py reads torch's version.py as text.
 #
 # In:  SPANBERT_EXT_TORCH_DIR (the `torch` package folder; empty: the one that Python_EXECUTABLE sees)

@@ -1,11 +1,12 @@
 // Every operator's schema; the implementations are registered beside them, one line per device.
 // spanbert_ext/ops/ holds, per operator, the public function, the fake kernel and the autograd formula.
-#include <torch/library.h>
-
 #include "boundary_mlp/boundary_mlp.h"
+#include "common/operator.h"
 #include "head_targets/head_targets.h"
 #include "span_mask/span_mask.h"
 #include "vocab_ce/vocab_ce.h"
+
+namespace spanbert_ext {
 
 // clang-format off: a schema is read as a line of arguments, not as wrapped string literals
 TORCH_LIBRARY(spanbert_ext, m) {
@@ -42,18 +43,18 @@ TORCH_LIBRARY(spanbert_ext, m) {
   m.def(
       "vocab_ce(Tensor h, Tensor weight, Tensor? bias, SymInt[] first_rows, Tensor targets, Tensor row_weight,"
       " ScalarType compute_dtype, float label_smoothing, SymInt? max_rows, bool need_dh, bool need_dw, bool need_db)"
-      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows, Tensor slots, Tensor dw,"
-      " Tensor db)");
-  m.def("vocab_ce_gradient_rows(Tensor dh_rows, Tensor slots, Tensor scale, ScalarType dtype) -> Tensor");
+      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows, Tensor compact_rows,"
+      " Tensor dw, Tensor db)");
+  m.def("vocab_ce_gradient_rows(Tensor dh_rows, Tensor compact_rows, Tensor scale, ScalarType dtype) -> Tensor");
   m.def("vocab_ce_scale_(Tensor(a!) gradient, Tensor scale) -> ()");
 }
 // clang-format on
 
 // A test build runs the CUDA operators on the CPU, see tests/emulated_cuda.
 #ifdef SPANBERT_EXT_EMULATE_CUDA
-#define SPANBERT_EXT_CPU_OR_EMULATED(name) &spanbert_ext::name##_cuda
+#define SPANBERT_EXT_CPU_OR_EMULATED(name) operator_of<&name##_cuda>()
 #else
-#define SPANBERT_EXT_CPU_OR_EMULATED(name) &spanbert_ext::name##_cpu
+#define SPANBERT_EXT_CPU_OR_EMULATED(name) operator_of<&name##_cpu>()
 #endif
 
 TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
@@ -69,13 +70,15 @@ TORCH_LIBRARY_IMPL(spanbert_ext, CPU, m) {
 
 #ifdef SPANBERT_EXT_WITH_CUDA
 TORCH_LIBRARY_IMPL(spanbert_ext, CUDA, m) {
-  m.impl("span_mask", &spanbert_ext::span_mask_cuda);
-  m.impl("boundary_mlp", &spanbert_ext::boundary_mlp_cuda);
-  m.impl("boundary_mlp_backward", &spanbert_ext::boundary_mlp_backward_cuda);
-  m.impl("head_targets", &spanbert_ext::head_targets_cuda);
-  m.impl("head_statistics", &spanbert_ext::head_statistics_cuda);
-  m.impl("vocab_ce", &spanbert_ext::vocab_ce_cuda);
-  m.impl("vocab_ce_gradient_rows", &spanbert_ext::vocab_ce_gradient_rows_cuda);
-  m.impl("vocab_ce_scale_", &spanbert_ext::vocab_ce_scale_cuda);
+  m.impl("span_mask", operator_of<&span_mask_cuda>());
+  m.impl("boundary_mlp", operator_of<&boundary_mlp_cuda>());
+  m.impl("boundary_mlp_backward", operator_of<&boundary_mlp_backward_cuda>());
+  m.impl("head_targets", operator_of<&head_targets_cuda>());
+  m.impl("head_statistics", operator_of<&head_statistics_cuda>());
+  m.impl("vocab_ce", operator_of<&vocab_ce_cuda>());
+  m.impl("vocab_ce_gradient_rows", operator_of<&vocab_ce_gradient_rows_cuda>());
+  m.impl("vocab_ce_scale_", operator_of<&vocab_ce_scale_cuda>());
 }
 #endif
+
+}  // namespace spanbert_ext

@@ -42,7 +42,7 @@ class Sums {
  private:
   const BoundaryTask& task_;
   SumPartials sums_{};
-  std::vector<Tensor> partials_;  // alive until the kernel has its turn
+  std::vector<Tensor> partials_;  // alive until the kernel is launched
 };
 
 // -> parts [blocks, 3, columns] of the gradients of bias, gain and shift in the accumulate dtype. `out` may
@@ -108,6 +108,7 @@ Tensor backward_x(const BoundaryTask& task, const Tensor& grad_z1, const Tensor&
   if (!grad_rows) handed_out.rows = 0;
   const Tensor of_rows = grad_rows ? grad_rows->contiguous() : Tensor();
   const Tensor grad_x = at::empty(task.x.sizes(), task.options(task.x.scalar_type()));
+  if (grad_x.numel() == 0) return grad_x;
   const Tensor ranges = at::zeros({3, tokens, 2}, task.options(at::kLong));
   auto* const range = static_cast<RowRange*>(ranges.data_ptr());
   const TokenRows token_rows{.left = range, .right = range + tokens, .own = range + 2 * tokens};
@@ -203,11 +204,12 @@ Tensor backward_layers(const BoundaryTask& task, const BoundaryInputs& inputs, c
 
 }  // namespace
 
-BoundaryGradients backward_boundary_mlp_cuda(const BoundaryInputs& inputs, const BoundarySaved& saved,
-                                             const BoundaryRequest& request) {
+BoundaryGradients boundary_mlp_backward_cuda(const BoundaryMlpBackwardArguments& request) {
   const PlainDispatch plain;
+  const BoundaryInputs inputs = request.inputs();
+  const BoundarySaved& saved = request.saved;
   const BoundarySizes sizes = check_inputs(inputs);
-  check_saved(inputs, sizes, saved, request);
+  check_saved(request, sizes);
   const auto nothing = [](const Tensor& input) { return at::empty({0}, input.options()); };
   BoundaryGradients grads{
       nothing(inputs.x),         nothing(inputs.positions),    nothing(inputs.weight1),

@@ -51,42 +51,43 @@ void add(const RowView& from, const RowView& to, int64_t rows, int64_t columns) 
 void apply_layer(const Layer& layer, const at::Tensor& z, const at::Tensor& statistics, double eps,
                  const RowView& out) {
   const int64_t columns = z.size(1);
-  const GeluNormForward block{.columns = columns,
-                              .eps = eps,
-                              .z = rows_of(z),
-                              .bias = layer.bias.data_ptr(),
-                              .gain = layer.gain.data_ptr(),
-                              .shift = layer.shift.data_ptr(),
-                              .mean = statistics.select(1, layer.statistics_column).data_ptr(),
-                              .rstd = statistics.select(1, layer.statistics_column + 1).data_ptr(),
-                              .statistics_stride = statistics.stride(0),
-                              .out = out};
+  const GeluNormForward layer_rows{.columns = columns,
+                                   .eps = eps,
+                                   .z = rows_of(z),
+                                   .bias = layer.bias.data_ptr(),
+                                   .gain = layer.gain.data_ptr(),
+                                   .shift = layer.shift.data_ptr(),
+                                   .mean = statistics.select(1, layer.statistics_column).data_ptr(),
+                                   .rstd = statistics.select(1, layer.statistics_column + 1).data_ptr(),
+                                   .statistics_stride = statistics.stride(0),
+                                   .out = out};
   parallel_rows(z.size(0), kRowGrain, 2 * columns, [&](int64_t begin, int64_t end, void* scratch) {
-    SPANBERT_EXT_CPU_DISPATCH(gelu_norm_forward)(block, begin, end, scratch);
+    SPANBERT_EXT_CPU_DISPATCH(gelu_norm_forward)(layer_rows, begin, end, scratch);
   });
 }
 
 void apply_layer_backward(const Layer& layer, const at::Tensor& z, const at::Tensor& statistics,
                           const RowView& grad_out, const at::Tensor& grad_z, const at::Tensor& out,
                           const at::Tensor& sums) {
-  const int64_t rows = z.size(0), columns = z.size(1), blocks = (rows + kRowGrain - 1) / kRowGrain;
-  const GeluNormBackward block{.columns = columns,
-                               .z = rows_of(z),
-                               .bias = layer.bias.data_ptr(),
-                               .gain = layer.gain.data_ptr(),
-                               .shift = layer.shift.data_ptr(),
-                               .mean = statistics.select(1, layer.statistics_column).data_ptr(),
-                               .rstd = statistics.select(1, layer.statistics_column + 1).data_ptr(),
-                               .statistics_stride = statistics.stride(0),
-                               .grad_out = grad_out,
-                               .grad_z = rows_of(grad_z),
-                               .out = out.defined() ? rows_of(out) : RowView{}};
-  // One partial sum per block of rows, not per thread: the result does not depend on the number of threads.
-  const at::Tensor partial = at::empty({blocks, 3, columns}, sums.options());
-  parallel_rows(blocks, 1, 5 * columns, [&](int64_t begin, int64_t end, void* scratch) {
+  const int64_t rows = z.size(0), columns = z.size(1), ranges = (rows + kRowGrain - 1) / kRowGrain;
+  const GeluNormBackward layer_rows{.columns = columns,
+                                    .z = rows_of(z),
+                                    .bias = layer.bias.data_ptr(),
+                                    .gain = layer.gain.data_ptr(),
+                                    .shift = layer.shift.data_ptr(),
+                                    .mean = statistics.select(1, layer.statistics_column).data_ptr(),
+                                    .rstd = statistics.select(1, layer.statistics_column + 1).data_ptr(),
+                                    .statistics_stride = statistics.stride(0),
+                                    .grad_out = grad_out,
+                                    .grad_z = rows_of(grad_z),
+                                    .out = out.defined() ? rows_of(out) : RowView{}};
+  // One partial sum per range of rows, not per thread: the result does not depend on the number of threads.
+  const at::Tensor partial = at::empty({ranges, 3, columns}, sums.options());
+  parallel_rows(ranges, 1, 5 * columns, [&](int64_t begin, int64_t end, void* scratch) {
     for (int64_t i = begin; i < end; ++i) {
-      SPANBERT_EXT_CPU_DISPATCH(gelu_norm_backward)(block, i * kRowGrain, std::min(rows, (i + 1) * kRowGrain),
-                                                    scratch, partial.select(0, i).data_ptr());
+      SPANBERT_EXT_CPU_DISPATCH(gelu_norm_backward)(layer_rows, i * kRowGrain,
+                                                    std::min(rows, (i + 1) * kRowGrain), scratch,
+                                                    partial.select(0, i).data_ptr());
     }
   });
   sums.add_(partial.sum(0));

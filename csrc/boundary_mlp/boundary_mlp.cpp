@@ -8,10 +8,10 @@
 
 #include "boundary_mlp/boundary_layers.h"
 #include "boundary_mlp/boundary_rows.h"
-#include "common/block_gemm.h"
 #include "common/chunks.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
+#include "common/small_gemm.h"
 
 namespace spanbert_ext {
 namespace {
@@ -153,8 +153,10 @@ Tensor token_matrix(const Tensor& x) { return x.contiguous().view({x.size(0) * x
 
 }  // namespace
 
-BoundaryOutputs forward_boundary_mlp_cpu(const BoundaryInputs& inputs, double eps) {
+BoundaryOutputs boundary_mlp_cpu(const BoundaryMlpArguments& arguments) {
   const PlainDispatch plain;
+  const BoundaryInputs inputs = arguments.inputs();
+  const double eps = arguments.eps;
   const BoundarySizes sizes = check_inputs(inputs);
   const auto [compute, gemm, accumulate] = precision(inputs.compute_dtype);
   const BoundaryRows rows = live_rows(inputs, sizes);
@@ -202,14 +204,15 @@ BoundaryOutputs forward_boundary_mlp_cpu(const BoundaryInputs& inputs, double ep
   return outputs;
 }
 
-BoundaryGradients backward_boundary_mlp_cpu(const BoundaryInputs& inputs, const BoundarySaved& saved,
-                                            const BoundaryRequest& request) {
+BoundaryGradients boundary_mlp_backward_cpu(const BoundaryMlpBackwardArguments& request) {
   const PlainDispatch plain;
+  const BoundaryInputs inputs = request.inputs();
+  const BoundarySaved& saved = request.saved;
   const BoundarySizes sizes = check_inputs(inputs);
   const auto [compute, gemm, accumulate] = precision(inputs.compute_dtype);
-  check_saved(inputs, sizes, saved, request);
+  check_saved(request, sizes);
   const Tensor& x = inputs.x;
-  const bool need_x = request.need_x, need_parameters = request.need_parameters;
+  const bool need_x = request.need_x && x.numel() > 0, need_parameters = request.need_parameters;
   // Without a gradient of y no row of it takes part; likewise of the rows.
   const BoundaryRows rows = request.grad_y ? live_rows(inputs, sizes) : BoundaryRows{};
   const TokenList token_rows = request.grad_rows && need_x ? live_token_rows(inputs, sizes) : TokenList{};
@@ -256,7 +259,7 @@ BoundaryGradients backward_boundary_mlp_cpu(const BoundaryInputs& inputs, const 
     }
     if (need_x) first_linear_backward_x(grad_parts.by_span, layer1.weight, to, x_sums);
   }
-  const Tensor grad_x = need_x ? at::zeros(x.sizes(), x.options()) : at::empty({0}, x.options());
+  const Tensor grad_x = request.need_x ? at::zeros(x.sizes(), x.options()) : at::empty({0}, x.options());
   if (need_x) {
     if (token_rows.size() > 0) token_rows_backward(*request.grad_rows, token_rows, to, x_sums);
     copy(rows_of(x_sums), rows_of(token_matrix(grad_x), to.tokens.data()), x_sums.size(0), sizes.hidden);

@@ -33,8 +33,10 @@ void layer_forward(const BoundaryTask& task, const NormParameters& norm, const T
 
 }  // namespace
 
-BoundaryOutputs forward_boundary_mlp_cuda(const BoundaryInputs& inputs, double eps) {
+BoundaryOutputs boundary_mlp_cuda(const BoundaryMlpArguments& arguments) {
   const PlainDispatch plain;
+  const BoundaryInputs inputs = arguments.inputs();
+  const double eps = arguments.eps;
   const BoundarySizes sizes = check_inputs(inputs);
   if (debug_checks()) {
     live_rows(inputs, sizes);

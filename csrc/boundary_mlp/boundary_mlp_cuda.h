@@ -1,7 +1,7 @@
 // boundary_mlp on CUDA: the semantics of boundary_mlp.h, with the live rows compacted on the device. Fused:
 // the gather of the boundaries, and each layer's bias, GELU and LayerNorm with their gradients.
 //
-// GEMMs have R rows, a bound that the host knows; rows from the device's count on are zero and only cost
+// GEMMs have R rows, a bound that the host has; rows from the device's count on are zero and only cost
 // time. The first Linear's input is [x[left] | x[right] | positions[slot]], gathered in the compute dtype.
 #pragma once
 #include <cuda_runtime.h>

@@ -84,15 +84,15 @@ inline Vectorized<A> normal_cdf(const Vectorized<A>& v) {
 }
 
 template <typename A>
-void forward(const GeluNormForward& block, int64_t begin, int64_t end, A* scratch) {
+void forward(const GeluNormForward& layer, int64_t begin, int64_t end, A* scratch) {
   using V = Vectorized<A>;
-  const int64_t columns = block.columns;
-  const auto* bias = static_cast<const A*>(block.bias);
-  const auto* gain = static_cast<const A*>(block.gain);
-  const auto* shift = static_cast<const A*>(block.shift);
+  const int64_t columns = layer.columns;
+  const auto* bias = static_cast<const A*>(layer.bias);
+  const auto* gain = static_cast<const A*>(layer.gain);
+  const auto* shift = static_cast<const A*>(layer.shift);
   A* activation = scratch + columns;
   for (int64_t row = begin; row < end; ++row) {
-    const A* z = load_row<A>(block.z, row, columns, scratch);
+    const A* z = load_row<A>(layer.z, row, columns, scratch);
     V sum(A(0));
     for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
       const V v = V::loadu(z + i, count) + V::loadu(bias + i, count);
@@ -106,35 +106,35 @@ void forward(const GeluNormForward& block, int64_t begin, int64_t end, A* scratc
       const V centred = keep(V::loadu(activation + i, count) - V(mean), count);
       squares = squares + centred * centred;
     });
-    const A rstd = A(1) / std::sqrt(sum_lanes(squares) / A(columns) + A(block.eps));
-    static_cast<A*>(block.mean)[row * block.statistics_stride] = mean;
-    static_cast<A*>(block.rstd)[row * block.statistics_stride] = rstd;
-    A* out = begin_row<A>(block.out, row, activation);
+    const A rstd = A(1) / std::sqrt(sum_lanes(squares) / A(columns) + A(layer.eps));
+    static_cast<A*>(layer.mean)[row * layer.statistics_stride] = mean;
+    static_cast<A*>(layer.rstd)[row * layer.statistics_stride] = rstd;
+    A* out = begin_row<A>(layer.out, row, activation);
     for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
       const V normalised = (V::loadu(activation + i, count) - V(mean)) * V(rstd);
       (normalised * V::loadu(gain + i, count) + V::loadu(shift + i, count)).store(out + i, count);
     });
-    finish_row<A>(block.out, row, columns, out);
+    finish_row<A>(layer.out, row, columns, out);
   }
 }
 
 template <typename A>
-void backward(const GeluNormBackward& block, int64_t begin, int64_t end, A* scratch, A* sums) {
+void backward(const GeluNormBackward& layer, int64_t begin, int64_t end, A* scratch, A* sums) {
   using V = Vectorized<A>;
-  const int64_t columns = block.columns;
-  const auto* bias = static_cast<const A*>(block.bias);
-  const auto* gain = static_cast<const A*>(block.gain);
-  const auto* shift = static_cast<const A*>(block.shift);
+  const int64_t columns = layer.columns;
+  const auto* bias = static_cast<const A*>(layer.bias);
+  const auto* gain = static_cast<const A*>(layer.gain);
+  const auto* shift = static_cast<const A*>(layer.shift);
   A *z_scratch = scratch, *grad_scratch = scratch + columns;
   A *weighted = scratch + 2 * columns, *normalised = scratch + 3 * columns, *slope = scratch + 4 * columns;
   A *grad_bias = sums, *grad_gain = sums + columns, *grad_shift = sums + 2 * columns;
   std::memset(sums, 0, 3 * columns * sizeof(A));
   const V inverse_sqrt_2pi(A(0.39894228040143267794));
   for (int64_t row = begin; row < end; ++row) {
-    const A* z = load_row<A>(block.z, row, columns, z_scratch);
-    const A* grad_out = load_row<A>(block.grad_out, row, columns, grad_scratch);
-    const A mean = static_cast<const A*>(block.mean)[row * block.statistics_stride];
-    const A rstd = static_cast<const A*>(block.rstd)[row * block.statistics_stride];
+    const A* z = load_row<A>(layer.z, row, columns, z_scratch);
+    const A* grad_out = load_row<A>(layer.grad_out, row, columns, grad_scratch);
+    const A mean = static_cast<const A*>(layer.mean)[row * layer.statistics_stride];
+    const A rstd = static_cast<const A*>(layer.rstd)[row * layer.statistics_stride];
     // Products go through memory before something close to them is subtracted: contracted into a fused
     // multiply-add, x - mean(x) of a constant row is not zero, and 1/std of such a row is 1e6.
     V sum(A(0));
@@ -157,7 +157,7 @@ void backward(const GeluNormBackward& block, int64_t begin, int64_t end, A* scra
       (V::loadu(grad_gain + i, count) + V::loadu(grad_out + i, count) * centred).store(grad_gain + i, count);
     });
     const V mean_grad(sum_lanes(sum) / A(columns)), mean_projection(sum_lanes(projection) / A(columns));
-    A* grad_z = row_pointer<A>(block.grad_z, row);
+    A* grad_z = row_pointer<A>(layer.grad_z, row);
     for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
       const V rest = V::loadu(weighted + i, count) - mean_grad;
       const V grad_activation = (rest - V::loadu(normalised + i, count) * mean_projection) * V(rstd);
@@ -165,8 +165,8 @@ void backward(const GeluNormBackward& block, int64_t begin, int64_t end, A* scra
       grad.store(grad_z + i, count);
       (V::loadu(grad_bias + i, count) + grad).store(grad_bias + i, count);
     });
-    if (!block.out.data) continue;
-    A* out = row_pointer<A>(block.out, row);
+    if (!layer.out.data) continue;
+    A* out = row_pointer<A>(layer.out, row);
     for_each_vector<A>(columns, [&](int64_t i, int64_t count) {
       (V::loadu(normalised + i, count) * V::loadu(gain + i, count) + V::loadu(shift + i, count))
           .store(out + i, count);
@@ -202,17 +202,17 @@ void add(const RowView& from, const RowView& to, int64_t rows, int64_t begin, in
 
 }  // namespace
 
-void gelu_norm_forward(const GeluNormForward& block, int64_t begin, int64_t end, void* scratch) {
-  block.z.type == ScalarType::Double ? forward<double>(block, begin, end, static_cast<double*>(scratch))
-                                     : forward<float>(block, begin, end, static_cast<float*>(scratch));
+void gelu_norm_forward(const GeluNormForward& layer, int64_t begin, int64_t end, void* scratch) {
+  layer.z.type == ScalarType::Double ? forward<double>(layer, begin, end, static_cast<double*>(scratch))
+                                     : forward<float>(layer, begin, end, static_cast<float*>(scratch));
 }
 
-void gelu_norm_backward(const GeluNormBackward& block, int64_t begin, int64_t end, void* scratch,
+void gelu_norm_backward(const GeluNormBackward& layer, int64_t begin, int64_t end, void* scratch,
                         void* sums) {
-  if (block.z.type == ScalarType::Double) {
-    backward<double>(block, begin, end, static_cast<double*>(scratch), static_cast<double*>(sums));
+  if (layer.z.type == ScalarType::Double) {
+    backward<double>(layer, begin, end, static_cast<double*>(scratch), static_cast<double*>(sums));
   } else {
-    backward<float>(block, begin, end, static_cast<float*>(scratch), static_cast<float*>(sums));
+    backward<float>(layer, begin, end, static_cast<float*>(scratch), static_cast<float*>(sums));
   }
 }
 

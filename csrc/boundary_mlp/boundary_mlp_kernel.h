@@ -29,7 +29,7 @@ struct GeluNormForward {
   RowView out;
 };
 
-// The gradient of the same block. Sums over rows are left per row block, so that they do not depend on the
+// The gradient of the same layer. Sums over rows are left per range of rows, so that they do not depend on the
 // threads.
 struct GeluNormBackward {
   int64_t columns;
@@ -44,10 +44,10 @@ struct GeluNormBackward {
 
 SPANBERT_EXT_DECLARE_CPU_KERNELS(
     // `scratch` holds 2 * columns accumulate values.
-    void gelu_norm_forward(const GeluNormForward& block, int64_t begin, int64_t end, void* scratch);
+    void gelu_norm_forward(const GeluNormForward& layer, int64_t begin, int64_t end, void* scratch);
 
     // `scratch` holds 5 * columns values; `sums` [3, columns] receives grad_bias, grad_gain, grad_shift.
-    void gelu_norm_backward(const GeluNormBackward& block, int64_t begin, int64_t end, void* scratch,
+    void gelu_norm_backward(const GeluNormBackward& layer, int64_t begin, int64_t end, void* scratch,
                             void* sums);
 
     // Copies rows, converting between float types; `scratch` holds `columns` values.

@@ -120,7 +120,7 @@ bool moves_tokens(const Tokens& tokens) {
 }  // namespace
 
 cudaError_t launch_gather_boundaries(const GatherBoundaries& task, cudaStream_t stream) {
-  if (task.rows == 0) return cudaSuccess;
+  if (task.rows == 0 || task.pitch == 0) return cudaSuccess;
   const bool packs =
       moves_tokens<kValues>(task.tokens) && moves_packs<kValues>(task.type, task.out, task.pitch);
   return dispatch_float(task.type, [&]<typename T>() {

@@ -40,9 +40,12 @@ struct TokenList {
 };
 
 // Rows of products' operands hold a multiple of this many values: 16 bytes of the 16-bit types, and what
-// cuBLAS asks of every dimension in them.
+// cuBLAS needs of every dimension in them.
 constexpr int64_t kOperandValues = 8;
 inline int64_t operand_columns(int64_t columns) { return round_up(columns, kOperandValues); }
+inline bool is_operand(const at::Tensor& weight, int64_t columns, at::ScalarType compute) {
+  return weight.scalar_type() == compute && weight.size(1) == columns;
+}
 // weight [N, M] as [N, columns] of `compute`, padded with zeros; [0] where the weight itself is that.
 at::Tensor make_operand(const at::Tensor& weight, int64_t columns, at::ScalarType compute);
 inline const at::Tensor& operand_of(const at::Tensor& operand, const at::Tensor& weight) {
@@ -52,8 +55,8 @@ inline const at::Tensor& operand_of(const at::Tensor& operand, const at::Tensor&
 // All checks raise ValueError / TypeError / IndexError that name the argument, what it was and what was
 // expected.
 BoundarySizes check_inputs(const BoundaryInputs& inputs);
-void check_saved(const BoundaryInputs& inputs, const BoundarySizes& sizes, const BoundarySaved& saved,
-                 const BoundaryRequest& request);
+void check_saved(const BoundaryMlpBackwardArguments& arguments, const BoundarySizes& sizes);
+void check_index_dtype(const char* name, const at::Tensor& tensor);
 // [B, K] as contiguous int64.
 at::Tensor index_tensor(const char* name, const at::Tensor& tensor, const BoundarySizes& sizes);
 // [R] as contiguous int64; [0] where there are none.

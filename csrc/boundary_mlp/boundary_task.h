@@ -1,4 +1,4 @@
-// What forward and backward on CUDA share: the arguments as the kernels want them, and the first Linear's
+// What forward and backward on CUDA share: the arguments as the kernels read them, and the first Linear's
 // input.
 #pragma once
 
@@ -50,7 +50,7 @@ struct NormParameters {
 NormParameters norm_parameters(const BoundaryTask& task, const at::Tensor& bias, const at::Tensor& gain,
                                const at::Tensor& shift);
 
-// The first Linear's input [out.size(0), operand_columns] of the compact rows from `first` on.
+// The first Linear's input [out.size(0), operand_columns], contiguous, of the compact rows from `first` on.
 void gather_inputs(const BoundaryTask& task, int64_t first, const at::Tensor& out);
 
 // Calls body(inputs, first) with one chunk of that input after the other.

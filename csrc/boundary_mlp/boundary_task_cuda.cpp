@@ -65,7 +65,7 @@ void gather_inputs(const BoundaryTask& task, int64_t first, const Tensor& out) {
                                          .position_columns = task.sizes.position_columns,
                                          .type = float_type(task.compute),
                                          .out = out.data_ptr(),
-                                         .pitch = out.stride(0)},
+                                         .pitch = out.size(1)},
                                         task.stream));
 }
 

@@ -261,7 +261,8 @@ cudaError_t launch_layer(void (*packed)(Layer, Plan), void (*single)(Layer, Plan
   };
   packs = packs && moves(layer.bias) && moves(layer.gain) && moves(layer.shift);
   const int64_t per_warp = kWarpLanes * (packs ? kPackValues<A> : 1);
-  const int64_t threads = std::min<int64_t>(kMaxThreads, (columns + per_warp - 1) / per_warp * kWarpLanes);
+  const int64_t threads =
+      std::clamp<int64_t>(divide_up(columns, per_warp) * kWarpLanes, kWarpLanes, kMaxThreads);
   const bool keep = bytes <= kSharedBytes;
   const Plan plan{.keep = keep, .inverse_columns = 1.0 / static_cast<double>(columns)};
   return launch(packs ? packed : single, dim3(static_cast<unsigned>(blocks)),
@@ -273,7 +274,7 @@ cudaError_t launch_layer(void (*packed)(Layer, Plan), void (*single)(Layer, Plan
 
 cudaError_t launch_norm_layer_forward(const NormLayerForward& layer, cudaStream_t stream) {
   const int64_t rows = layer.out_is_y ? layer.index.total : layer.index.capacity;
-  if (rows == 0 || layer.columns == 0) return cudaSuccess;
+  if (rows == 0) return cudaSuccess;  // rows without columns have statistics, too
   const bool packs = moves_packs<kValues>(layer.type, layer.z, layer.columns) &&
                      moves_packs<kValues>(layer.out_type, layer.out, layer.columns);
   return dispatch_float(layer.type, [&]<typename T>() {

@@ -1,4 +1,4 @@
-// The rows that take part, in order, found on the device: no host needs to know how many there are.
+// The rows that take part, in order, found on the device: how many there are is not read on the host.
 #pragma once
 #include <cuda_runtime.h>
 

@@ -41,10 +41,10 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
   return emulated_cuda::run(grid, block, shared_bytes,
                             [&] { kernel(static_cast<Parameters>(arguments)...); });
 #else
-  // Beyond 48 KB, a kernel's own arrays included, CUDA wants to be asked. For all that there is, so that two
-  // threads which launch one kernel with different sizes ask for the same.
-  constexpr size_t kBytesWithoutAsking = 32 * 1024;
-  if (shared_bytes > kBytesWithoutAsking) {
+  // More than 48 KB, a kernel's own arrays included, must be set as its limit. It is set to all that there is,
+  // so that two threads which launch one kernel with different sizes set the same.
+  constexpr size_t kBytesWithoutLimit = 32 * 1024;
+  if (shared_bytes > kBytesWithoutLimit) {
     int device = 0, most = 0;
     cudaFuncAttributes own{};
     cudaError_t error = cudaGetDevice(&device);
@@ -63,8 +63,7 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
 #endif
 }
 
-// --- Floating-point types: stored as T, computed with as Accumulate<T>
-// ---------------------------------------
+// --- Floating-point types: stored as T, computed with as Accumulate<T> ---------------------------------------
 
 template <typename T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -110,9 +109,8 @@ cudaError_t dispatch_float(FloatType type, const Function& function) {
   return cudaErrorInvalidValue;
 }
 
-// --- Reductions over the lanes of a warp and the threads of a block
-// ------------------------------------------ In one order whatever the timing: the same input gives the same
-// bits. A struct needs its own shuffle_xor.
+// --- Reductions over the lanes of a warp and the threads of a block -------------------------------------------
+// In one order whatever the timing: the same input gives the same bits. A struct needs its own shuffle_xor.
 
 template <typename V>
 __device__ __forceinline__ V shuffle_xor(V value, int lane_bits) {

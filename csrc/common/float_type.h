@@ -2,7 +2,7 @@
 
 namespace spanbert_ext {
 
-// The dtypes of the operators, for kernels that do not know torch.
+// The dtypes of the operators, for kernels, which include nothing of torch.
 enum class FloatType { kDouble, kFloat, kBFloat16, kHalf };
 
 }  // namespace spanbert_ext

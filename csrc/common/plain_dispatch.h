@@ -5,8 +5,7 @@
 
 namespace spanbert_ext {
 
-// Inside an operator neither autograd nor autocast may see its ATen calls: autocast would round float32
-// operands.
+// Inside an operator its ATen calls go past autograd and autocast: autocast would round float32 operands.
 struct PlainDispatch {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   c10::impl::ExcludeDispatchKeyGuard no_autocast{

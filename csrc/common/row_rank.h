@@ -12,7 +12,7 @@ struct RankedRow {
   int64_t row;     // the row of this thread; may be past the last one
   bool kept;       // false past the last row
   int64_t before;  // kept rows before it
-  // Whether this is the thread that knows, as `before + kept`, how many rows are kept in all.
+  // Whether `before + kept` of this thread is how many rows are kept in all.
   __device__ __forceinline__ bool is_last() const {
     return blockIdx.x == gridDim.x - 1 && threadIdx.x == blockDim.x - 1;
   }

@@ -10,14 +10,14 @@ namespace spanbert_ext {
 constexpr int kRowSums = 6;  // of a batch row: MLM nll, rows, correct; SBO nll, rows, correct
 constexpr int kMeans = 4;    // of a batch: mean MLM nll, mean SBO nll, MLM accuracy, SBO accuracy
 
-struct HeadSlots {
+struct HeadBatch {
   const int64_t* labels;            // [B, L]
   const int64_t* masked_positions;  // [B, K]
   const int64_t* left_boundary;     // [B, K] or null: no SBO
-  int64_t length, slots, total;     // L, K, B * K
+  int64_t length, entries, total;   // L, K, B * K
 };
 
-struct HeadSlot {
+struct HeadEntry {
   int64_t token = -1;   // in [0, B * L), or -1 where nothing is predicted
   int64_t target = -1;  // the MLM's id, or negative
   bool has_sbo = false;
@@ -26,19 +26,19 @@ struct HeadSlot {
 constexpr int64_t kNoId = INT64_MAX;  // beyond any vocabulary: the loss becomes NaN
 
 // A position past the row is read nowhere.
-SPANBERT_EXT_HOST_DEVICE HeadSlot head_slot(const HeadSlots& batch, int64_t slot) {
-  HeadSlot result;
-  const int64_t position = batch.masked_positions[slot];
+SPANBERT_EXT_HOST_DEVICE HeadEntry head_entry(const HeadBatch& batch, int64_t entry) {
+  HeadEntry result;
+  const int64_t position = batch.masked_positions[entry];
   if (position < 0) return result;
   if (position >= batch.length) {
     result.target = kNoId;
     return result;
   }
-  const int64_t token = slot / batch.slots * batch.length + position;
+  const int64_t token = entry / batch.entries * batch.length + position;
   result.target = batch.labels[token];
   if (result.target < 0) return result;
   result.token = token;
-  result.has_sbo = batch.left_boundary != nullptr && batch.left_boundary[slot] >= 0;
+  result.has_sbo = batch.left_boundary != nullptr && batch.left_boundary[entry] >= 0;
   return result;
 }
 

@@ -19,23 +19,20 @@ const A* value_of(const std::optional<at::Tensor>& count) {
 
 }  // namespace
 
-HeadTargetsOutput head_targets_cpu(const at::Tensor& labels, const at::Tensor& masked_positions,
-                                   const std::optional<at::Tensor>& left_boundary,
-                                   const std::optional<at::Tensor>& num_items,
-                                   const std::optional<at::Tensor>& num_sbo_items, double sbo_weight,
-                                   at::ScalarType dtype, std::optional<int64_t> max_rows) {
+HeadTargetsOutput head_targets_cpu(const HeadTargetsArguments& arguments) {
   const PlainDispatch plain;
-  check_head_targets(labels, masked_positions, left_boundary, num_items, num_sbo_items, dtype, max_rows);
+  check_head_targets(arguments);
+  const auto& [labels, masked_positions, left_boundary, num_items, num_sbo_items, sbo_weight, dtype,
+               max_rows] = arguments;
   const at::Tensor ids = labels.contiguous(), positions = masked_positions.contiguous();
   const at::Tensor left = left_boundary.has_value() ? left_boundary->contiguous() : at::Tensor();
-  const HeadSlots batch{.labels = ids.const_data_ptr<int64_t>(),
+  const HeadBatch batch{.labels = ids.const_data_ptr<int64_t>(),
                         .masked_positions = positions.const_data_ptr<int64_t>(),
                         .left_boundary = left.defined() ? left.const_data_ptr<int64_t>() : nullptr,
                         .length = labels.size(1),
-                        .slots = positions.size(1),
+                        .entries = positions.size(1),
                         .total = positions.numel()};
-  const int64_t rows = std::min(batch.total, max_rows.value_or(batch.total));
-  const int64_t all_rows = rows + (left.defined() ? batch.total : 0);
+  const int64_t rows = arguments.mlm_rows(), all_rows = arguments.all_rows();
   const at::Tensor token_rows = at::full({rows}, -1, labels.options());
   const at::Tensor ranks = at::full(positions.sizes(), -1, labels.options());
   const at::Tensor targets = at::full({all_rows}, -1, labels.options());
@@ -43,26 +40,26 @@ HeadTargetsOutput head_targets_cpu(const at::Tensor& labels, const at::Tensor& m
   const at::Tensor counts = at::empty({2}, labels.options());
   int64_t* const target = targets.mutable_data_ptr<int64_t>();
   int64_t mlm_count = 0, sbo_count = 0;
-  for (int64_t slot = 0; slot < batch.total; ++slot) {
-    const HeadSlot found = head_slot(batch, slot);
+  for (int64_t entry = 0; entry < batch.total; ++entry) {
+    const HeadEntry found = head_entry(batch, entry);
     TORCH_CHECK_INDEX(found.target != kNoId, "head_targets: masked_positions has ",
-                      batch.masked_positions[slot], ", expected positions below L = ", batch.length);
+                      batch.masked_positions[entry], ", expected positions below L = ", batch.length);
     if (found.target < 0) continue;
     TORCH_CHECK_VALUE(mlm_count < rows, "head_targets: max_rows is ", rows,
                       ", but more masked positions have a label; expected an upper bound of their number");
-    ranks.mutable_data_ptr<int64_t>()[slot] = mlm_count;
+    ranks.mutable_data_ptr<int64_t>()[entry] = mlm_count;
     token_rows.mutable_data_ptr<int64_t>()[mlm_count] = found.token;
     target[mlm_count++] = found.target;
     if (!found.has_sbo) continue;
-    target[rows + slot] = found.target;
+    target[rows + entry] = found.target;
     ++sbo_count;
   }
   counts.mutable_data_ptr<int64_t>()[0] = mlm_count;
   counts.mutable_data_ptr<int64_t>()[1] = sbo_count;
   AT_DISPATCH_FLOATING_TYPES(dtype, "head_targets", [&] {
-    const auto weights =
-        head_weights<scalar_t>(mlm_count, sbo_count, value_of<scalar_t>(num_items),
-                               value_of<scalar_t>(num_sbo_items), static_cast<scalar_t>(sbo_weight));
+    const auto weights = head_weights<scalar_t>(mlm_count, sbo_count, value_of<scalar_t>(arguments.num_items),
+                                                value_of<scalar_t>(arguments.num_sbo_items),
+                                                static_cast<scalar_t>(arguments.sbo_weight));
     scalar_t* const weight = row_weight.mutable_data_ptr<scalar_t>();
     for (int64_t row = 0; row < all_rows; ++row) {
       if (target[row] >= 0) weight[row] = row < rows ? weights.mlm : weights.sbo;
@@ -71,11 +68,12 @@ HeadTargetsOutput head_targets_cpu(const at::Tensor& labels, const at::Tensor& m
   return {token_rows, ranks, targets, row_weight, counts};
 }
 
-HeadStatisticsOutput head_statistics_cpu(const at::Tensor& nll, const at::Tensor& prediction,
-                                         const at::Tensor& targets, const at::Tensor& ranks, bool has_sbo) {
+HeadStatisticsOutput head_statistics_cpu(const HeadStatisticsArguments& arguments) {
   const PlainDispatch plain;
-  const int64_t rows = check_head_statistics(nll, prediction, targets, ranks, has_sbo);
-  const int64_t batch = ranks.size(0), slots = ranks.size(1);
+  check_head_statistics(arguments);
+  const auto& [nll, prediction, targets, ranks, has_sbo] = arguments;
+  const int64_t rows = arguments.mlm_rows();
+  const int64_t batch = ranks.size(0), entries = ranks.size(1);
   const at::Tensor losses = nll.contiguous(), predicted = prediction.contiguous(), ids = targets.contiguous();
   const at::Tensor rank = ranks.contiguous();
   const at::Tensor statistics = at::zeros({batch, kRowSums}, nll.options()),
@@ -88,15 +86,15 @@ HeadStatisticsOutput head_statistics_cpu(const at::Tensor& nll, const at::Tensor
     HeadSums<scalar_t> all[2];
     for (int64_t b = 0; b < batch; ++b) {
       HeadSums<scalar_t> sums[2];
-      for (int64_t slot = b * slots; slot < (b + 1) * slots; ++slot) {
-        const int64_t row = rank.const_data_ptr<int64_t>()[slot];
+      for (int64_t entry = b * entries; entry < (b + 1) * entries; ++entry) {
+        const int64_t row = rank.const_data_ptr<int64_t>()[entry];
         if (row >= 0 && row < rows) {
-          mlm.mutable_data_ptr<int64_t>()[slot] = from[row];
+          mlm.mutable_data_ptr<int64_t>()[entry] = from[row];
           add_row(sums[0], loss[row], from[row], id[row]);
         }
         if (has_sbo) {
-          sbo.mutable_data_ptr<int64_t>()[slot] = from[rows + slot];
-          add_row(sums[1], loss[rows + slot], from[rows + slot], id[rows + slot]);
+          sbo.mutable_data_ptr<int64_t>()[entry] = from[rows + entry];
+          add_row(sums[1], loss[rows + entry], from[rows + entry], id[rows + entry]);
         }
       }
       scalar_t* const out = statistics.mutable_data_ptr<scalar_t>() + b * kRowSums;

@@ -4,7 +4,7 @@
 namespace spanbert_ext {
 namespace {
 
-constexpr int kSlotThreads = static_cast<int>(kHeadSlotThreads);
+constexpr int kEntryThreads = static_cast<int>(kHeadEntryThreads);
 constexpr int kStatisticsThreads = 128;
 constexpr int kMeansThreads = 256;
 
@@ -26,13 +26,13 @@ __device__ __forceinline__ Sums<V, kCount> shuffle_xor(Sums<V, kCount> sums, int
   return sums;
 }
 
-__global__ void __launch_bounds__(kSlotThreads) count_heads(HeadTargets task) {
+__global__ void __launch_bounds__(kEntryThreads) count_heads(HeadTargets task) {
   using Counts = Sums<int64_t, 2>;
   __shared__ Counts scratch[kWarpLanes];
-  const int64_t slot = int64_t{blockIdx.x} * kSlotThreads + threadIdx.x;
+  const int64_t entry = int64_t{blockIdx.x} * kEntryThreads + threadIdx.x;
   Counts counts;
-  if (slot < task.batch.total) {
-    const HeadSlot found = head_slot(task.batch, slot);
+  if (entry < task.batch.total) {
+    const HeadEntry found = head_entry(task.batch, entry);
     counts = {{found.target >= 0 ? 1 : 0, found.has_sbo ? 1 : 0}};
   }
   counts = reduce_block(counts, Counts{}, Add{}, scratch);
@@ -40,13 +40,13 @@ __global__ void __launch_bounds__(kSlotThreads) count_heads(HeadTargets task) {
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kSlotThreads) write_heads(HeadTargets task) {
+__global__ void __launch_bounds__(kEntryThreads) write_heads(HeadTargets task) {
   using Counts = Sums<int64_t, 3>;  // MLM rows of all blocks, SBO rows of all, MLM rows of blocks before this
   __shared__ Counts scratch[kWarpLanes];
   __shared__ int kept_by_warp[kWarpLanes];
-  const int64_t total = task.batch.total, slot = int64_t{blockIdx.x} * kSlotThreads + threadIdx.x;
+  const int64_t total = task.batch.total, entry = int64_t{blockIdx.x} * kEntryThreads + threadIdx.x;
   Counts counts;
-  for (int64_t b = threadIdx.x; b < gridDim.x; b += kSlotThreads) {
+  for (int64_t b = threadIdx.x; b < gridDim.x; b += kEntryThreads) {
     const HeadCounts of_block = task.partial[b];
     counts = counts + Counts{{of_block.mlm, of_block.sbo, b < blockIdx.x ? of_block.mlm : 0}};
   }
@@ -54,31 +54,31 @@ __global__ void __launch_bounds__(kSlotThreads) write_heads(HeadTargets task) {
   const HeadCounts all{counts.value[0], counts.value[1]};
   if (blockIdx.x == 0 && threadIdx.x == 0) *task.counts = all;
 
-  const HeadSlot found = slot < total ? head_slot(task.batch, slot) : HeadSlot{};
+  const HeadEntry found = entry < total ? head_entry(task.batch, entry) : HeadEntry{};
   const bool kept = found.target >= 0;
   const int64_t rank = counts.value[2] + rank_in_block(kept, kept_by_warp);
-  if (slot >= total) return;
+  if (entry >= total) return;
 
   HeadWeights<A> weights =
       head_weights(all.mlm, all.sbo, static_cast<const A*>(task.num_items),
                    static_cast<const A*>(task.num_sbo_items), static_cast<A>(task.sbo_weight));
   if (all.mlm > task.rows) weights.mlm = weights.sbo = static_cast<A>(NAN);  // the bound was too small
   A* const row_weight = static_cast<A*>(task.row_weight);
-  task.ranks[slot] = kept ? rank : -1;
+  task.ranks[entry] = kept ? rank : -1;
   if (kept && rank < task.rows) {
     task.token_rows[rank] = found.token;
     task.targets[rank] = found.target;
     row_weight[rank] = weights.mlm;
   }
-  // Rows behind the last one: slots that hold nothing are as many at least.
-  const int64_t dead = all.mlm + slot - rank;
+  // Rows behind the last one: entries that hold nothing are as many at least.
+  const int64_t dead = all.mlm + entry - rank;
   if (!kept && dead < task.rows) {
     task.token_rows[dead] = task.targets[dead] = -1;
     row_weight[dead] = A(0);
   }
   if (task.batch.left_boundary == nullptr) return;
-  task.targets[task.rows + slot] = found.has_sbo ? found.target : -1;
-  row_weight[task.rows + slot] = found.has_sbo ? weights.sbo : A(0);
+  task.targets[task.rows + entry] = found.has_sbo ? found.target : -1;
+  row_weight[task.rows + entry] = found.has_sbo ? weights.sbo : A(0);
 }
 
 template <typename A>
@@ -87,19 +87,19 @@ __global__ void __launch_bounds__(kStatisticsThreads) sum_batch_row(HeadStatisti
   __shared__ RowSums scratch[kWarpLanes];
   const A* const nll = static_cast<const A*>(task.nll);
   HeadSums<A> of_mlm, of_sbo;
-  for (int64_t k = threadIdx.x; k < task.slots; k += kStatisticsThreads) {
-    const int64_t slot = blockIdx.x * task.slots + k, row = task.ranks[slot];
+  for (int64_t k = threadIdx.x; k < task.entries; k += kStatisticsThreads) {
+    const int64_t entry = blockIdx.x * task.entries + k, row = task.ranks[entry];
     int64_t mlm = -1, sbo = -1;
     if (row >= 0 && row < task.rows) {
       mlm = task.prediction[row];
       add_row(of_mlm, nll[row], mlm, task.targets[row]);
     }
     if (task.has_sbo) {
-      sbo = task.prediction[task.rows + slot];
-      add_row(of_sbo, nll[task.rows + slot], sbo, task.targets[task.rows + slot]);
+      sbo = task.prediction[task.rows + entry];
+      add_row(of_sbo, nll[task.rows + entry], sbo, task.targets[task.rows + entry]);
     }
-    task.mlm_prediction[slot] = mlm;
-    task.sbo_prediction[slot] = sbo;
+    task.mlm_prediction[entry] = mlm;
+    task.sbo_prediction[entry] = sbo;
   }
   const RowSums own{{of_mlm.nll, of_mlm.rows, of_mlm.correct, of_sbo.nll, of_sbo.rows, of_sbo.correct}};
   const RowSums sums = reduce_block(own, RowSums{}, Add{}, scratch);
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kMeansThreads) average_batch(HeadStatistics ta
 }  // namespace
 
 cudaError_t launch_head_targets(const HeadTargets& task, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(head_slot_blocks(task.batch.total))), block(kSlotThreads);
+  const dim3 grid(static_cast<unsigned>(head_entry_blocks(task.batch.total))), block(kEntryThreads);
   const cudaError_t error = launch(&count_heads, grid, block, 0, stream, task);
   if (error != cudaSuccess) return error;
   return launch(task.accumulate == FloatType::kDouble ? &write_heads<double> : &write_heads<float>, grid,

@@ -1,5 +1,5 @@
 // CUDA: kernels that make every row and every sum without the host. Beside the outputs they need a pair of
-// counts for each 512 slots.
+// counts for each 512 entries.
 #include "head_targets/head_targets_cuda.h"
 
 #include <ATen/ATen.h>
@@ -12,30 +12,27 @@
 
 namespace spanbert_ext {
 
-HeadTargetsOutput head_targets_cuda(const at::Tensor& labels, const at::Tensor& masked_positions,
-                                    const std::optional<at::Tensor>& left_boundary,
-                                    const std::optional<at::Tensor>& num_items,
-                                    const std::optional<at::Tensor>& num_sbo_items, double sbo_weight,
-                                    at::ScalarType dtype, std::optional<int64_t> max_rows) {
+HeadTargetsOutput head_targets_cuda(const HeadTargetsArguments& arguments) {
   const PlainDispatch plain;
-  check_head_targets(labels, masked_positions, left_boundary, num_items, num_sbo_items, dtype, max_rows);
+  check_head_targets(arguments);
+  const auto& [labels, masked_positions, left_boundary, num_items, num_sbo_items, sbo_weight, dtype,
+               max_rows] = arguments;
   if (debug_checks()) {
     const auto on_host = [](const std::optional<at::Tensor>& tensor) {
       return tensor.has_value() ? std::optional<at::Tensor>(tensor->cpu()) : std::nullopt;
     };
-    head_targets_cpu(labels.cpu(), masked_positions.cpu(), on_host(left_boundary), on_host(num_items),
-                     on_host(num_sbo_items), sbo_weight, dtype, max_rows);
+    head_targets_cpu({labels.cpu(), masked_positions.cpu(), on_host(left_boundary), on_host(num_items),
+                      on_host(num_sbo_items), sbo_weight, dtype, max_rows});
   }
   const CudaScope scope(labels);
   const at::Tensor ids = labels.contiguous(), positions = masked_positions.contiguous();
   const at::Tensor left = left_boundary.has_value() ? left_boundary->contiguous() : at::Tensor();
-  const int64_t total = positions.numel(), rows = std::min(total, max_rows.value_or(total));
-  const int64_t all_rows = rows + (left.defined() ? total : 0);
+  const int64_t total = positions.numel(), rows = arguments.mlm_rows(), all_rows = arguments.all_rows();
   const auto index = labels.options();
   const at::Tensor token_rows = at::empty({rows}, index), ranks = at::empty(positions.sizes(), index);
   const at::Tensor targets = at::empty({all_rows}, index), counts = at::empty({2}, index);
   const at::Tensor row_weight = at::empty({all_rows}, index.dtype(dtype));
-  const at::Tensor partial = at::empty({head_slot_blocks(total), 2}, index);
+  const at::Tensor partial = at::empty({head_entry_blocks(total), 2}, index);
   const auto pointer = [](const std::optional<at::Tensor>& count) {
     return count.has_value() ? count->const_data_ptr() : nullptr;
   };
@@ -45,7 +42,7 @@ HeadTargetsOutput head_targets_cuda(const at::Tensor& labels, const at::Tensor& 
                               .masked_positions = positions.const_data_ptr<int64_t>(),
                               .left_boundary = left.defined() ? left.const_data_ptr<int64_t>() : nullptr,
                               .length = labels.size(1),
-                              .slots = positions.size(1),
+                              .entries = positions.size(1),
                               .total = total},
                     .rows = rows,
                     .accumulate = float_type(dtype),
@@ -62,10 +59,10 @@ HeadTargetsOutput head_targets_cuda(const at::Tensor& labels, const at::Tensor& 
   return {token_rows, ranks, targets, row_weight, counts};
 }
 
-HeadStatisticsOutput head_statistics_cuda(const at::Tensor& nll, const at::Tensor& prediction,
-                                          const at::Tensor& targets, const at::Tensor& ranks, bool has_sbo) {
+HeadStatisticsOutput head_statistics_cuda(const HeadStatisticsArguments& arguments) {
   const PlainDispatch plain;
-  const int64_t rows = check_head_statistics(nll, prediction, targets, ranks, has_sbo);
+  check_head_statistics(arguments);
+  const auto& [nll, prediction, targets, ranks, has_sbo] = arguments;
   const CudaScope scope(ranks);
   const at::Tensor losses = nll.contiguous(), predicted = prediction.contiguous(), ids = targets.contiguous();
   const at::Tensor rank = ranks.contiguous();
@@ -74,8 +71,8 @@ HeadStatisticsOutput head_statistics_cuda(const at::Tensor& nll, const at::Tenso
   const at::Tensor mlm = at::empty(ranks.sizes(), ranks.options()),
                    sbo = at::empty(ranks.sizes(), ranks.options());
   check_launch("head_statistics", launch_head_statistics({.batch = ranks.size(0),
-                                                          .slots = ranks.size(1),
-                                                          .rows = rows,
+                                                          .entries = ranks.size(1),
+                                                          .rows = arguments.mlm_rows(),
                                                           .has_sbo = has_sbo,
                                                           .accumulate = float_type(nll.scalar_type()),
                                                           .nll = losses.const_data_ptr(),

@@ -11,24 +11,24 @@
 
 namespace spanbert_ext {
 
-constexpr int64_t kHeadSlotThreads = 512;
-SPANBERT_EXT_HOST_DEVICE int64_t head_slot_blocks(int64_t total) {
-  return total == 0 ? 1 : divide_up(total, kHeadSlotThreads);
+constexpr int64_t kHeadEntryThreads = 512;
+SPANBERT_EXT_HOST_DEVICE int64_t head_entry_blocks(int64_t total) {
+  return total == 0 ? 1 : divide_up(total, kHeadEntryThreads);
 }
 
 struct HeadCounts {
   int64_t mlm, sbo;
 };
 
-// Two launches: what every block of slots holds, then the rows and their weights.
+// Two launches: what every block of entries holds, then the rows and their weights.
 struct HeadTargets {
-  HeadSlots batch;
+  HeadBatch batch;
   int64_t rows;               // R
   FloatType accumulate;       // of everything marked acc
   const void* num_items;      // acc [1] or null
   const void* num_sbo_items;  // acc [1] or null
   double sbo_weight;
-  HeadCounts* partial;  // [head_slot_blocks(B * K)]
+  HeadCounts* partial;  // [head_entry_blocks(B * K)]
   int64_t* token_rows;  // [R]
   int64_t* ranks;       // [B * K]
   int64_t* targets;     // [R + B * K], or [R] without SBO
@@ -39,7 +39,7 @@ cudaError_t launch_head_targets(const HeadTargets& task, cudaStream_t stream);
 
 // Two launches: a block per batch row, then the means over the batch.
 struct HeadStatistics {
-  int64_t batch, slots, rows;  // B, K, R
+  int64_t batch, entries, rows;  // B, K, R
   bool has_sbo;
   FloatType accumulate;
   const void* nll;                           // acc, as targets

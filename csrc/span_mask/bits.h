@@ -113,7 +113,7 @@ SPANBERT_EXT_HOST_DEVICE int64_t previous_in(const uint64_t* set, int64_t from) 
   return word * 64 + highest_one(bits);
 }
 
-// The highest bit tells whether an id is outside [0, largest]: its sign, or that of its distance to the
+// The highest bit is whether an id is outside [0, largest]: its sign, or that of its distance to the
 // largest. Baseline x86-64 has no vector comparison of 64 bits.
 SPANBERT_EXT_HOST_DEVICE uint64_t outside_sign(int64_t id, uint64_t largest) {
   return static_cast<uint64_t>(id) | (largest - static_cast<uint64_t>(id));

@@ -10,12 +10,12 @@ namespace spanbert_ext {
 // Everything is contiguous.
 template <typename Id>
 struct SpanBatch {
-  int64_t rows, length, slots;  // B, L, K
-  int64_t words;                // 64-bit words in the bit set of a row: L / 64 + 1
-  const Id* ids;                // [B, L]
-  const uint8_t* table;         // [V] kinds by id, or null; on the CPU with the padding's own
-  const uint8_t* kinds;         // [B, L] explicit kinds, or null
-  const void* attention;        // [B, L] integers of attention_bytes each, 0 is padding, or null
+  int64_t rows, length, entries;  // B, L, K
+  int64_t words;                  // bit words of a row's bit set: L / 64 + 1
+  const Id* ids;                  // [B, L]
+  const uint8_t* table;           // [V] kinds by id, or null; on the CPU with the padding's own
+  const uint8_t* kinds;           // [B, L] explicit kinds, or null
+  const void* attention;          // [B, L] integers of attention_bytes each, 0 is padding, or null
   int64_t attention_bytes;
   const int64_t* seed;        // []
   const int64_t* sample_ids;  // [B], or null: hash the row
@@ -26,7 +26,7 @@ struct SpanBatch {
   RowOutput<Id> out;  // of all rows
 };
 
-// `hash`: what names the row when nobody gave sample ids.
+// `hash`: what names the row where no sample ids are given.
 template <typename Id>
 SPANBERT_EXT_HOST_DEVICE RowRandom row_random(const SpanBatch<Id>& batch, int64_t b, uint64_t hash) {
   const uint64_t sample_id = batch.sample_ids != nullptr ? static_cast<uint64_t>(batch.sample_ids[b]) : hash;
@@ -43,9 +43,9 @@ SPANBERT_EXT_HOST_DEVICE Candidates row_candidates(const SpanBatch<Id>& batch, i
 
 template <typename Id>
 SPANBERT_EXT_HOST_DEVICE RowOutput<Id> row_output(const SpanBatch<Id>& batch, int64_t b) {
-  const int64_t token = b * batch.length, slot = b * batch.slots;
-  return {batch.out.masked_ids + token, batch.out.labels + token, batch.out.masked_positions + slot,
-          batch.out.left_boundary + slot, batch.out.right_boundary + slot};
+  const int64_t token = b * batch.length, entry = b * batch.entries;
+  return {batch.out.masked_ids + token, batch.out.labels + token, batch.out.masked_positions + entry,
+          batch.out.left_boundary + entry, batch.out.right_boundary + entry};
 }
 
 // 64-bit words of workspace for a row's bit sets and counts.

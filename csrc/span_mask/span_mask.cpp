@@ -42,7 +42,7 @@ int64_t mask_batch(const SpanBatch<Id>& batch, const SpanRules& rules) {
   return first_bad.load();
 }
 
-// One look-up then tells a token's kind and whether it is padding.
+// One look-up then gives a token's kind and whether it is padding.
 std::vector<uint8_t> table_with_padding(const SpanMaskArguments& arguments) {
   if (arguments.kinds.dim() != 1) return {};
   const uint8_t* kinds = arguments.kinds.const_data_ptr<uint8_t>();
@@ -54,40 +54,15 @@ std::vector<uint8_t> table_with_padding(const SpanMaskArguments& arguments) {
 
 }  // namespace
 
-SpanMaskTensors span_mask_cpu(const at::Tensor& input_ids, const at::Tensor& kinds,
-                              const at::Tensor& random_ids, const at::Tensor& seed, const at::Tensor& epoch,
-                              const std::optional<at::Tensor>& attention_mask,
-                              const std::optional<at::Tensor>& sample_ids,
-                              const std::optional<at::Tensor>& candidates, std::optional<int64_t> vocab_size,
-                              int64_t mask_token_id, int64_t pad_token_id, double ratio, double p,
-                              int64_t max_words, int64_t position_slots, double mask_share,
-                              double random_share, bool replace_per_token, bool fill_after_candidates) {
-  const SpanMaskArguments given{input_ids,
-                                kinds,
-                                random_ids,
-                                seed,
-                                epoch,
-                                attention_mask,
-                                sample_ids,
-                                candidates,
-                                vocab_size,
-                                mask_token_id,
-                                pad_token_id,
-                                ratio,
-                                p,
-                                max_words,
-                                position_slots,
-                                mask_share,
-                                random_share,
-                                replace_per_token,
-                                fill_after_candidates};
+SpanMaskTensors span_mask_cpu(const SpanMaskArguments& given) {
   check_arguments(given);
+  if (given.input_ids.numel() == 0) return empty_outputs(given);  // there may be 2^40 rows without a token
   const SpanMaskArguments arguments = contiguous_on(at::kCPU, given);
   check_elements(arguments);
   const SpanMaskTensors outputs = empty_outputs(arguments);
   const SpanRules rules = span_rules(arguments);
   const std::vector<uint8_t> table = table_with_padding(arguments);
-  AT_DISPATCH_INDEX_TYPES(input_ids.scalar_type(), "span_mask", [&] {
+  AT_DISPATCH_INDEX_TYPES(given.input_ids.scalar_type(), "span_mask", [&] {
     auto batch = span_batch<index_t>(arguments, outputs);
     if (!table.empty()) batch.table = table.data();
     const int64_t bad_row = mask_batch(batch, rules);

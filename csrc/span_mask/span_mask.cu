@@ -110,7 +110,7 @@ __device__ uint64_t hash_row(const uint64_t* tokens, int64_t words, const Id* id
   return mix64(sum + static_cast<uint64_t>(rank.before_word(words)) * kGolden);
 }
 
-// Bit sets as the rules want them, from what read_kinds left.
+// Bit sets as the rules read them, from what read_kinds left.
 __device__ void finish_bits(const RowBits& row, int64_t words) {
   for (int64_t word = threadIdx.x; word < (words + 7) / 8 * 8; word += kThreads) {
     const uint64_t available = word < words ? ~row.special[word] : 0;
@@ -137,7 +137,7 @@ __device__ void find_spans(const RowBits& row, int64_t words) {
 // Every output of the row, a thread per position.
 template <typename Id>
 __device__ void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& row, int64_t words,
-                          const Id* ids, int64_t length, int64_t slots, const RowOutput<Id>& out) {
+                          const Id* ids, int64_t length, int64_t entries, const RowOutput<Id>& out) {
   const uint64_t* masked = row.available;
   Rank rank(masked);
   for (int64_t i = threadIdx.x; i < length; i += kThreads) {
@@ -146,7 +146,7 @@ __device__ void write_row(const SpanRules& rules, const RowRandom& random, const
     out.labels[i] = is_masked ? static_cast<int64_t>(id) : kNoLabel;
     if (is_masked) {
       const int64_t begin = previous_in(row.barriers, i), end = next_outside(masked, i);
-      write_slot(i, begin, end, count_targets(rules, row.special, begin, end), rank.before(i), out);
+      write_entry(i, begin, end, count_targets(rules, row.special, begin, end), rank.before(i), out);
       const auto choice = draw_from<1>(random, Stream::kReplacement, rules.replace_per_token ? i : begin);
       const Replacement replacement = choose_replacement(rules, choice.word[0][0]);
       if (replacement == Replacement::kMask) id = static_cast<Id>(rules.mask_token_id);
@@ -156,8 +156,8 @@ __device__ void write_row(const SpanRules& rules, const RowRandom& random, const
     }
     out.masked_ids[i] = id;
   }
-  for (int64_t slot = rank.before_word(words) + threadIdx.x; slot < slots; slot += kThreads) {
-    clear_slot(slot, out);
+  for (int64_t entry = rank.before_word(words) + threadIdx.x; entry < entries; entry += kThreads) {
+    clear_entry(entry, out);
   }
 }
 
@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
   find_spans(row, words);
-  write_row(rules, random, row, words, ids, batch.length, batch.slots, row_output(batch, b));
+  write_row(rules, random, row, words, ids, batch.length, batch.entries, row_output(batch, b));
 }
 
 }  // namespace

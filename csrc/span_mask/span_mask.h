@@ -4,25 +4,27 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <optional>
 #include <tuple>
 
 namespace spanbert_ext {
 
+struct SpanMaskArguments {
+  at::Tensor input_ids, kinds, random_ids, seed, epoch;
+  std::optional<at::Tensor> attention_mask, sample_ids, candidates;
+  std::optional<int64_t> vocab_size;
+  int64_t mask_token_id, pad_token_id;
+  double ratio, p;
+  int64_t max_words, position_slots;
+  double mask_share, random_share;
+  bool replace_per_token, fill_after_candidates;
+};
+
 // masked_ids [B, L], labels [B, L], masked_positions [B, K], left_boundary [B, K], right_boundary [B, K]
 using SpanMaskTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-using SpanMask = SpanMaskTensors(const at::Tensor& input_ids, const at::Tensor& kinds,
-                                 const at::Tensor& random_ids, const at::Tensor& seed,
-                                 const at::Tensor& epoch, const std::optional<at::Tensor>& attention_mask,
-                                 const std::optional<at::Tensor>& sample_ids,
-                                 const std::optional<at::Tensor>& candidates,
-                                 std::optional<int64_t> vocab_size, int64_t mask_token_id,
-                                 int64_t pad_token_id, double ratio, double p, int64_t max_words,
-                                 int64_t position_slots, double mask_share, double random_share,
-                                 bool replace_per_token, bool fill_after_candidates);
-
-SpanMask span_mask_cpu;
-SpanMask span_mask_cuda;
+SpanMaskTensors span_mask_cpu(const SpanMaskArguments& arguments);
+SpanMaskTensors span_mask_cuda(const SpanMaskArguments& arguments);
 
 }  // namespace spanbert_ext

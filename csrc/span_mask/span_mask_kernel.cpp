@@ -12,8 +12,8 @@
 namespace spanbert_ext::CPU_CAPABILITY {
 namespace {
 
-constexpr int64_t kBlock = 64;  // positions per word of a bit set
-constexpr int kLanes = 4;       // draws made side by side
+constexpr int64_t kBitWord = 64;  // positions of a word of a bit set
+constexpr int kLanes = 4;         // draws made side by side
 using Draws = PhiloxLanes<kLanes>;
 
 // Bit kPlane of 64 bytes as one word, the first byte lowest.
@@ -21,12 +21,12 @@ template <int kPlane>
 uint64_t pack_plane(const uint8_t* bytes) {
   uint64_t bits = 0;
 #if defined(__SSE2__)
-  for (int64_t j = 0; j < kBlock; j += 16) {
+  for (int64_t j = 0; j < kBitWord; j += 16) {
     const __m128i sixteen = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + j));
     bits |= static_cast<uint64_t>(_mm_movemask_epi8(_mm_slli_epi16(sixteen, 7 - kPlane))) << j;
   }
 #else
-  for (int64_t j = 0; j < kBlock; j += 8) {
+  for (int64_t j = 0; j < kBitWord; j += 8) {
     uint64_t eight;
     std::memcpy(&eight, bytes + j, sizeof(eight));
     bits |= ((((eight >> kPlane) & 0x0101010101010101u) * 0x0102040810204080u) >> 56) << j;
@@ -99,12 +99,13 @@ bool read_kinds(const SpanBatch<Id>& batch, int64_t first, int64_t size, uint8_t
   return largest <= kSpecial;
 }
 
-// The sum of hash_token over a block without padding. Not inlined: its products want two registers by name.
+// The sum of hash_token over a bit word's tokens, none of them padding. Not inlined: its products need two
+// registers by name.
 template <typename Id>
-[[gnu::noinline]] uint64_t hash_block(const Id* ids, uint64_t rank) {
+[[gnu::noinline]] uint64_t hash_bit_word(const Id* ids, uint64_t rank) {
   uint64_t sum = 0;
 #pragma GCC unroll 4
-  for (int64_t j = 0; j < kBlock; ++j) sum += hash_token(ids[j], rank + static_cast<uint64_t>(j));
+  for (int64_t j = 0; j < kBitWord; ++j) sum += hash_token(ids[j], rank + static_cast<uint64_t>(j));
   return sum;
 }
 
@@ -114,17 +115,18 @@ struct RowFacts {
   bool bad = false;  // an id out of range, or an explicit kind above 2
 };
 
-// Reads the kinds of row b into its bit sets and, when nobody gave a sample id, hashes its ids. The outputs
-// of [L] are filled on the way, a block at a time: their cache misses hide behind the look-ups.
+// Reads the kinds of row b into its bit sets and, where no sample id is given, hashes its ids. The outputs
+// of [L] are filled on the way, a bit word's tokens at a time: their cache misses hide behind the look-ups.
 template <typename Id>
 RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, const RowOutput<Id>& out) {
   const int64_t begin = b * batch.length;
   RowFacts facts;
   uint64_t hash_sum = 0, token_count = 0;
   bool after_special = true;
-  alignas(64) uint8_t codes[kBlock];
+  alignas(64) uint8_t codes[kBitWord];
   for (int64_t word = 0; word < batch.words; ++word) {
-    const int64_t first = word * kBlock, left = batch.length - first, size = left < kBlock ? left : kBlock;
+    const int64_t first = word * kBitWord, left = batch.length - first,
+                  size = left < kBitWord ? left : kBitWord;
     const Id* ids = batch.ids + begin + first;
     for (int64_t j = 0; j < size; ++j) out.labels[first + j] = kNoLabel;
     if (!copy_ids(ids, size, batch.vocab_size, out.masked_ids + first)) return {.bad = true};
@@ -132,7 +134,7 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
     if (batch.attention != nullptr) {
       mark_padding(batch.attention, batch.attention_bytes, begin + first, size, codes);
     }
-    std::memset(codes + size, kPadding, kBlock - size);
+    std::memset(codes + size, kPadding, kBitWord - size);
     const uint64_t special = pack_plane<1>(codes);
     row.special[word] = special;
     row.barriers[word] = find_barriers(special, pack_plane<0>(codes), &after_special);
@@ -141,8 +143,8 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
     facts.normal_count += row.counts[word];
     if (batch.sample_ids == nullptr) {
       if (pack_plane<2>(codes) == 0) {
-        hash_sum += hash_block(ids, token_count);
-        token_count += kBlock;
+        hash_sum += hash_bit_word(ids, token_count);
+        token_count += kBitWord;
       } else {
         for (int64_t j = 0; j < size; ++j) {
           const uint64_t keep = static_cast<uint64_t>(codes[j] >> 2) - 1;  // all ones unless padding
@@ -245,18 +247,18 @@ void replace_tokens(const SpanRules& rules, const RowRandom& random, int64_t beg
   }
 }
 
-// Writes the masked span [begin, end), a maximal run, as the row's masked tokens number `slot` and up. On
+// Writes the masked span [begin, end), a maximal run, as the row's masked tokens number `entry` and up. On
 // entry masked_ids holds the row's ids.
 template <typename Id>
 void write_span(const SpanRules& rules, const RowRandom& random, const uint64_t* special, int64_t begin,
-                int64_t end, int64_t slot, Replacement replacement, RandomIds<Id>* random_ids,
+                int64_t end, int64_t entry, Replacement replacement, RandomIds<Id>* random_ids,
                 const RowOutput<Id>& out) {
   const int64_t targets = count_targets(rules, special, begin, end);
   const bool to_mask = replacement == Replacement::kMask && !rules.replace_per_token;
   const Id mask_id = static_cast<Id>(rules.mask_token_id);
-  for (int64_t i = begin; i < end; ++i, ++slot) {
+  for (int64_t i = begin; i < end; ++i, ++entry) {
     const Id id = out.masked_ids[i];
-    write_slot(i, begin, end, targets, slot, out);
+    write_entry(i, begin, end, targets, entry, out);
     out.labels[i] = id;
     out.masked_ids[i] = to_mask ? mask_id : id;
   }
@@ -269,16 +271,16 @@ void write_span(const SpanRules& rules, const RowRandom& random, const uint64_t*
 
 // Writes all spans of a sampled row, whose barriers are overwritten. On entry labels are kNoLabel throughout.
 template <typename Id>
-void write_row(const SpanRules& rules, const Row<Id>& row, int64_t words, int64_t slot_count,
+void write_row(const SpanRules& rules, const Row<Id>& row, int64_t words, int64_t entry_count,
                RandomIds<Id>* random_ids) {
   const auto& [special, masked, available, counts] = row.bits;
   const int64_t masked_count = row.sampling.masked;
   for (int64_t word = 0; word < words; ++word) masked[word] = ~(special[word] | available[word]);
-  int64_t slot = 0, end = 0;
-  while (slot < masked_count) {
+  int64_t entry = 0, end = 0;
+  while (entry < masked_count) {
     int64_t begins[kLanes] = {}, ends[kLanes];
     int count = 0;
-    for (int64_t found = slot; count < kLanes && found < masked_count; ++count) {
+    for (int64_t found = entry; count < kLanes && found < masked_count; ++count) {
       begins[count] = next_in(masked, end);
       ends[count] = end = next_outside(masked, begins[count]);
       found += end - begins[count];
@@ -286,12 +288,12 @@ void write_row(const SpanRules& rules, const Row<Id>& row, int64_t words, int64_
     const Draws draws = draw(row.random, Stream::kReplacement, begins);
     for (int span = 0; span < count; ++span) {
       const Replacement replacement = choose_replacement(rules, draws.word[0][span]);
-      write_span(rules, row.random, special, begins[span], ends[span], slot, replacement, random_ids,
+      write_span(rules, row.random, special, begins[span], ends[span], entry, replacement, random_ids,
                  row.out);
-      slot += ends[span] - begins[span];
+      entry += ends[span] - begins[span];
     }
   }
-  for (; slot < slot_count; ++slot) clear_slot(slot, row.out);
+  for (; entry < entry_count; ++entry) clear_entry(entry, row.out);
 }
 
 }  // namespace
@@ -317,7 +319,7 @@ int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t be
       row.sampling = begin_sampling(rules, facts.normal_count, row.candidates);
     }
     sample_rows(rules, rows, count);
-    for (int r = 0; r < count; ++r) write_row(rules, rows[r], batch.words, batch.slots, &random_ids);
+    for (int r = 0; r < count; ++r) write_row(rules, rows[r], batch.words, batch.entries, &random_ids);
   }
   random_ids.write();
   return end;

@@ -10,8 +10,8 @@ constexpr int kRowsAtOnce = 2;
 
 // clang-format off
 SPANBERT_EXT_DECLARE_CPU_KERNELS(
-  // Masks rows [begin, end); `workspace`: kRowsAtOnce * workspace_words(batch.words) words. Returns the first row with an id out of
-  // range or an unknown kind, or `end`.
+  // Masks rows [begin, end); `workspace`: kRowsAtOnce * workspace_words(batch.words) bit words. Returns the first
+  // row with an id out of range or an unknown kind, or `end`.
   template <typename Id>
   int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t begin, int64_t end,
                     uint64_t* workspace);

@@ -1,31 +1,23 @@
-// What the CPU's and CUDA's host sides share: the arguments of span_mask, their checks, the outputs.
+// What the CPU's and CUDA's host sides share: checks of the arguments, the outputs, the batch as kernels see it.
 #pragma once
-
-#include <limits>
 
 #include "span_mask/span_batch.h"
 #include "span_mask/span_mask.h"
 
 namespace spanbert_ext {
 
-struct SpanMaskArguments {
-  at::Tensor input_ids, kinds, random_ids, seed, epoch;
-  std::optional<at::Tensor> attention_mask, sample_ids, candidates;
-  std::optional<int64_t> vocab_size;
-  int64_t mask_token_id, pad_token_id;
-  double ratio, p;
-  int64_t max_words, position_slots;
-  double mask_share, random_share;
-  bool replace_per_token, fill_after_candidates;
-};
-
 // Every check that reads no element of a tensor.
 void check_arguments(const SpanMaskArguments& arguments);
 
 // The checks of elements. They need contiguous CPU tensors, and arguments that passed check_arguments.
-// check_rows alone reads every token: the CPU calls it to name what its row loop has stumbled upon.
+// check_rows alone reads every token: the CPU calls it to name what its row loop stopped at.
 void check_elements(const SpanMaskArguments& arguments);
 void check_rows(const SpanMaskArguments& arguments, int64_t begin, int64_t end);
+
+// Ids are those below: without a table of kinds or a vocab_size, all that fit the ids' own type.
+int64_t vocabulary_of(const SpanMaskArguments& arguments);
+// A share of 2^32.
+uint64_t share_threshold(double share);
 
 // The same arguments with tensors that are contiguous and lie on `device`.
 SpanMaskArguments contiguous_on(at::Device device, SpanMaskArguments arguments);

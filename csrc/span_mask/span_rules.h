@@ -1,7 +1,7 @@
 // The rules of span masking (SpanBERT 2.1, 2.2) for one row: proposals, merging, replacement, SBO neighbours.
-// Host and device run this very code, so masks are equal bit for bit; only who makes which draw, and when, is
-// theirs. Torch-free; no allocation, no exceptions, and no local array with an index of run time, which a GPU
-// would keep in memory. A row is three bit sets of `words` 64-bit words; the positions
+// Host and device run this very code, so masks are equal bit for bit; they differ in which thread makes a draw,
+// and when. Torch-free; no allocation, no exceptions, and no local array with an index of run time, which a GPU
+// would keep in memory. A row is three bit sets of `words` bit words (64 bits each); the positions
 // from L on count as special, so the row's end needs no rule of its own (`words` = L / 64 + 1, at least one
 // such position exists).
 #pragma once
@@ -15,7 +15,7 @@
 namespace spanbert_ext {
 
 constexpr int kMaxWordsLimit = 64;
-constexpr int64_t kRowLimit = int64_t{1} << 28;  // a block number keeps its high 4 bits for the stream
+constexpr int64_t kRowLimit = int64_t{1} << 28;  // a draw index leaves its high 4 bits to the stream
 constexpr uint8_t kStarts = 1, kSpecial = 2;     // bits of a kind; without them a token continues a word
 constexpr uint8_t kPadding = 4 | kSpecial;
 constexpr int64_t kNoLabel = -100, kNoPosition = -1;
@@ -34,36 +34,36 @@ struct SpanRules {
   int64_t random_count;
 };
 
-// What a row's draws depend on, beside stream and block.
+// What a row's draws depend on, beside stream and draw index.
 struct RowRandom {
   uint64_t seed, sample_id;
   uint32_t epoch;
 };
 
 template <int kLanes>
-SPANBERT_EXT_HOST_DEVICE void set_counter(const RowRandom& random, Stream stream, int64_t block, int lane,
+SPANBERT_EXT_HOST_DEVICE void set_counter(const RowRandom& random, Stream stream, int64_t index, int lane,
                                           PhiloxLanes<kLanes>* counter) {
   counter->word[0][lane] = static_cast<uint32_t>(random.sample_id);
   counter->word[1][lane] = static_cast<uint32_t>(random.sample_id >> 32);
   counter->word[2][lane] = random.epoch;
-  counter->word[3][lane] = (static_cast<uint32_t>(stream) << 28) | static_cast<uint32_t>(block);
+  counter->word[3][lane] = (static_cast<uint32_t>(stream) << 28) | static_cast<uint32_t>(index);
 }
 
 template <int kLanes>
 SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> draw(const RowRandom& random, Stream stream,
-                                                  const int64_t (&blocks)[kLanes]) {
+                                                  const int64_t (&indices)[kLanes]) {
   PhiloxLanes<kLanes> counter;
-  for (int lane = 0; lane < kLanes; ++lane) set_counter(random, stream, blocks[lane], lane, &counter);
+  for (int lane = 0; lane < kLanes; ++lane) set_counter(random, stream, indices[lane], lane, &counter);
   return philox4x32(random.seed, counter);
 }
 
-// Blocks first, first + 1, ...
+// Draw indices first, first + 1, ...
 template <int kLanes>
 SPANBERT_EXT_HOST_DEVICE PhiloxLanes<kLanes> draw_from(const RowRandom& random, Stream stream,
                                                        int64_t first) {
-  int64_t blocks[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) blocks[lane] = first + lane;
-  return draw(random, stream, blocks);
+  int64_t indices[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) indices[lane] = first + lane;
+  return draw(random, stream, indices);
 }
 
 // A draw of the proposal stream: a length in words, and bits that choose an anchor or a candidate.
@@ -217,7 +217,7 @@ SPANBERT_EXT_HOST_DEVICE Sampling begin_sampling(const SpanRules& rules, int64_t
   return {normal_count, token_budget(rules.ratio, normal_count), 0, 0, candidates.given};
 }
 
-// Masks one more proposal. `proposal(d)` is the Proposal of block d; they are asked for in order. Returns
+// Masks one more proposal. `proposal(d)` is the Proposal of draw index d; d ascends. Returns
 // whether there was anything to do: false when the budget is met, or candidates are all used up and nothing
 // is to follow.
 template <typename Proposals>
@@ -270,18 +270,18 @@ struct RowOutput {
   int64_t* right_boundary;    // [K]
 };
 
-// Token i of the masked span [begin, end) is number `slot` of the row's masked tokens.
+// Token i of the masked span [begin, end) is number `entry` of the row's masked tokens.
 template <typename Id>
-SPANBERT_EXT_HOST_DEVICE void write_slot(int64_t i, int64_t begin, int64_t end, int64_t targets, int64_t slot,
-                                         const RowOutput<Id>& out) {
-  out.masked_positions[slot] = i;
-  out.left_boundary[slot] = i - begin < targets ? begin - 1 : kNoPosition;
-  out.right_boundary[slot] = i - begin < targets ? end : kNoPosition;
+SPANBERT_EXT_HOST_DEVICE void write_entry(int64_t i, int64_t begin, int64_t end, int64_t targets,
+                                          int64_t entry, const RowOutput<Id>& out) {
+  out.masked_positions[entry] = i;
+  out.left_boundary[entry] = i - begin < targets ? begin - 1 : kNoPosition;
+  out.right_boundary[entry] = i - begin < targets ? end : kNoPosition;
 }
 
 template <typename Id>
-SPANBERT_EXT_HOST_DEVICE void clear_slot(int64_t slot, const RowOutput<Id>& out) {
-  out.masked_positions[slot] = out.left_boundary[slot] = out.right_boundary[slot] = kNoPosition;
+SPANBERT_EXT_HOST_DEVICE void clear_entry(int64_t entry, const RowOutput<Id>& out) {
+  out.masked_positions[entry] = out.left_boundary[entry] = out.right_boundary[entry] = kNoPosition;
 }
 
 }  // namespace spanbert_ext

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "common/cuda_host.h"
+#include "common/operator.h"
 #include "common/plain_dispatch.h"
 #include "tuning/tuning.h"
 #include "vocab_ce/chunk_rule.h"
@@ -54,7 +55,7 @@ std::tuple<at::Tensor, at::Tensor> cross_entropy(const at::Tensor& logits, const
                                                    .pitch = logits.size(1),
                                                    .first = 0,
                                                    .live = {rows.const_data_ptr<int64_t>(), start + 1, start},
-                                                   .blocks = 1},
+                                                   .groups = 1},
                                          .capacity = count,
                                          .targets = targets.const_data_ptr<int64_t>(),
                                          .row_weight = row_weight.const_data_ptr(),
@@ -71,14 +72,15 @@ std::tuple<at::Tensor, at::Tensor> cross_entropy(const at::Tensor& logits, const
   return {nll, prediction};
 }
 
-VocabCeOutput vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                       at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
-                       at::ScalarType compute_dtype, double label_smoothing, std::optional<int64_t> max_rows,
-                       bool need_dh, bool need_dw, bool need_db, int64_t chunk_rows) {
-  TORCH_CHECK_VALUE(chunk_rows > 0 && chunk_rows % kRowMultiple == 0, kOp, ": chunk_rows is ", chunk_rows,
-                    ", expected a positive multiple of ", kRowMultiple);
-  return vocab_ce_cuda_in_chunks(h, weight, bias, first_rows, targets, row_weight, compute_dtype,
-                                 label_smoothing, max_rows, need_dh, need_dw, need_db, chunk_rows);
+struct VocabCeInChunks {
+  VocabCeArguments arguments;
+  int64_t chunk_rows;
+};
+
+VocabCeOutput vocab_ce(const VocabCeInChunks& call) {
+  TORCH_CHECK_VALUE(call.chunk_rows > 0 && call.chunk_rows % kRowMultiple == 0, kOp, ": chunk_rows is ",
+                    call.chunk_rows, ", expected a positive multiple of ", kRowMultiple);
+  return vocab_ce_cuda_in_chunks(call.arguments, call.chunk_rows);
 }
 
 int64_t chunk_rows(int64_t rows, int64_t width, int64_t pitch, int64_t element_bytes,
@@ -100,8 +102,8 @@ TORCH_LIBRARY(spanbert_ext_tuning, m) {
       "vocab_ce(Tensor h, Tensor weight, Tensor? bias, int[] first_rows, Tensor targets, Tensor row_weight,"
       " ScalarType compute_dtype, float label_smoothing, int? max_rows, bool need_dh, bool need_dw,"
       " bool need_db, int chunk_rows)"
-      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows, Tensor slots,"
-      " Tensor dw, Tensor db)");
+      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows,"
+      " Tensor compact_rows, Tensor dw, Tensor db)");
 }
 
 #ifdef SPANBERT_EXT_EMULATE_CUDA
@@ -110,7 +112,7 @@ TORCH_LIBRARY_IMPL(spanbert_ext_tuning, CPU, m) {
 TORCH_LIBRARY_IMPL(spanbert_ext_tuning, CUDA, m) {
 #endif
   m.impl("cross_entropy", &cross_entropy);
-  m.impl("vocab_ce", &vocab_ce);
+  m.impl("vocab_ce", operator_of<&vocab_ce>());
 }
 
 }  // namespace spanbert_ext

@@ -9,7 +9,7 @@ constexpr int kColumnThreads = 128;
 constexpr int kRowsAtOnce = 8;  // loads under way per thread
 
 // A block sums kColumnThreads packs of columns over one slice of rows. The rows that are not
-// live come last and are in no block of rows.
+// live come last and are in no group.
 template <typename T>
 __global__ void __launch_bounds__(kColumnThreads) sum_columns(LogitsChunk chunk, Accumulate<T>* partial) {
   using A = Accumulate<T>;
@@ -19,9 +19,9 @@ __global__ void __launch_bounds__(kColumnThreads) sum_columns(LogitsChunk chunk,
   const int64_t slice_begin = blockIdx.y * kSliceRows;
   const int64_t slice_end = min(slice_begin + kSliceRows, chunk.rows);
   const T* const logits = static_cast<const T*>(chunk.logits) + column;
-  for (int block = 0; block < chunk.blocks; ++block) {
-    const int64_t begin = max(slice_begin, chunk.live.starts[block] - chunk.first);
-    const int64_t end = min(slice_end, chunk.live.starts[block + 1] - chunk.first);
+  for (int group = 0; group < chunk.groups; ++group) {
+    const int64_t begin = max(slice_begin, chunk.live.starts[group] - chunk.first);
+    const int64_t end = min(slice_end, chunk.live.starts[group + 1] - chunk.first);
     A sum[kValues] = {};
 #pragma unroll kRowsAtOnce
     for (int64_t row = begin; row < end; ++row) {
@@ -29,23 +29,23 @@ __global__ void __launch_bounds__(kColumnThreads) sum_columns(LogitsChunk chunk,
 #pragma unroll
       for (int j = 0; j < kValues; ++j) sum[j] += widen(values.value[j]);
     }
-    A* const out = partial + (static_cast<int64_t>(blockIdx.y) * chunk.blocks + block) * chunk.pitch + column;
+    A* const out = partial + (static_cast<int64_t>(blockIdx.y) * chunk.groups + group) * chunk.pitch + column;
 #pragma unroll
     for (int j = 0; j < kValues; ++j) out[j] = sum[j];
   }
 }
 
-// db [blocks, vocab]: a thread per value, slices in order.
+// db [groups, vocab]: a thread per value, slices in order.
 template <typename A>
 __global__ void __launch_bounds__(kColumnThreads)
     add_slices(LogitsChunk chunk, const A* partial, A* db, bool accumulate) {
   const int64_t column = blockIdx.x * int64_t{kColumnThreads} + threadIdx.x;
   if (column >= chunk.vocab) return;
-  const int64_t block = blockIdx.y, slices = column_slices(chunk.rows);
-  A& out = db[block * chunk.vocab + column];
+  const int64_t group = blockIdx.y, slices = column_slices(chunk.rows);
+  A& out = db[group * chunk.vocab + column];
   A sum = accumulate ? out : A(0);
 #pragma unroll 8
-  for (int64_t s = 0; s < slices; ++s) sum += partial[(s * chunk.blocks + block) * chunk.pitch + column];
+  for (int64_t s = 0; s < slices; ++s) sum += partial[(s * chunk.groups + group) * chunk.pitch + column];
   out = sum;
 }
 
@@ -62,7 +62,7 @@ cudaError_t launch_column_sums(const LogitsChunk& chunk, void* partial, void* db
     const cudaError_t error = launch(&sum_columns<T>, grid, dim3(kColumnThreads), 0, stream, chunk, sums);
     if (error != cudaSuccess) return error;
     return launch(
-        &add_slices<A>, dim3(blocks_of(chunk.vocab, kColumnThreads), static_cast<unsigned>(chunk.blocks)),
+        &add_slices<A>, dim3(blocks_of(chunk.vocab, kColumnThreads), static_cast<unsigned>(chunk.groups)),
         dim3(kColumnThreads), 0, stream, chunk, static_cast<const A*>(sums), static_cast<A*>(db), accumulate);
   });
 }

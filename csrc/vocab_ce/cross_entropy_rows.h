@@ -13,7 +13,7 @@ namespace spanbert_ext {
 
 constexpr int kPairs = 4;  // in an access of 16 bytes
 constexpr int kPackColumns = 2 * kPairs;
-constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 struct Maximum {
   __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
@@ -113,12 +113,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks) cross_entropy_rows(CrossEnt
 
   const float smoothing = static_cast<float>(problem.smoothing);
   const float uniform = static_cast<float>(problem.smoothing / static_cast<double>(vocab));
-  const float log_sum_exp = maximum + logf(sum_exp);
+  // What rounding `offset` adds to every exponent: sum_exp and each probability's numerator share that
+  // factor.
+  const float rounded = fmaf(maximum, kLog2E, offset);
+  const float log_sum = logf(sum_exp) - rounded * kLn2;
   const float weight = static_cast<const float*>(problem.row_weight)[row];
   if (threadIdx.x == 0) {
-    float nll = log_sum_exp - target_logit;
+    float nll = (maximum - target_logit) + log_sum;
     if constexpr (kSmoothing) {
-      nll = (1 - smoothing) * nll + smoothing * (log_sum_exp - sum / static_cast<float>(vocab));
+      const float mean = (maximum - sum / static_cast<float>(vocab)) + log_sum;
+      nll = (1 - smoothing) * nll + smoothing * mean;
     }
     if (is_forbidden<T>(problem, compact_row, target_id)) nll = INFINITY;
     if (!valid) nll = NAN;
@@ -130,20 +134,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks) cross_entropy_rows(CrossEnt
 
   const float unit = problem.grad_unit == nullptr ? 1.0f : *static_cast<const float*>(problem.grad_unit);
   const float coefficient = valid ? weight / unit : NAN;
-  const float normaliser = -log_sum_exp * kLog2E;
-  const auto probability = [&](float logit) { return exp2_approximate(fmaf(logit, kLog2E, normaliser)); };
+  // p = exp(logit - maximum) / sum_exp, the division a factor of the row: maximum + log(sum_exp) in the
+  // exponent would lose digits where the logits have much in common.
+  const float scale = coefficient / sum_exp, uniform_exp = uniform * sum_exp;
+  const auto exponential = [&](float logit) { return exp2_approximate(fmaf(logit, kLog2E, offset)); };
   const auto differentiate = [&](int i) {
     const Pack pack = load(i);
     Pack out;
 #pragma unroll
     for (int k = 0; k < kPairs; ++k) {
-      float low = probability(Pair::low(pack.value[k])), high = probability(Pair::high(pack.value[k]));
+      float low = exponential(Pair::low(pack.value[k])), high = exponential(Pair::high(pack.value[k]));
       if constexpr (kSmoothing) {
         const int column = i * kPackColumns + 2 * k;
-        low -= column < vocab ? uniform : 0.0f;
-        high -= column + 1 < vocab ? uniform : 0.0f;
+        low -= column < vocab ? uniform_exp : 0.0f;
+        high -= column + 1 < vocab ? uniform_exp : 0.0f;
       }
-      out.value[k] = Pair::make(coefficient * low, coefficient * high);
+      out.value[k] = Pair::make(scale * low, scale * high);
     }
     packed[i] = out;
   };
@@ -154,7 +160,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) cross_entropy_rows(CrossEnt
   const int owner = (target_pack < whole ? target_pack : target_pack - whole) % kThreads;
   if (valid && owner == static_cast<int>(threadIdx.x)) {
     const float rest = kSmoothing ? 1 - smoothing + uniform : 1.0f;
-    logits[target] = narrow<T>(coefficient * (probability(target_logit) - rest));
+    logits[target] = narrow<T>(coefficient * (exponential(target_logit) / sum_exp - rest));
   }
 }
 

@@ -16,7 +16,7 @@ constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
 template <typename T>
 struct RowStatistics {
   T maximum, sum_exp;  // sum_exp of exp(logit - maximum)
-  T sum;               // of the logits, for label smoothing
+  T sum;               // of logit - centre, for label smoothing
   int64_t best;        // lowest index of the maximum
 };
 
@@ -38,9 +38,9 @@ struct Merge {
   }
 };
 
-// Adds the logits x of vocabulary entries v, v + 1, ... to a thread's statistics.
+// Adds the logits x of words v, v + 1, ... to a thread's statistics.
 template <typename T, int kCount>
-__device__ __forceinline__ void add_logits(const T (&x)[kCount], int64_t v, RowStatistics<T>& s) {
+__device__ __forceinline__ void add_logits(const T (&x)[kCount], int64_t v, T centre, RowStatistics<T>& s) {
   const T before = s.maximum;
 #pragma unroll
   for (int j = 0; j < kCount; ++j) {
@@ -48,7 +48,7 @@ __device__ __forceinline__ void add_logits(const T (&x)[kCount], int64_t v, RowS
       s.maximum = x[j];
       s.best = v + j;
     }
-    s.sum += x[j];
+    s.sum += x[j] - centre;
   }
   s.sum_exp *= std::exp(before - s.maximum);
 #pragma unroll
@@ -77,27 +77,31 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 1 : 0) cross_entrop
   const int64_t row = chunk.live.rows[compact_row], target = problem.targets[row];
   const bool in_vocab = target < vocab, valid = in_vocab && count <= problem.capacity;
   const T target_logit = in_vocab ? logits[target] : T(0);
+  // Sums of differences to a logit of the row: what all logits have in common would take their digits.
+  const T centre = std::isfinite(target_logit) ? target_logit : T(0);
 
   RowStatistics<T> statistics{kLowest<T>, T(0), T(0), vocab};
   for (int64_t i = threadIdx.x; i < packs; i += kThreads) {
     const Values values = packed[i];
     if constexpr (kKeepRow) kept[i] = values;
-    add_logits<T>(values.value, i * kValues, statistics);
+    add_logits<T>(values.value, i * kValues, centre, statistics);
   }
   for (int64_t v = tail + threadIdx.x; v < vocab; v += kThreads) {
     const T x[1] = {logits[v]};
-    add_logits<T>(x, v, statistics);
+    add_logits<T>(x, v, centre, statistics);
   }
   const RowStatistics<T> identity{kLowest<T>, T(0), T(0), vocab};
   statistics = reduce_block(statistics, identity, Merge<T>(), scratch);
 
   const T smoothing = static_cast<T>(problem.smoothing), nan = kNaN<T>;
-  const T log_sum_exp = statistics.maximum + std::log(statistics.sum_exp);
+  const T maximum = statistics.maximum, sum_exp = statistics.sum_exp;
   const T weight = static_cast<const T*>(problem.row_weight)[row];
   if (threadIdx.x == 0) {
-    T nll = log_sum_exp - target_logit;
+    const T log_sum = std::log(sum_exp);
+    T nll = (maximum - target_logit) + log_sum;
     if (smoothing > 0) {
-      nll = (1 - smoothing) * nll + smoothing * (log_sum_exp - statistics.sum / static_cast<T>(vocab));
+      const T mean = (maximum - centre) + log_sum - statistics.sum / static_cast<T>(vocab);
+      nll = (1 - smoothing) * nll + smoothing * mean;
     }
     if (is_forbidden<T>(problem, compact_row, target)) nll = static_cast<T>(INFINITY);
     if (!valid) nll = nan;
@@ -109,11 +113,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 1 : 0) cross_entrop
   if (!problem.need_grad) return;
 
   const T unit = problem.grad_unit == nullptr ? T(1) : *static_cast<const T*>(problem.grad_unit);
-  const T coefficient = valid ? weight / unit : nan;
+  // p = exp(logit - maximum) / sum_exp: no logarithm of the sum beside the maximum, which would lose digits.
+  const T coefficient = valid ? weight / unit : nan, scale = coefficient / sum_exp;
   const T uniform = static_cast<T>(problem.smoothing / static_cast<double>(vocab));
+  const T uniform_exp = uniform * sum_exp, rest = 1 - smoothing + uniform;
   const auto gradient = [&](T logit, int64_t v) {
-    const T share = v == target ? 1 - smoothing : T(0);
-    return coefficient * (std::exp(logit - log_sum_exp) - share - uniform);
+    const T exponential = std::exp(logit - maximum);
+    if (v == target) return coefficient * (exponential / sum_exp - rest);
+    return scale * (exponential - uniform_exp);
   };
   for (int64_t i = threadIdx.x; i < packs; i += kThreads) {
     const Values values = kKeepRow ? kept[i] : packed[i];

@@ -12,7 +12,7 @@ template <typename T>
 constexpr T kLowest = std::numeric_limits<T>::lowest();
 
 // What stands for a bias of -inf in a decoder matrix: the lowest finite number that products of the type take
-// exactly. A word with it has probability 0, and 0 times it is 0.
+// exactly. A vocabulary entry with it has probability 0, and 0 times it is 0.
 template <typename T>
 __device__ __forceinline__ T forbidden() {
   if constexpr (std::is_same_v<T, double>) {
@@ -26,17 +26,17 @@ __device__ __forceinline__ T forbidden() {
   }
 }
 
-// Whether the bias forbids the target of a compact row, or any word and smoothing wants all of them: the loss
+// Whether the bias forbids the target of a compact row, or any word while smoothing gives each a share: the loss
 // is then infinite.
 template <typename T>
 __device__ __forceinline__ bool is_forbidden(const CrossEntropy& problem, int64_t compact_row,
                                              int64_t target) {
   const T* const bias = static_cast<const T*>(problem.bias_columns);
   if (bias == nullptr || target >= problem.chunk.vocab) return false;
-  int block = 0;
-  while (block + 1 < problem.chunk.blocks && compact_row >= problem.chunk.live.starts[block + 1]) ++block;
-  if (problem.has_forbidden != nullptr && problem.has_forbidden[block] != 0) return true;
-  return widen(bias[target * problem.operand_pitch + 2 * block]) == widen(forbidden<T>());
+  int group = 0;
+  while (group + 1 < problem.chunk.groups && compact_row >= problem.chunk.live.starts[group + 1]) ++group;
+  if (problem.has_forbidden != nullptr && problem.has_forbidden[group] != 0) return true;
+  return widen(bias[target * problem.operand_pitch + 2 * group]) == widen(forbidden<T>());
 }
 
 // A row is kept in shared memory up to half of what a block may have: two rows at least are under way on

@@ -1,11 +1,11 @@
 // CPU. Logits are made transposed, [V, rows], one chunk of rows at a time, so that a vocabulary bias is one
-// scalar per contiguous run. A task is a block of the vocabulary: what its product makes is read again while
-// a core's L2 cache still holds it.
+// scalar per contiguous run. A task is a vocabulary tile: what its product makes is read again while a core's
+// L2 cache still holds it.
 //
-//   per chunk:  every block:  logits = weight @ rows^T  ->  statistics
-//               every row:    nll, prediction
-//               every block:  gradient of the logits  ->  dw += gradient @ rows; its transpose replaces the
-//               logits every panel of dh's columns:  dh = gradient^T @ weight
+//   per chunk:  every tile:  logits = weight @ rows^T  ->  statistics
+//               every row:   nll, prediction
+//               every tile:  gradient of the logits  ->  dw += gradient @ rows; its transpose replaces the logits
+//               every panel of dh's columns:  dh = gradient^T @ weight
 #include "vocab_ce/vocab_ce.h"
 
 #include <ATen/ATen.h>
@@ -16,11 +16,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/block_gemm.h"
 #include "common/chunks.h"
 #include "common/cpu_capability.h"
 #include "common/dtypes.h"
 #include "common/plain_dispatch.h"
+#include "common/small_gemm.h"
 #include "common/tasks.h"
 #include "vocab_ce/compact_capacity.h"
 #include "vocab_ce/vocab_ce_kernel.h"
@@ -31,7 +31,8 @@ namespace {
 // Rows of h decoded at once: dw is read and written once a chunk, and 320 rows of 28,996 float32 logits are
 // 37 MB.
 constexpr int64_t kChunkRows = 320;
-constexpr int64_t kVocabBlock = 768;  // a shorter inner dimension costs the product of dh 10 %
+constexpr int64_t kTileEntries =
+    768;  // of the vocabulary; a shorter inner dimension costs the product of dh 10 %
 
 // The decoder matrix [V, D], stored as S, as operands of T: in place where the layouts agree, else in a
 // task's buffer.
@@ -49,7 +50,7 @@ class Weight {
     if constexpr (std::is_same_v<T, S>) {
       return from;
     } else {
-      buffer->resize(kVocabBlock * width_);
+      buffer->resize(kTileEntries * width_);
       SPANBERT_EXT_CPU_DISPATCH(round_to_bfloat16(from, size * width_, buffer->data()));
       return buffer->data();
     }
@@ -60,14 +61,14 @@ class Weight {
     int64_t pitch;
   };
 
-  // The same rows' columns [j, j + columns), at most a panel, for the right side of block_gemm.
+  // The same rows' columns [j, j + columns), at most a panel, for the right side of small_gemm.
   Panel panel(int64_t v, int64_t size, int64_t j, int64_t columns, std::vector<T>* buffer) const {
     const S* from = data_ + v * width_ + j;
     if constexpr (kPair<T> == 1) {
       return {from, width_};
     } else {
       const int64_t pitch = panel_columns();
-      buffer->resize(round_up(kVocabBlock, kPair<T>) * pitch);
+      buffer->resize(round_up(kTileEntries, kPair<T>) * pitch);
       SPANBERT_EXT_CPU_DISPATCH(pair_rows(from, width_, size, columns, buffer->data(), pitch));
       return {buffer->data(), pitch};
     }
@@ -83,28 +84,27 @@ class Weight {
 template <typename T, typename S, typename acc_t>
 class VocabCe {
  public:
-  VocabCe(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-          const at::Tensor& targets, const at::Tensor& row_weight, at::ScalarType compute_dtype,
-          double label_smoothing, std::optional<int64_t> max_rows, double grad_unit, bool need_dh,
-          bool need_dw, bool need_db)
-      : h_(h),
-        targets_(targets.contiguous()),
-        row_weight_(row_weight.contiguous()),
-        weight_(weight),
-        vocab_(weight.size(0)),
-        width_(h.size(1)),
-        blocks_((vocab_ + kVocabBlock - 1) / kVocabBlock),
-        smoothing_(static_cast<acc_t>(label_smoothing)),
-        uniform_(static_cast<acc_t>(label_smoothing / static_cast<double>(vocab_))),
+  VocabCe(const VocabCeArguments& arguments, double grad_unit)
+      : h_(arguments.h),
+        targets_(arguments.targets.contiguous()),
+        row_weight_(arguments.row_weight.contiguous()),
+        weight_(arguments.weight),
+        vocab_(arguments.weight.size(0)),
+        width_(h_.size(1)),
+        tiles_((vocab_ + kTileEntries - 1) / kTileEntries),
+        smoothing_(static_cast<acc_t>(arguments.label_smoothing)),
+        uniform_(static_cast<acc_t>(arguments.label_smoothing / static_cast<double>(vocab_))),
         grad_unit_(static_cast<acc_t>(grad_unit)),
-        need_dh_(need_dh),
-        need_dw_(need_dw),
-        need_grad_(need_dh || need_dw || need_db) {
+        need_dh_(arguments.need_dh),
+        need_dw_(arguments.need_dw),
+        need_grad_(need_dh_ || need_dw_ || arguments.makes_db()) {
+    const auto& [h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing, max_rows,
+                 need_dh, need_dw, need_db] = arguments;
     const auto acc = h.options().dtype(c10::CppTypeToScalarType<acc_t>::value);
     const int64_t rows = h.size(0);
     nll = at::zeros({rows}, acc);
     prediction = at::full({rows}, -1, targets.options());
-    slots = at::full({rows}, -1, targets.options());
+    compact_rows = at::full({rows}, -1, targets.options());
     const auto compute = h.options().dtype(compute_dtype);
     dh_rows =
         need_dh ? at::zeros({compact_capacity(rows, max_rows), width_}, compute) : at::empty({0}, compute);
@@ -126,18 +126,18 @@ class VocabCe {
   at::Tensor weight_gradient() { return dw_begun_ ? dw : dw.zero_(); }
 
   double loss = 0;
-  at::Tensor nll, prediction, dh_rows, slots, dw, db;
+  at::Tensor nll, prediction, dh_rows, compact_rows, dw, db;
 
  private:
-  // Words [begin, begin + size) and their logits [size, columns]; later, in the same memory, their gradient
+  // Vocabulary entries [begin, begin + size) and their logits [size, columns]; later, in the same memory, their gradient
   // transposed: [columns, pitch].
-  struct Block {
+  struct VocabularyTile {
     int64_t begin, size, pitch;
     acc_t* logits;
   };
 
-  Block block(int64_t b) const {
-    const int64_t begin = b * kVocabBlock, size = std::min(kVocabBlock, vocab_ - begin);
+  VocabularyTile tile(int64_t b) const {
+    const int64_t begin = b * kTileEntries, size = std::min(kTileEntries, vocab_ - begin);
     return {begin, size, round_up(size, kPair<T>),
             logits_.template mutable_data_ptr<acc_t>() + begin * columns_};
   }
@@ -146,8 +146,8 @@ class VocabCe {
     count_ = count;
     columns_ = round_up(count, kColumnMultiple);
     rows_ = rows;
-    const int64_t slot_begin = slots_filled_;
-    for (int64_t c = 0; c < count; ++c) slots.mutable_data_ptr<int64_t>()[rows[c]] = slots_filled_++;
+    const int64_t compact_begin = compact_filled_;
+    for (int64_t c = 0; c < count; ++c) compact_rows.mutable_data_ptr<int64_t>()[rows[c]] = compact_filled_++;
     const at::Tensor index = at::from_blob(const_cast<int64_t*>(rows), {count}, targets_.options());
     // Padding columns hold zero rows and get a zero gradient.
     const at::Tensor chunk =
@@ -162,79 +162,86 @@ class VocabCe {
     if (!need_grad_) return;
     differentiate(chunk, db.mutable_data_ptr<acc_t>() + (bias_row_ == nullptr ? 0 : group * vocab_));
     dw_begun_ = true;
-    if (need_dh_) dh_rows.narrow(0, slot_begin, count).copy_(grad_rows().narrow(0, 0, count));
+    if (need_dh_) dh_rows.narrow(0, compact_begin, count).copy_(grad_rows().narrow(0, 0, count));
   }
 
   const acc_t* bias_at(int64_t v) const { return bias_row_ == nullptr ? nullptr : bias_row_ + v; }
 
-  // Logits, and per block and column their statistics.
+  // Logits, and per tile and column their statistics.
   void decode(const at::Tensor& chunk) {
-    maximum_.resize(blocks_ * columns_);
-    sum_exp_.resize(blocks_ * columns_);
-    sum_.resize(smoothing_ > 0 ? blocks_ * columns_ : 0);
-    best_tile_.resize(blocks_ * columns_);
+    maximum_.resize(tiles_ * columns_);
+    sum_exp_.resize(tiles_ * columns_);
+    sum_.resize(smoothing_ > 0 ? tiles_ * columns_ : 0);
+    best_strip_.resize(tiles_ * columns_);
     const at::Tensor panels = to_panels(chunk.t());
-    share_tasks(blocks_, [&](TaskQueue& tasks) {
-      const BlockGemmScope scope;
+    share_tasks(tiles_, [&](TaskQueue& tasks) {
+      const SmallGemmScope scope;
       std::vector<T> buffer;
       for (int64_t b; tasks.take(&b);) {
-        const Block at = block(b);
+        const VocabularyTile at = tile(b);
         panel_gemm(at.size, columns_, width_, weight_.rows(at.begin, at.size, &buffer), width_,
                    panels.const_data_ptr<T>(), at.logits, columns_, false);
         const int64_t first = b * columns_;
         const ColumnStatistics<acc_t> out{maximum_.data() + first, sum_exp_.data() + first,
                                           sum_.empty() ? nullptr : sum_.data() + first,
-                                          best_tile_.data() + first};
+                                          best_strip_.data() + first};
         SPANBERT_EXT_CPU_DISPATCH(
             column_statistics<acc_t>(at.logits, bias_at(at.begin), at.size, columns_, out));
       }
     });
   }
 
-  // Fills log_sum_exp_, coefficient_, target_ and target_logit_ of this chunk; writes nll, prediction and the
-  // loss.
+  // Fills what differentiate() needs of this chunk's rows; writes nll, prediction and the loss.
   void finish_rows() {
     const acc_t* logits = logits_.const_data_ptr<acc_t>();
     // Padding columns: exp(logit - infinity) is 0 for any bias.
-    log_sum_exp_.assign(columns_, std::numeric_limits<acc_t>::infinity());
-    coefficient_.assign(columns_, 0);
+    top_.assign(columns_, std::numeric_limits<acc_t>::infinity());
+    scale_.assign(columns_, 0);
+    uniform_exp_.assign(columns_, 0);
     target_.assign(columns_, 0);
-    target_logit_.assign(columns_, 0);
+    target_gradient_.assign(columns_, 0);
+    target_correction_.assign(columns_, 0);
     const auto logit = [&](int64_t v, int64_t c) {
       return logits[v * columns_ + c] + (bias_row_ == nullptr ? acc_t(0) : bias_row_[v]);
     };
     for (int64_t c = 0; c < count_; ++c) {
       int64_t best = 0;
-      for (int64_t b = 1; b < blocks_; ++b) {
+      for (int64_t b = 1; b < tiles_; ++b) {
         if (maximum_[b * columns_ + c] > maximum_[best * columns_ + c]) best = b;
       }
       const acc_t top = maximum_[best * columns_ + c];
       acc_t total = 0, logit_sum = 0;
-      for (int64_t b = 0; b < blocks_; ++b) {
-        total += sum_exp_[b * columns_ + c] * std::exp(maximum_[b * columns_ + c] - top);
-        if (!sum_.empty()) logit_sum += sum_[b * columns_ + c];
+      for (int64_t b = 0; b < tiles_; ++b) {
+        const acc_t below = maximum_[b * columns_ + c] - top;
+        total += sum_exp_[b * columns_ + c] * std::exp(below);
+        if (!sum_.empty()) logit_sum += sum_[b * columns_ + c] + static_cast<acc_t>(tile(b).size) * below;
       }
       const int64_t row = rows_[c];
       const int64_t target = targets_.const_data_ptr<int64_t>()[row];
-      const acc_t log_sum_exp = top + std::log(total);
-      acc_t row_nll = log_sum_exp - logit(target, c);
+      const acc_t log_total = std::log(total), target_logit = logit(target, c);
+      acc_t row_nll = (top - target_logit) + log_total;
       if (smoothing_ > 0) {
         row_nll =
-            (1 - smoothing_) * row_nll + smoothing_ * (log_sum_exp - logit_sum / static_cast<acc_t>(vocab_));
+            (1 - smoothing_) * row_nll + smoothing_ * (log_total - logit_sum / static_cast<acc_t>(vocab_));
       }
-      int64_t predicted = best * kVocabBlock + best_tile_[best * columns_ + c];
-      const int64_t tile_end = std::min(vocab_, predicted + kTile);
-      for (int64_t v = predicted; v < tile_end; ++v) {
+      int64_t predicted = best * kTileEntries + best_strip_[best * columns_ + c];
+      const int64_t strip_end = std::min(vocab_, predicted + kStripRows);
+      for (int64_t v = predicted; v < strip_end; ++v) {
         if (logit(v, c) == top) {
           predicted = v;
           break;
         }
       }
       const acc_t weight = row_weight_.const_data_ptr<acc_t>()[row];
-      log_sum_exp_[c] = log_sum_exp;
-      coefficient_[c] = weight / grad_unit_;
+      const acc_t coefficient = weight / grad_unit_;
+      top_[c] = top;
+      scale_[c] = coefficient / total;
+      uniform_exp_[c] = uniform_ * total;
       target_[c] = target;
-      target_logit_[c] = logit(target, c);
+      // p - 1 in full precision, then rounded once.
+      const acc_t probability = std::exp(target_logit - top) / total;
+      target_gradient_[c] = coefficient * (probability - 1 + smoothing_ - uniform_);
+      target_correction_[c] = target_gradient_[c] - coefficient * (probability - uniform_);
       nll.mutable_data_ptr<acc_t>()[row] = row_nll;
       prediction.mutable_data_ptr<int64_t>()[row] = predicted;
       loss += static_cast<double>(weight) * static_cast<double>(row_nll);
@@ -244,13 +251,13 @@ class VocabCe {
   // Gradients of the logits into dw and `grad_bias` [V]; transposed, they replace the logits.
   void differentiate(const at::Tensor& chunk, acc_t* grad_bias) {
     const at::Tensor panels = need_dw_ ? to_panels(chunk) : at::Tensor();
-    share_tasks(blocks_, [&](TaskQueue& tasks) {
-      const BlockGemmScope scope;
-      std::vector<T> grad(kVocabBlock * columns_);
+    share_tasks(tiles_, [&](TaskQueue& tasks) {
+      const SmallGemmScope scope;
+      std::vector<T> grad(kTileEntries * columns_);
       for (int64_t b; tasks.take(&b);) {
-        const Block at = block(b);
-        SPANBERT_EXT_CPU_DISPATCH(logits_gradient(at.logits, bias_at(at.begin), at.size, columns_,
-                                                  log_sum_exp_.data(), coefficient_.data(), uniform_,
+        const VocabularyTile at = tile(b);
+        const ColumnSoftmax<acc_t> softmax{top_.data(), scale_.data(), uniform_exp_.data()};
+        SPANBERT_EXT_CPU_DISPATCH(logits_gradient(at.logits, bias_at(at.begin), at.size, columns_, softmax,
                                                   grad.data(), grad_bias + at.begin));
         subtract_one_hot(at, grad.data(), grad_bias);
         if (need_dw_) {
@@ -262,41 +269,38 @@ class VocabCe {
     });
   }
 
-  void subtract_one_hot(const Block& at, T* grad, acc_t* grad_bias) const {
+  void subtract_one_hot(const VocabularyTile& at, T* grad, acc_t* grad_bias) const {
     for (int64_t c = 0; c < count_; ++c) {
       const int64_t v = target_[c];
       if (v < at.begin || v >= at.begin + at.size) continue;
-      // p - 1 in full precision, then rounded once.
-      const acc_t probability = std::exp(target_logit_[c] - log_sum_exp_[c]);
-      const acc_t without = coefficient_[c] * (probability - uniform_);
-      const acc_t value = coefficient_[c] * (probability - 1 + smoothing_ - uniform_);
-      grad_bias[v] += value - without;
-      grad[(v - at.begin) * columns_ + c] = static_cast<T>(value);
+      grad_bias[v] += target_correction_[c];
+      grad[(v - at.begin) * columns_ + c] = static_cast<T>(target_gradient_[c]);
     }
   }
 
-  void transpose(const Block& at, const T* grad) const {
+  void transpose(const VocabularyTile& at, const T* grad) const {
     T* out = reinterpret_cast<T*>(at.logits);
-    SPANBERT_EXT_CPU_DISPATCH(transpose_block(grad, at.size, columns_, out, at.pitch));
+    SPANBERT_EXT_CPU_DISPATCH(transpose_tile(grad, at.size, columns_, out, at.pitch));
     for (int64_t c = 0; at.pitch > at.size && c < columns_; ++c) out[c * at.pitch + at.size] = T(0);
   }
 
   // gradient^T @ weight: [columns, D], a task per panel of D and, for many threads, slice of the rows.
   at::Tensor grad_rows() const {
     const at::Tensor out = at::empty({columns_, width_}, dw.options());
+    if (width_ == 0) return out;
     const int64_t panel = panel_columns(), panels = (width_ + panel - 1) / panel;
     const int64_t slices = std::max<int64_t>(1, 2 * at::get_num_threads() / panels);
     const int64_t slice = round_up((columns_ + slices - 1) / slices, kColumnMultiple);
     share_tasks(panels * slices, [&](TaskQueue& tasks) {
-      const BlockGemmScope scope;
+      const SmallGemmScope scope;
       std::vector<T> buffer;
       for (int64_t task; tasks.take(&task);) {
         const int64_t first = task % panels * panel, size = std::min(panel, width_ - first);
         const int64_t row = task / panels * slice, rows = std::min(slice, columns_ - row);
-        for (int64_t b = 0; rows > 0 && b < blocks_; ++b) {
-          const Block at = block(b);
+        for (int64_t b = 0; rows > 0 && b < tiles_; ++b) {
+          const VocabularyTile at = tile(b);
           const auto right = weight_.panel(at.begin, at.size, first, size, &buffer);
-          block_gemm(rows, size, at.pitch, reinterpret_cast<const T*>(at.logits) + row * at.pitch, at.pitch,
+          small_gemm(rows, size, at.pitch, reinterpret_cast<const T*>(at.logits) + row * at.pitch, at.pitch,
                      right.data, right.pitch, out.mutable_data_ptr<acc_t>() + row * width_ + first, width_,
                      b > 0);
         }
@@ -307,26 +311,29 @@ class VocabCe {
 
   const at::Tensor h_, targets_, row_weight_;
   const Weight<T, S> weight_;
-  const int64_t vocab_, width_, blocks_;
+  const int64_t vocab_, width_, tiles_;
   const acc_t smoothing_, uniform_, grad_unit_;
   const bool need_dh_, need_dw_, need_grad_;
   bool dw_begun_ = false;  // until then its memory holds anything
   at::Tensor bias_;
 
-  int64_t slots_filled_ = 0;
+  int64_t compact_filled_ = 0;
 
   // Of the chunk at hand: `count` rows of h, padded to `columns`.
   int64_t count_ = 0, columns_ = 0;
   const int64_t* rows_ = nullptr;
   const acc_t* bias_row_ = nullptr;
   at::Tensor logits_;                           // [V, columns]
-  std::vector<acc_t> maximum_, sum_exp_, sum_;  // [blocks, columns]
-  std::vector<int64_t> best_tile_;
-  std::vector<acc_t> log_sum_exp_, coefficient_, target_logit_;  // [columns]
+  std::vector<acc_t> maximum_, sum_exp_, sum_;  // [tiles, columns]
+  std::vector<int64_t> best_strip_;
+  // [columns]: what ColumnSoftmax names; the target, the gradient of its logit, and how much that
+  // differs from what logits_gradient makes of it.
+  std::vector<acc_t> top_, scale_, uniform_exp_;
   std::vector<int64_t> target_;
+  std::vector<acc_t> target_gradient_, target_correction_;
 };
 
-// Live rows (target >= 0) of each block of rows.
+// Live rows (target >= 0) of each group.
 std::vector<std::vector<int64_t>> live_rows(const at::Tensor& targets, at::IntArrayRef first_rows) {
   const at::Tensor ids = targets.contiguous();
   const int64_t* id = ids.const_data_ptr<int64_t>();
@@ -350,50 +357,44 @@ double gradient_unit(const at::Tensor& row_weight, const at::Tensor& targets, at
 }
 
 template <typename T, typename S, typename acc_t>
-VocabCeOutput run(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                  at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
-                  at::ScalarType compute_dtype, double label_smoothing, std::optional<int64_t> max_rows,
-                  double grad_unit, bool need_dh, bool need_dw, bool need_db) {
-  VocabCe<T, S, acc_t> op(h, weight, bias, targets, row_weight, compute_dtype, label_smoothing, max_rows,
-                          grad_unit, need_dh, need_dw, need_db);
-  const auto live = live_rows(targets, first_rows);
+VocabCeOutput run(const VocabCeArguments& arguments, double grad_unit) {
+  VocabCe<T, S, acc_t> op(arguments, grad_unit);
+  const auto live = live_rows(arguments.targets, arguments.first_rows);
   for (size_t g = 0; g < live.size(); ++g) op.add_rows(static_cast<int64_t>(g), live[g]);
 
+  const auto& [weight, bias] = std::tie(arguments.weight, arguments.bias);
   const auto acc = op.nll.options();
   const at::Tensor dw =
-      need_dw ? op.weight_gradient().to(weight.scalar_type()) : at::empty({0}, weight.options());
-  const at::Tensor db = need_db ? op.db.to(bias->scalar_type())
-                                : at::empty({0}, bias.has_value() ? bias->options() : weight.options());
+      arguments.need_dw ? op.weight_gradient().to(weight.scalar_type()) : at::empty({0}, weight.options());
+  const at::Tensor db = arguments.makes_db()
+                            ? op.db.to(bias->scalar_type())
+                            : at::empty({0}, bias.has_value() ? bias->options() : weight.options());
   return {at::full({}, op.loss, acc),
           op.nll,
           op.prediction,
           at::full({}, grad_unit, acc),
           op.dh_rows,
-          op.slots,
+          op.compact_rows,
           dw,
           db};
 }
 
 }  // namespace
 
-VocabCeOutput vocab_ce_cpu(const at::Tensor& h, const at::Tensor& weight,
-                           const std::optional<at::Tensor>& bias, at::IntArrayRef first_rows,
-                           const at::Tensor& targets, const at::Tensor& row_weight,
-                           at::ScalarType compute_dtype, double label_smoothing,
-                           std::optional<int64_t> max_rows, bool need_dh, bool need_dw, bool need_db) {
+VocabCeOutput vocab_ce_cpu(const VocabCeArguments& arguments) {
   const PlainDispatch plain;
-  check_vocab_ce(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing, max_rows);
-  check_targets(targets, weight.size(0), max_rows);
-  need_db = need_db && bias.has_value();
-  const double grad_unit = gradient_unit(row_weight, targets, compute_dtype);
+  check_vocab_ce(arguments);
+  check_targets(arguments.targets, arguments.weight.size(0), arguments.max_rows);
+  const at::ScalarType compute_dtype = arguments.compute_dtype;
+  const double grad_unit = gradient_unit(arguments.row_weight, arguments.targets, compute_dtype);
   const auto call = [&]<typename T, typename S, typename acc_t>() {
-    return run<T, S, acc_t>(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing,
-                            max_rows, grad_unit, need_dh, need_dw, need_db);
+    return run<T, S, acc_t>(arguments, grad_unit);
   };
   if (compute_dtype == at::kDouble) return call.template operator()<double, double, double>();
-  // Rows in pairs want an even width.
-  if (cpu_gemm_dtype(compute_dtype) == at::kBFloat16 && h.size(1) % 2 == 0) {
-    if (weight.scalar_type() == at::kFloat) return call.template operator()<at::BFloat16, float, float>();
+  // Rows in pairs have an even width.
+  if (cpu_gemm_dtype(compute_dtype) == at::kBFloat16 && arguments.h.size(1) % 2 == 0) {
+    if (arguments.weight.scalar_type() == at::kFloat)
+      return call.template operator()<at::BFloat16, float, float>();
     return call.template operator()<at::BFloat16, at::BFloat16, float>();
   }
   return call.template operator()<float, float, float>();

@@ -1,13 +1,29 @@
 #include <ATen/ATen.h>
 
+#include "common/checks.h"
 #include "common/dtypes.h"
 #include "vocab_ce/vocab_ce.h"
 
 namespace spanbert_ext {
+namespace {
 
-void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                    at::IntArrayRef first_rows, const at::Tensor& targets, const at::Tensor& row_weight,
-                    at::ScalarType compute_dtype, double label_smoothing, std::optional<int64_t> max_rows) {
+void check_scale_value(const char* op, const at::Tensor& scale, at::ScalarType gradient) {
+  const at::ScalarType accumulate = accumulation_dtype(gradient);
+  TORCH_CHECK_VALUE(scale.numel() == 1 && scale.scalar_type() == accumulate, op, ": scale has shape ",
+                    scale.sizes(), " and dtype ", scale.scalar_type(), ", expected one value of ",
+                    accumulate);
+}
+
+}  // namespace
+
+void check_vocab_ce(const VocabCeArguments& arguments) {
+  const auto& [h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing, max_rows,
+               need_dh, need_dw, need_db] = arguments;
+  TensorArguments("vocab_ce", "h", h)
+      .check("weight", weight)
+      .check("bias", bias)
+      .check("targets", targets)
+      .check("row_weight", row_weight);
   TORCH_CHECK_VALUE(h.dim() == 2, "vocab_ce: h has shape ", h.sizes(), ", expected [N, D]");
   TORCH_CHECK_VALUE(weight.dim() == 2 && weight.size(0) > 0, "vocab_ce: weight has shape ", weight.sizes(),
                     ", expected [V, D] with V > 0");
@@ -15,12 +31,12 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                     " and h has shape ", h.sizes(), ", expected the same D (last dimension) in both");
   check_compute_dtype("vocab_ce", "h", h.scalar_type(), compute_dtype);
   check_compute_dtype("vocab_ce", "weight", weight.scalar_type(), compute_dtype);
-  TORCH_CHECK_VALUE(!first_rows.empty() && first_rows[0] == 0, "vocab_ce: first_rows is ", first_rows,
-                    ", expected the first row of each block, starting with 0");
+  TORCH_CHECK_VALUE(!first_rows.empty() && first_rows[0] == 0, "vocab_ce: first_rows is ",
+                    at::IntArrayRef(first_rows), ", expected the first row of each group, starting with 0");
   for (size_t g = 0; g < first_rows.size(); ++g) {
     TORCH_CHECK_VALUE(first_rows[g] <= h.size(0) && (g == 0 || first_rows[g] >= first_rows[g - 1]),
-                      "vocab_ce: first_rows is ", first_rows, ", expected ascending rows of h, which has ",
-                      h.size(0));
+                      "vocab_ce: first_rows is ", at::IntArrayRef(first_rows),
+                      ", expected ascending rows of h, which has ", h.size(0));
   }
   if (bias.has_value()) {
     TORCH_CHECK_VALUE(bias->dim() == 2 && bias->size(0) == static_cast<int64_t>(first_rows.size()) &&
@@ -43,39 +59,29 @@ void check_vocab_ce(const at::Tensor& h, const at::Tensor& weight, const std::op
                     label_smoothing, ", expected 0 <= label_smoothing < 1");
   TORCH_CHECK_VALUE(max_rows.value_or(0) >= 0, "vocab_ce: max_rows is ", max_rows.value_or(0),
                     ", expected a number of rows");
-  for (const at::Tensor* t : {&weight, &targets, &row_weight}) {
-    TORCH_CHECK_VALUE(t->device() == h.device(), "vocab_ce: h is on ", h.device(),
-                      " and weight, targets, row_weight", " are on ", weight.device(), ", ", targets.device(),
-                      ", ", row_weight.device(), ", expected one device");
-  }
-  TORCH_CHECK_VALUE(!bias.has_value() || bias->device() == h.device(), "vocab_ce: bias is on ",
-                    bias.has_value() ? bias->device() : h.device(), ", expected ", h.device());
 }
 
-void check_gradient_rows(const at::Tensor& dh_rows, const at::Tensor& slots, const at::Tensor& scale,
-                         at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(dh_rows.dim() == 2, "vocab_ce_gradient_rows: dh_rows has shape ", dh_rows.sizes(),
-                    ", expected [R, D]");
-  check_compute_dtype("vocab_ce_gradient_rows", "dh_rows", dh_rows.scalar_type(), dtype);
-  TORCH_CHECK_VALUE(slots.dim() == 1, "vocab_ce_gradient_rows: slots has shape ", slots.sizes(),
+void check_gradient_rows(const GradientRowsArguments& arguments) {
+  constexpr const char* kOp = "vocab_ce_gradient_rows";
+  const auto& [dh_rows, compact_rows, scale, dtype] = arguments;
+  TensorArguments(kOp, "dh_rows", dh_rows).check("compact_rows", compact_rows).check("scale", scale);
+  TORCH_CHECK_VALUE(dh_rows.dim() == 2, kOp, ": dh_rows has shape ", dh_rows.sizes(), ", expected [R, D]");
+  check_compute_dtype(kOp, "dh_rows", dh_rows.scalar_type(), dtype);
+  TORCH_CHECK_VALUE(compact_rows.dim() == 1, kOp, ": compact_rows has shape ", compact_rows.sizes(),
                     ", expected [N]");
-  TORCH_CHECK_TYPE(slots.scalar_type() == at::kLong, "vocab_ce_gradient_rows: slots has dtype ",
-                   slots.scalar_type(), ", expected int64");
-  check_scale(dh_rows, scale);
-  TORCH_CHECK_VALUE(slots.device() == dh_rows.device(), "vocab_ce_gradient_rows: slots is on ",
-                    slots.device(), ", expected ", dh_rows.device());
+  TORCH_CHECK_TYPE(compact_rows.scalar_type() == at::kLong, kOp, ": compact_rows has dtype ",
+                   compact_rows.scalar_type(), ", expected int64");
+  check_scale_value(kOp, scale, dh_rows.scalar_type());
 }
 
-void check_scale(const at::Tensor& gradient, const at::Tensor& scale) {
-  check_float("vocab_ce_scale_", "gradient", gradient.scalar_type());
-  const at::ScalarType accumulate = accumulation_dtype(gradient.scalar_type());
-  TORCH_CHECK_VALUE(scale.numel() == 1 && scale.scalar_type() == accumulate, "vocab_ce: scale has shape ",
-                    scale.sizes(), " and dtype ", scale.scalar_type(), ", expected one value of ",
-                    accumulate);
-  TORCH_CHECK_VALUE(gradient.is_contiguous(), "vocab_ce_scale_: gradient has strides ", gradient.strides(),
+void check_scale(const ScaleArguments& arguments) {
+  constexpr const char* kOp = "vocab_ce_scale_";
+  const auto& [gradient, scale] = arguments;
+  TensorArguments(kOp, "gradient", gradient).check("scale", scale);
+  check_float(kOp, "gradient", gradient.scalar_type());
+  check_scale_value(kOp, scale, gradient.scalar_type());
+  TORCH_CHECK_VALUE(gradient.is_contiguous(), kOp, ": gradient has strides ", gradient.strides(),
                     ", expected a contiguous tensor");
-  TORCH_CHECK_VALUE(scale.device() == gradient.device(), "vocab_ce: scale is on ", scale.device(),
-                    ", expected ", gradient.device());
 }
 
 void check_targets(const at::Tensor& targets, int64_t vocab, std::optional<int64_t> max_rows) {

@@ -4,7 +4,7 @@
 //   per chunk:  logits = compact @ operand^T  ->  loss, prediction, gradient in place  ->  db
 //               dw += gradient^T @ compact,  dh = gradient @ operand
 //
-// The host never learns how many rows take part: GEMMs are sized by max_rows, where the caller knows a bound,
+// How many rows take part is not read on the host: GEMMs are sized by max_rows, where the caller gives it,
 // else by N. Peak memory beside the outputs: one chunk of logits (chunk_rule.h) and the sums of its columns,
 // R * D' rows, one operand [V', D'], and one [V', D] in float32 where a 16-bit weight needs several chunks.
 #include "vocab_ce/vocab_ce_cuda.h"
@@ -24,12 +24,12 @@ namespace {
 
 constexpr const char* kOp = "vocab_ce";
 
-RowBlocks row_blocks(at::IntArrayRef first_rows) {
-  TORCH_CHECK_VALUE(first_rows.size() <= kMaxBlocks, "vocab_ce: first_rows has ", first_rows.size(),
-                    " entries, expected at most ", kMaxBlocks, " on CUDA");
-  RowBlocks blocks{.count = static_cast<int>(first_rows.size()), .first = {}};
-  std::copy(first_rows.begin(), first_rows.end(), blocks.first);
-  return blocks;
+RowGroups row_groups(at::IntArrayRef first_rows) {
+  TORCH_CHECK_VALUE(first_rows.size() <= kMaxGroups, "vocab_ce: first_rows has ", first_rows.size(),
+                    " entries, expected at most ", kMaxGroups, " on CUDA");
+  RowGroups groups{.count = static_cast<int>(first_rows.size()), .first = {}};
+  std::copy(first_rows.begin(), first_rows.end(), groups.first);
+  return groups;
 }
 
 // float16 gradients are kept in units of the largest row weight, see vocab_ce.cpp; made on the device.
@@ -40,11 +40,11 @@ at::Tensor float16_gradient_unit(const at::Tensor& row_weight, const at::Tensor&
 }
 
 // The decoder matrix as an operand [V', D'], or as it is where that is as good: [V, D].
-at::Tensor decoder_operand(const at::Tensor& weight, const std::optional<at::Tensor>& bias, int blocks,
+at::Tensor decoder_operand(const at::Tensor& weight, const std::optional<at::Tensor>& bias, int groups,
                            at::ScalarType compute_dtype, int* has_forbidden, cudaStream_t stream) {
   const int64_t vocab = weight.size(0), width = weight.size(1);
   const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(compute_dtype));
-  const int64_t columns = width + (bias.has_value() ? 2 * blocks : 0);
+  const int64_t columns = width + (bias.has_value() ? 2 * groups : 0);
   const bool is_aligned = vocab * element_bytes % 16 == 0 && width * element_bytes % 16 == 0;
   if (weight.scalar_type() == compute_dtype && !bias.has_value() && is_aligned && weight.is_contiguous()) {
     return weight;
@@ -65,7 +65,7 @@ at::Tensor decoder_operand(const at::Tensor& weight, const std::optional<at::Ten
                                          .width = width,
                                          .rows = operand.size(0),
                                          .pitch = pitch,
-                                         .blocks = blocks,
+                                         .groups = groups,
                                          .operand = operand.mutable_data_ptr(),
                                          .has_forbidden = has_forbidden},
                                         stream));
@@ -74,28 +74,20 @@ at::Tensor decoder_operand(const at::Tensor& weight, const std::optional<at::Ten
 
 }  // namespace
 
-VocabCeOutput vocab_ce_cuda(const at::Tensor& h, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, at::IntArrayRef first_rows,
-                            const at::Tensor& targets, const at::Tensor& row_weight,
-                            at::ScalarType compute_dtype, double label_smoothing,
-                            std::optional<int64_t> max_rows, bool need_dh, bool need_dw, bool need_db) {
-  return vocab_ce_cuda_in_chunks(h, weight, bias, first_rows, targets, row_weight, compute_dtype,
-                                 label_smoothing, max_rows, need_dh, need_dw, need_db, std::nullopt);
+VocabCeOutput vocab_ce_cuda(const VocabCeArguments& arguments) {
+  return vocab_ce_cuda_in_chunks(arguments, std::nullopt);
 }
 
-VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& weight,
-                                      const std::optional<at::Tensor>& bias, at::IntArrayRef first_rows,
-                                      const at::Tensor& targets, const at::Tensor& row_weight,
-                                      at::ScalarType compute_dtype, double label_smoothing,
-                                      std::optional<int64_t> max_rows, bool need_dh, bool need_dw,
-                                      bool need_db, std::optional<int64_t> chunk_rows) {
+VocabCeOutput vocab_ce_cuda_in_chunks(const VocabCeArguments& arguments, std::optional<int64_t> chunk_rows) {
   const PlainDispatch plain;
-  check_vocab_ce(h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing, max_rows);
-  const RowBlocks blocks = row_blocks(first_rows);
+  check_vocab_ce(arguments);
+  const auto& [h, weight, bias, first_rows, targets, row_weight, compute_dtype, label_smoothing, max_rows,
+               need_dh, need_dw, need_db_if_bias] = arguments;
+  const RowGroups groups = row_groups(first_rows);
   if (debug_checks()) check_targets(targets.cpu(), weight.size(0), max_rows);
   const CudaScope scope(h);
   const cudaStream_t stream = scope.stream();
-  need_db = need_db && bias.has_value();
+  const bool need_db = arguments.makes_db();
   const bool need_grad = need_dh || need_dw || need_db;
 
   const int64_t total = h.size(0), width = h.size(1), vocab = weight.size(0);
@@ -107,27 +99,27 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
   const at::Tensor ids = targets.contiguous(), weights = row_weight.contiguous();
 
   const at::Tensor nll = at::empty({total}, acc), prediction = at::empty({total}, index);
-  const at::Tensor slots = at::empty({total}, index), live_rows = at::empty({total}, index);
-  const at::Tensor starts = at::empty({blocks.count + 1}, index);
+  const at::Tensor compact_rows = at::empty({total}, index), live_rows = at::empty({total}, index);
+  const at::Tensor starts = at::empty({groups.count + 1}, index);
   int64_t* const start = starts.mutable_data_ptr<int64_t>();
-  const LiveRows live{live_rows.const_data_ptr<int64_t>(), start + blocks.count, start};
+  const LiveRows live{live_rows.const_data_ptr<int64_t>(), start + groups.count, start};
   check_launch(kOp, launch_list_rows({.targets = ids.const_data_ptr<int64_t>(),
                                       .total = total,
-                                      .blocks = blocks,
+                                      .groups = groups,
                                       .capacity = rows,
                                       .accumulate = float_type(acc.dtype().toScalarType()),
                                       .rows = live_rows.mutable_data_ptr<int64_t>(),
                                       .starts = start,
-                                      .slots = slots.mutable_data_ptr<int64_t>(),
+                                      .compact_rows = compact_rows.mutable_data_ptr<int64_t>(),
                                       .nll = nll.mutable_data_ptr(),
                                       .prediction = prediction.mutable_data_ptr<int64_t>()},
                                      stream));
 
   const at::Tensor forbidden =
-      label_smoothing > 0 ? at::zeros({blocks.count}, index.dtype(at::kInt)) : at::Tensor();
+      label_smoothing > 0 ? at::zeros({groups.count}, index.dtype(at::kInt)) : at::Tensor();
   int* const has_forbidden = forbidden.defined() ? forbidden.mutable_data_ptr<int>() : nullptr;
   const at::Tensor operand =
-      decoder_operand(weight, bias, blocks.count, compute_dtype, has_forbidden, stream);  // [V', D']
+      decoder_operand(weight, bias, groups.count, compute_dtype, has_forbidden, stream);  // [V', D']
   const int64_t decoded = operand.size(0);
   const at::Tensor source = h.stride(1) == 1 ? h : h.contiguous();
   const at::Tensor compact = at::empty({rows, operand.size(1)}, compute);
@@ -139,7 +131,7 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
                                           .rows = rows,
                                           .pitch = compact.size(1),
                                           .live = live,
-                                          .blocks = blocks.count,
+                                          .groups = groups.count,
                                           .has_bias = bias.has_value(),
                                           .compact = compact.mutable_data_ptr()},
                                          stream));
@@ -155,7 +147,7 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
   // One product rounds to the weight's own dtype just once; a sum of several is kept in the accumulate dtype.
   const bool rounds_once = rows <= chunk && weight.scalar_type() == compute_dtype;
   const at::Tensor dw = at::empty({need_dw ? decoded : 0, width}, rounds_once ? compute : acc);
-  const at::Tensor db = at::empty({need_db ? blocks.count : 0, vocab}, acc);
+  const at::Tensor db = at::empty({need_db ? groups.count : 0, vocab}, acc);
   const at::Tensor dh_rows = at::empty({need_dh ? rows : 0, width}, compute);
   if (rows == 0) {
     dw.zero_();
@@ -163,7 +155,7 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
   }
   const at::Tensor buffer = at::empty({std::min(chunk, rows), pitch}, compute);
   const at::Tensor partial =
-      at::empty({need_db ? column_slices(buffer.size(0)) : 0, blocks.count, pitch}, acc);
+      at::empty({need_db ? column_slices(buffer.size(0)) : 0, groups.count, pitch}, acc);
   for (int64_t first = 0; first < rows; first += chunk) {
     const at::Tensor hidden = compact.narrow(0, first, std::min(chunk, rows - first));  // [count, D']
     const at::Tensor logits = buffer.narrow(0, 0, hidden.size(0));                      // [count, pitch]
@@ -176,7 +168,7 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
                            .pitch = pitch,
                            .first = first,
                            .live = live,
-                           .blocks = blocks.count};
+                           .groups = groups.count};
     const char* const bias_columns =
         bias.has_value() ? static_cast<const char*>(operand.const_data_ptr()) + width * operand.element_size()
                          : nullptr;
@@ -218,34 +210,35 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const at::Tensor& h, const at::Tensor& wei
           prediction,
           grad_unit,
           need_dh ? dh_rows : at::empty({0}, compute),
-          slots,
+          compact_rows,
           need_dw ? dw.narrow(0, 0, vocab).to(weight.scalar_type()) : none(weight),
           need_db ? db.to(bias->scalar_type()) : none(bias.has_value() ? *bias : weight)};
 }
 
-at::Tensor vocab_ce_gradient_rows_cuda(const at::Tensor& dh_rows, const at::Tensor& slots,
-                                       const at::Tensor& scale, at::ScalarType dtype) {
+at::Tensor vocab_ce_gradient_rows_cuda(const GradientRowsArguments& arguments) {
   const PlainDispatch plain;
-  check_gradient_rows(dh_rows, slots, scale, dtype);
-  const CudaScope scope(dh_rows);
-  const at::Tensor rows = dh_rows.contiguous(), slot = slots.contiguous();
-  const at::Tensor out = at::empty({slots.size(0), dh_rows.size(1)}, dh_rows.options().dtype(dtype));
-  check_launch(kOp, launch_gradient_rows({.type = float_type(dh_rows.scalar_type()),
-                                          .out_type = float_type(dtype),
+  check_gradient_rows(arguments);
+  const CudaScope scope(arguments.dh_rows);
+  const at::Tensor rows = arguments.dh_rows.contiguous(), compact_rows = arguments.compact_rows.contiguous();
+  const at::Tensor out =
+      at::empty({compact_rows.size(0), rows.size(1)}, rows.options().dtype(arguments.dtype));
+  check_launch(kOp, launch_gradient_rows({.type = float_type(rows.scalar_type()),
+                                          .out_type = float_type(arguments.dtype),
                                           .rows = rows.const_data_ptr(),
                                           .capacity = rows.size(0),
                                           .width = rows.size(1),
-                                          .slots = slot.const_data_ptr<int64_t>(),
-                                          .total = slot.size(0),
-                                          .scale = scale.const_data_ptr(),
+                                          .compact_rows = compact_rows.const_data_ptr<int64_t>(),
+                                          .total = compact_rows.size(0),
+                                          .scale = arguments.scale.const_data_ptr(),
                                           .out = out.mutable_data_ptr()},
                                          scope.stream()));
   return out;
 }
 
-void vocab_ce_scale_cuda(const at::Tensor& gradient, const at::Tensor& scale) {
+void vocab_ce_scale_cuda(const ScaleArguments& arguments) {
   const PlainDispatch plain;
-  check_scale(gradient, scale);
+  check_scale(arguments);
+  const auto& [gradient, scale] = arguments;
   const CudaScope scope(gradient);
   check_launch(kOp, launch_scale(float_type(gradient.scalar_type()), gradient.mutable_data_ptr(),
                                  gradient.numel(), scale.const_data_ptr(), scope.stream()));

@@ -52,34 +52,37 @@ void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int
   for (int64_t c = 0; c < columns; ++c) {
     out.maximum[c] = std::numeric_limits<acc_t>::lowest();
     out.sum_exp[c] = 0;
-    out.best_tile[c] = 0;
+    out.best_strip[c] = 0;
     if (out.sum != nullptr) out.sum[c] = 0;
   }
-  for (int64_t v0 = 0; v0 < size; v0 += kTile) {
-    const int64_t v1 = v0 + kTile < size ? v0 + kTile : size;
+  for (int64_t v0 = 0; v0 < size; v0 += kStripRows) {
+    const int64_t v1 = v0 + kStripRows < size ? v0 + kStripRows : size;
     for (int64_t c = 0; c < columns; c += Vec::size()) {
       const Vec before = load(out.maximum + c);
       Vec maximum = before;
-      Vec total(acc_t(0));
       for (int64_t v = v0; v < v1; ++v) {
-        const Vec x = load(logits + v * columns + c) + Vec(bias_at(bias, v));
-        maximum = at::vec::maximum(maximum, x);
-        total = total + x;
+        maximum = at::vec::maximum(maximum, load(logits + v * columns + c) + Vec(bias_at(bias, v)));
       }
       // Both finite, also where every logit so far is -inf: a column of nothing else ends in log(0) - (-inf)
       // = NaN.
-      Vec sum_exp = load(out.sum_exp + c) * (before - maximum).exp();
+      // Strips are summed by themselves: fewer roundings of large sums.
+      Vec sum_exp(acc_t(0)), total(acc_t(0));
       for (int64_t v = v0; v < v1; ++v) {
-        sum_exp = sum_exp + (load(logits + v * columns + c) + Vec(bias_at(bias, v)) - maximum).exp();
+        const Vec x = load(logits + v * columns + c) + Vec(bias_at(bias, v)) - maximum;
+        sum_exp = sum_exp + x.exp();
+        total = total + x;
       }
-      sum_exp.store(out.sum_exp + c);
-      if (out.sum != nullptr) (load(out.sum + c) + total).store(out.sum + c);
-      // A new maximum becomes rare after the first tiles.
+      (load(out.sum_exp + c) * (before - maximum).exp() + sum_exp).store(out.sum_exp + c);
+      if (out.sum != nullptr) {
+        if (v0 > 0) total = total + load(out.sum + c) + Vec(static_cast<acc_t>(v0)) * (before - maximum);
+        total.store(out.sum + c);
+      }
+      // A new maximum becomes rare after the first strips.
       acc_t was[Vec::size()], is[Vec::size()];
       before.store(was);
       maximum.store(is);
       for (int lane = 0; lane < Vec::size(); ++lane) {
-        if (is[lane] > was[lane]) out.best_tile[c + lane] = v0;
+        if (is[lane] > was[lane]) out.best_strip[c + lane] = v0;
       }
       maximum.store(out.maximum + c);
     }
@@ -88,8 +91,7 @@ void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int
 
 template <typename T, typename acc_t>
 void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
-                     const acc_t* log_sum_exp, const acc_t* coefficient, acc_t uniform, T* grad,
-                     acc_t* grad_bias) {
+                     ColumnSoftmax<acc_t> softmax, T* grad, acc_t* grad_bias) {
   using Vec = Vectorized<acc_t>;
   constexpr int64_t kStep = Vec::size();
   for (int64_t v = 0; v < size; ++v) {
@@ -97,7 +99,8 @@ void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64
     T* grad_row = grad + v * columns;
     const Vec b(bias_at(bias, v));
     const auto gradient = [&](int64_t c) {
-      return load(coefficient + c) * ((load(row + c) + b - load(log_sum_exp + c)).exp() - Vec(uniform));
+      const Vec x = load(row + c) + b - load(softmax.maximum + c);
+      return load(softmax.scale + c) * (x.exp() - load(softmax.uniform + c));
     };
     Vec row_sum(acc_t(0));
     int64_t c = 0;
@@ -125,7 +128,7 @@ void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64
 }
 
 template <typename T>
-void transpose_block(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch) {
+void transpose_tile(const T* from, int64_t size, int64_t columns, T* to, int64_t to_pitch) {
   constexpr int64_t kSide = 16;  // a cache line of float32, written whole
   static_assert(kColumnMultiple % kSide == 0);
   int64_t i = 0;
@@ -161,10 +164,10 @@ void pair_rows(const S* from, int64_t from_pitch, int64_t rows, int64_t columns,
   }
 }
 
-#define INSTANTIATE(T, acc_t)                                                                         \
-  template void logits_gradient<T, acc_t>(const acc_t*, const acc_t*, int64_t, int64_t, const acc_t*, \
-                                          const acc_t*, acc_t, T*, acc_t*);                           \
-  template void transpose_block<T>(const T*, int64_t, int64_t, T*, int64_t);
+#define INSTANTIATE(T, acc_t)                                                           \
+  template void logits_gradient<T, acc_t>(const acc_t*, const acc_t*, int64_t, int64_t, \
+                                          ColumnSoftmax<acc_t>, T*, acc_t*);            \
+  template void transpose_tile<T>(const T*, int64_t, int64_t, T*, int64_t);
 INSTANTIATE(double, double)
 INSTANTIATE(float, float)
 INSTANTIATE(c10::BFloat16, float)

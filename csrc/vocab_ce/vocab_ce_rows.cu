@@ -24,16 +24,16 @@ __global__ void __launch_bounds__(kMaxRankThreads) list_rows(ListRows task) {
       static_cast<A*>(task.nll)[row] = ranked.kept ? static_cast<A>(NAN) : A(0);
       task.prediction[row] = -1;
     }
-    task.slots[row] = ranked.kept ? ranked.before : -1;
-    for (int b = 0; b < task.blocks.count; ++b) {
-      if (task.blocks.first[b] == row) task.starts[b] = ranked.before;
+    task.compact_rows[row] = ranked.kept ? ranked.before : -1;
+    for (int g = 0; g < task.groups.count; ++g) {
+      if (task.groups.first[g] == row) task.starts[g] = ranked.before;
     }
   }
   if (!ranked.is_last()) return;
   const int64_t count = ranked.before + ranked.kept;
-  task.starts[task.blocks.count] = count;
-  for (int b = 0; b < task.blocks.count; ++b) {
-    if (task.blocks.first[b] == task.total) task.starts[b] = count;
+  task.starts[task.groups.count] = count;
+  for (int g = 0; g < task.groups.count; ++g) {
+    if (task.groups.first[g] == task.total) task.starts[g] = count;
   }
 }
 
@@ -70,14 +70,14 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks) pack_decoder(PackDeco
                                          : filled<A, N>(A(0)));
   }
   for (int64_t c = width + threadIdx.x; c < task.pitch; c += kRowThreads) {
-    const int64_t block = (c - width) / 2;
+    const int64_t group = (c - width) / 2;
     T value = narrow<T>(0);
-    if (in_vocab && task.bias != nullptr && block < task.blocks) {
-      const auto bias = load_values<A, 1>(task.bias_type, task.bias, block * task.vocab + row).value[0];
+    if (in_vocab && task.bias != nullptr && group < task.groups) {
+      const auto bias = load_values<A, 1>(task.bias_type, task.bias, group * task.vocab + row).value[0];
       const SplitBias<T> split = split_bias<T>(bias);
       value = (c - width) % 2 == 0 ? split.high : split.low;
       if (task.has_forbidden != nullptr && widen(split.high) == widen(forbidden<T>())) {
-        atomicOr(task.has_forbidden + block, 1);
+        atomicOr(task.has_forbidden + group, 1);
       }
     }
     out[c] = value;
@@ -96,9 +96,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks) gather_hidden(GatherH
                        is_live ? load_values<A, N>(task.h_type, task.h, from + c) : filled<A, N>(A(0)));
   }
   for (int64_t c = width + threadIdx.x; c < task.pitch; c += kRowThreads) {
-    const int64_t block = (c - width) / 2;
-    const bool is_own = is_live && task.has_bias && block < task.blocks && task.live.starts[block] <= i &&
-                        i < task.live.starts[block + 1];
+    const int64_t group = (c - width) / 2;
+    const bool is_own = is_live && task.has_bias && group < task.groups && task.live.starts[group] <= i &&
+                        i < task.live.starts[group + 1];
     out[c] = narrow<T>(is_own ? A(1) : A(0));
   }
 }
@@ -122,12 +122,12 @@ __global__ void __launch_bounds__(kLossThreads) sum_loss(SumLoss task) {
 template <typename T, int N>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks) gradient_rows(GradientRows task) {
   using A = Accumulate<T>;
-  const int64_t row = blockIdx.x, slot = task.slots[row];
+  const int64_t row = blockIdx.x, compact_row = task.compact_rows[row];
   const A scale = *static_cast<const A*>(task.scale);
   for (int64_t c = threadIdx.x * int64_t{N}; c < task.width; c += kRowThreads * int64_t{N}) {
-    auto values = filled<A, N>(slot < 0 ? A(0) : static_cast<A>(NAN));
-    if (slot >= 0 && slot < task.capacity) {
-      values = load_values<T, N>(static_cast<const T*>(task.rows) + slot * task.width + c);
+    auto values = filled<A, N>(compact_row < 0 ? A(0) : static_cast<A>(NAN));
+    if (compact_row >= 0 && compact_row < task.capacity) {
+      values = load_values<T, N>(static_cast<const T*>(task.rows) + compact_row * task.width + c);
 #pragma unroll
       for (int j = 0; j < N; ++j) values.value[j] *= scale;
     }

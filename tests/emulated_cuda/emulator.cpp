@@ -175,7 +175,7 @@ cudaError_t run(dim3 grid, dim3 shape, size_t shared_bytes, const std::function<
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
         blockIdx = {x, y, z};
-        // Of the exact size for the sanitiser, and all ones (NaN) so that nobody relies on zeros.
+        // Of the exact size for the sanitiser, and all ones (NaN) so that a kernel that relies on zeros fails.
         void* shared = nullptr;
         if (posix_memalign(&shared, 128, shared_bytes) != 0) stop("out of memory");
         block.shared.reset(shared);

@@ -1,4 +1,4 @@
-#include "common/block_gemm.h"
+#include "common/small_gemm.h"
 
 #include <ATen/ATen.h>
 #include <ATen/native/CPUBlas.h>
@@ -17,7 +17,7 @@ constexpr int64_t kKernelPanel = 64;   // four vectors of float32: the widest ti
 constexpr int64_t kAtenPanel = 384;    // MKL splits it again; many threads still find enough panels
 constexpr int64_t kRowsPerCall = 128;  // of a, for all panels of b: they stay in the L2 cache
 
-// torch has no question to ask beforehand: it throws where a kernel is missing.
+// torch has no function that says whether there is a kernel: brgemm throws where one is missing.
 template <typename T>
 bool multiplies() {
   constexpr int64_t kSize = 16;
@@ -50,9 +50,9 @@ void aten_gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_pitch, con
 
 }  // namespace
 
-bool has_bfloat16_blocks() {
+bool has_bfloat16_gemm() {
 #if defined(__x86_64__)
-  // Without the instruction oneDNN widens every operand; float32 blocks are faster than that.
+  // Without the instruction oneDNN widens every operand; float32 products are faster than that.
   static const bool has =
       has_float_kernel() && __builtin_cpu_supports("avx512bf16") && multiplies<c10::BFloat16>();
   return has;
@@ -62,15 +62,20 @@ bool has_bfloat16_blocks() {
 }
 
 c10::ScalarType cpu_gemm_dtype(c10::ScalarType compute) {
-  const bool reduced = compute == at::kHalf || (compute == at::kBFloat16 && !has_bfloat16_blocks());
+  const bool reduced = compute == at::kHalf || (compute == at::kBFloat16 && !has_bfloat16_gemm());
   return reduced ? at::kFloat : compute;
 }
 
 int64_t panel_columns() { return has_float_kernel() ? kKernelPanel : kAtenPanel; }
 
 template <typename T, typename acc_t>
-void block_gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_pitch, const T* b, int64_t b_pitch,
+void small_gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_pitch, const T* b, int64_t b_pitch,
                 acc_t* c, int64_t c_pitch, bool accumulate) {
+  if (m == 0 || n == 0) return;
+  if (k == 0) {  // oneDNN has no such product
+    for (int64_t i = 0; !accumulate && i < m; ++i) std::fill_n(c + i * c_pitch, n, acc_t(0));
+    return;
+  }
   if constexpr (std::is_same_v<acc_t, float>) {
     if (has_float_kernel()) {
       brgemm(m, n, k, a_pitch, b_pitch, c_pitch, accumulate, a, b, c, kPair<T> == 2);
@@ -95,18 +100,18 @@ void panel_gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_pitch, co
   const int64_t panel = panel_columns(), step = has_float_kernel() ? kRowsPerCall : m;
   for (int64_t row = 0; row < m; row += step) {
     for (int64_t j = 0; j < n; j += panel) {
-      block_gemm(std::min(step, m - row), std::min(panel, n - j), k, a + row * a_pitch, a_pitch,
+      small_gemm(std::min(step, m - row), std::min(panel, n - j), k, a + row * a_pitch, a_pitch,
                  panels + j * k, panel, c + row * c_pitch + j, c_pitch, accumulate);
     }
   }
 }
 
-BlockGemmScope::~BlockGemmScope() {
-  if (has_bfloat16_blocks()) at::native::cpublas::brgemm_release();
+SmallGemmScope::~SmallGemmScope() {
+  if (has_bfloat16_gemm()) at::native::cpublas::brgemm_release();
 }
 
 #define INSTANTIATE(T, acc_t)                                                                         \
-  template void block_gemm<T, acc_t>(int64_t, int64_t, int64_t, const T*, int64_t, const T*, int64_t, \
+  template void small_gemm<T, acc_t>(int64_t, int64_t, int64_t, const T*, int64_t, const T*, int64_t, \
                                      acc_t*, int64_t, bool);                                          \
   template void panel_gemm<T, acc_t>(int64_t, int64_t, int64_t, const T*, int64_t, const T*, acc_t*,  \
                                      int64_t, bool);
