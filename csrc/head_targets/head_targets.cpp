@@ -42,8 +42,10 @@ HeadTargetsOutput head_targets_cpu(const HeadTargetsArguments& arguments) {
   int64_t mlm_count = 0, sbo_count = 0;
   for (int64_t entry = 0; entry < batch.total; ++entry) {
     const HeadEntry found = head_entry(batch, entry);
-    TORCH_CHECK_INDEX(found.target != kNoId, "head_targets: masked_positions has ",
+    TORCH_CHECK_INDEX(batch.masked_positions[entry] < batch.length, "head_targets: masked_positions has ",
                       batch.masked_positions[entry], ", expected positions below L = ", batch.length);
+    TORCH_CHECK_INDEX(found.target != kNoId, "head_targets: labels has ", kNoId,
+                      " at a masked position, which no vocabulary has; expected an id");
     if (found.target < 0) continue;
     TORCH_CHECK_VALUE(mlm_count < rows, "head_targets: max_rows is ", rows,
                       ", but more masked positions have a label; expected an upper bound of their number");

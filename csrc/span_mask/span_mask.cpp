@@ -56,9 +56,10 @@ std::vector<uint8_t> table_with_padding(const SpanMaskArguments& arguments) {
 
 SpanMaskTensors span_mask_cpu(const SpanMaskArguments& given) {
   check_arguments(given);
-  if (given.input_ids.numel() == 0) return empty_outputs(given);  // there may be 2^40 rows without a token
-  const SpanMaskArguments arguments = contiguous_on(at::kCPU, given);
+  const bool has_tokens = given.input_ids.numel() > 0;
+  const SpanMaskArguments arguments = contiguous_on(at::kCPU, has_tokens ? given : without_rows(given));
   check_elements(arguments);
+  if (!has_tokens) return empty_outputs(given);
   const SpanMaskTensors outputs = empty_outputs(arguments);
   const SpanRules rules = span_rules(arguments);
   const std::vector<uint8_t> table = table_with_padding(arguments);

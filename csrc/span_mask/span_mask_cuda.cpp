@@ -14,7 +14,10 @@ SpanMaskTensors span_mask_cuda(const SpanMaskArguments& given) {
   check_arguments(given);
   const at::Tensor& input_ids = given.input_ids;
   const CudaScope scope(input_ids);
-  if (input_ids.numel() == 0) return empty_outputs(given);
+  if (input_ids.numel() == 0) {
+    if (debug_checks()) check_elements(contiguous_on(at::kCPU, without_rows(given)));
+    return empty_outputs(given);
+  }
   const int64_t rows = input_ids.size(0);
   TORCH_CHECK_VALUE(rows <= std::numeric_limits<int32_t>::max(), "span_mask: input_ids has ", rows,
                     " rows; expected fewer than 2^31");

@@ -50,6 +50,17 @@ SpanMaskArguments contiguous_on(at::Device device, SpanMaskArguments arguments) 
   return arguments;
 }
 
+SpanMaskArguments without_rows(SpanMaskArguments arguments) {
+  const auto drop = [](at::Tensor& tensor) { tensor = tensor.narrow(0, 0, 0); };
+  drop(arguments.input_ids);
+  if (arguments.kinds.dim() == 2) drop(arguments.kinds);
+  if (arguments.epoch.dim() == 1) drop(arguments.epoch);
+  for (auto* tensor : {&arguments.attention_mask, &arguments.sample_ids, &arguments.candidates}) {
+    if (*tensor) drop(**tensor);
+  }
+  return arguments;
+}
+
 // On a CPU the outputs share one allocation: five of them, freed together, are more than glibc keeps, and
 // every call would take its pages from the system again, which costs as much as masking.
 SpanMaskTensors empty_outputs(const SpanMaskArguments& arguments) {

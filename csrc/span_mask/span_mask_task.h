@@ -22,6 +22,9 @@ uint64_t share_threshold(double share);
 // The same arguments with tensors that are contiguous and lie on `device`.
 SpanMaskArguments contiguous_on(at::Device device, SpanMaskArguments arguments);
 
+// The same arguments for a batch of no rows. Rows without tokens may be 2^40: nothing is made or read for each.
+SpanMaskArguments without_rows(SpanMaskArguments arguments);
+
 SpanMaskTensors empty_outputs(const SpanMaskArguments& arguments);
 
 // Both of them point into tensors: contiguous arguments, and outputs of empty_outputs.
