@@ -46,7 +46,8 @@ class Known(NamedTuple):
 
 
 class MlmHead(NamedTuple):
-    """A native MLM head: `whole(x) = decoder(transform(x))`, [..., H] -> [..., V]."""
+    """A native MLM head: `whole(x) = decoder(transform(x))`, [..., H] -> [..., V]. A head of the user's may be `whole`
+    alone."""
 
     whole: nn.Module
     around: tuple[Known, ...]  # `whole`, and what else lies around `transform` and `decoder`
@@ -74,11 +75,15 @@ class Family(NamedTuple):
 def _bert_head(model: Any) -> MlmHead:
     predictions = getattr(model.cls, "predictions", None)  # a head of the user's may have none
     path = "cls.predictions"
+    try:
+        decoder = model.get_output_embeddings()
+    except AttributeError:  # transformers looks for it in there
+        decoder = None
     return MlmHead(
         model.cls,
         (Known("cls", model.cls, BertOnlyMLMHead), Known(path, predictions, BertLMPredictionHead)),
         Known(f"{path}.transform", getattr(predictions, "transform", None), BertPredictionHeadTransform),
-        Known(f"{path}.decoder", model.get_output_embeddings(), nn.Linear),
+        Known(f"{path}.decoder", decoder, nn.Linear),
         _BERT_TRANSFORM,
     )
 

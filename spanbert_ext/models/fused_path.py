@@ -79,6 +79,8 @@ def not_ordinary(name: str, parameter: Tensor | None, like: Tensor) -> str | Non
     # A subclass (DTensor, a quantised weight) computes by rules of its own; DataParallel's replicas hold plain tensors.
     if type(parameter) is not nn.Parameter and type(parameter) is not Tensor:
         return f"has a {name} of the type {_name(type(parameter))}"
+    if parameter.layout != torch.strided:
+        return f"has a {name} of the layout {parameter.layout}"
     if parameter.device != like.device:
         return f"has its {name} on {parameter.device}, the input is on {like.device}"
     return None

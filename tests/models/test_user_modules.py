@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import queue
+import re
 
 import pytest
 import torch
 from test_fused_path import LAST, along, assert_right, warned  # noqa: F401
-from tiny_models import make_batch, make_model, one_thread  # noqa: F401
-from torch import nn
+from tiny_models import INDICES, encoder_inputs, make_batch, make_model, one_thread, untie  # noqa: F401
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -71,3 +72,117 @@ def test_hooks_that_are_methods_of_built_in_types():
         module.register_forward_pre_hook(seen.put)
     torch.testing.assert_close(model(**batch).loss, expected)
     assert {seen.get() for _ in range(seen.qsize())} == set(watched)
+
+
+class SoftPrompt(nn.Module):
+    """Embeddings with three tokens in front."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.prompt = nn.Parameter(torch.ones(3, 32))
+
+    def forward(self, *inputs: Tensor, **options) -> Tensor:
+        x = self.inner(*inputs, **options)
+        return torch.cat([self.prompt.expand(len(x), -1, -1), x], dim=1)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_an_encoder_that_changes_the_length_is_an_error(skip):
+    model, batch = make_model(skip_unread_rows=skip), make_batch()
+    del batch["attention_mask"]
+    model.bert.embeddings = SoftPrompt(model.bert.embeddings)
+    with pytest.raises(ValueError, match="shape"):
+        model(**batch)
+
+
+class Boundaries(nn.Module):
+    """An SBO without a bias, and with nothing else of SpanBoundaryHead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(64, 32)
+
+    def forward(self, x: Tensor, masked: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        row = torch.arange(len(x))[:, None]
+        return self.dense(torch.cat([x[row, left.clamp_min(0)], x[row, right.clamp_min(0)]], dim=-1))
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused decoder", "called decoder"])
+def test_a_span_boundary_head_without_a_bias(hooked):
+    model, batch = make_model(), make_batch()
+    model.sbo = Boundaries()
+    model = model.double()
+    if hooked:
+        model.get_output_embeddings().register_forward_hook(lambda module, inputs, output: None)
+    x = model.bert(**encoder_inputs(batch))[0]
+    masked, left, right = (batch[name] for name in INDICES)
+    row, entry = (left >= 0).nonzero(as_tuple=True)
+    logits = F.linear(model.sbo(x, masked, left, right)[row, entry], model.get_output_embeddings().weight)
+    expected = F.cross_entropy(logits, batch["labels"][row, masked[row, entry]])
+    found = model(**batch)
+    torch.testing.assert_close(found.sbo_loss, expected.detach(), rtol=1e-10, atol=0)
+    found.loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.sbo.parameters())
+
+
+def test_without_a_bias_the_module_has_a_text():
+    model = make_model()
+    model.sbo.bias = None
+    assert "no bias" in repr(model) and model(**make_batch()).loss.isfinite()
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["fused decoder", "called decoder"])
+def test_boundaries_without_a_span_boundary_head(hooked):
+    model, batch = make_model(), make_batch()
+    if hooked:
+        model.get_output_embeddings().register_forward_hook(lambda module, inputs, output: None)
+    model.sbo = None
+    with pytest.raises(ValueError, match="left_boundary.* no sbo"):
+        model(**batch)
+
+
+def test_an_mlm_head_without_predictions():
+    model, batch = make_model(), make_batch()
+    model.cls = nn.Linear(32, 38)
+    logits = model(**encoder_inputs(batch)).logits
+    assert torch.equal(logits, model.cls(model.bert(**encoder_inputs(batch))[0]))
+    with pytest.raises(ValueError, match="left_boundary.* no decoder"):
+        model(**batch)
+    expected = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+    found = model(**encoder_inputs(batch), labels=batch["labels"]).loss
+    torch.testing.assert_close(found, expected)
+
+
+class Decoder(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize("cls", [nn.Linear, Decoder], ids=["fused", "called"])
+def test_a_decoder_of_another_width(cls):
+    model, batch = make_model(), make_batch()
+    model.cls.predictions.decoder = cls(32, 30)
+    with pytest.raises(ValueError, match=re.escape("sbo_bias has shape [38], expected [V] = [30]")):
+        model(**batch)
+    model.sbo.bias = nn.Parameter(torch.zeros(30))
+    with pytest.raises(IndexError, match="V = 30"):
+        model(**batch)
+
+
+def test_positions_are_checked_with_called_modules():
+    model, batch = make_model(), make_batch()
+    for path in ("sbo.dense1", "cls.predictions.decoder"):
+        model.get_submodule(path).register_forward_hook(lambda module, inputs, output: None)
+    masked = batch["masked_positions"]
+    with pytest.raises(IndexError, match="masked_positions has values from -5"):
+        model(**batch | {"masked_positions": masked.where(masked >= 0, -5)})
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("path", ["sbo.dense1", "cls.predictions.decoder"])
+def test_sparse_matrices(path):
+    model = make_model().double()
+    untie(model)
+    module = model.get_submodule(path)
+    module.weight = nn.Parameter(module.weight.detach().to_sparse_csr())
+    assert_right(model)
