@@ -54,7 +54,8 @@ def find_heads(model: Any, with_sbo: bool) -> Heads:
         )
     watched = global_hooks()
     whole_mlm = whole_transform = whole_sbo = None
-    for path, module, exact in mlm.around:
+    # A decoder that is not torch's own may mix tokens or tell batch rows apart: it gets whole sequences too.
+    for path, module, exact in (*mlm.around, mlm.decoder):
         reason = watched or not_exact(module, exact)
         if reason is not None and whole_mlm is None:
             whole_mlm = path, reason
@@ -203,7 +204,7 @@ def _called_loss(
         logits = mlm.decoder.module(h)
     if has_sbo:
         h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
-        sbo_logits = _without_bias(mlm.decoder.module, h_sbo.flatten(0, 1))  # [B*K, V]
+        sbo_logits = _without_bias(mlm.decoder.module, h_sbo).flatten(0, 1)  # [B*K, V]
         if sbo_bias is not None:
             if sbo_bias.shape != sbo_logits.shape[1:]:
                 raise ValueError(
@@ -244,6 +245,6 @@ def _called_loss(
 
 
 def _without_bias(decoder: nn.Module, h: Tensor) -> Tensor:
-    """What an affine module makes of rows, without its bias, which is what it makes of a row of zeros."""
-    out = decoder(torch.cat([h, h.new_zeros(1, h.shape[-1])]))
-    return out[:-1] - out[-1:]
+    """What an affine module makes of [B, K, D], without its bias, which is what it makes of zeros: [B, K, V]."""
+    out = decoder(torch.cat([h, h.new_zeros(h.shape[0], 1, h.shape[2])], dim=1))
+    return out[:, :-1] - out[:, -1:]

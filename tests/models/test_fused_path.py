@@ -100,7 +100,7 @@ def with_attribute(path: str, name: str, value: object) -> Callable[[nn.Module],
     return lambda model: setattr(model.get_submodule(path), name, value)
 
 
-def with_hook(path: str, backward: bool = False) -> Callable[[nn.Module], None]:
+def with_hook(path: str) -> Callable[[nn.Module], None]:
     def change(model: nn.Module) -> None:
         model.get_submodule(path).register_forward_hook(lambda module, inputs, output: along(output))
 

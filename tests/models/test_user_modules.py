@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from test_fused_path import LAST, along, assert_right, warned  # noqa: F401
+from test_fused_path import LAST, AlongTokens, along, assert_right, warned  # noqa: F401
 from tiny_models import INDICES, encoder_inputs, make_batch, make_model, one_thread, untie  # noqa: F401
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -152,6 +152,23 @@ def test_an_mlm_head_without_predictions():
     expected = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
     found = model(**encoder_inputs(batch), labels=batch["labels"]).loss
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["replaced", "hooked"])
+def test_a_decoder_along_tokens_gets_whole_sequences(hooked):
+    model, batch = make_model().double(), make_batch()
+    expected = model(**batch).mlm_loss
+    if hooked:
+        model.get_output_embeddings().register_forward_hook(
+            lambda module, inputs, output: output * torch.sigmoid(output.mean(1, keepdim=True))
+        )
+    else:
+        model.cls.predictions.decoder = AlongTokens(model.cls.predictions.decoder)
+    logits = model(**encoder_inputs(batch)).logits
+    found = model(**batch).mlm_loss
+    assert abs(found - expected) > 1e-7
+    expected = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-10, atol=0)
 
 
 class Decoder(nn.Linear):
