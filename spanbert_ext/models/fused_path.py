@@ -10,6 +10,7 @@ The functions return the reason why a module is not known, or None where it is.
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -131,9 +132,18 @@ def warn_once(path: str, reason: str, cost: str) -> None:
         known = text in _warned
         _warned.add(text)
     if not known:
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=_level_of_caller())
 
 
+def _level_of_caller() -> int:
+    """The stacklevel, for `warn_once`, of the code that called the model: the first that is of no library."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_LIBRARIES = {"spanbert_ext", "torch", "transformers", "accelerate", "peft"}
 _lock = threading.Lock()
 _warned: set[str] = set()
 

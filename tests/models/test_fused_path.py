@@ -232,6 +232,7 @@ def test_one_warning_names_the_module_and_what_it_costs(name, path, cost, warned
         for _ in range(3):
             model(**batch)
     assert len(found) == len(warned) == 1 and cost in str(found[0].message)
+    assert found[0].filename == __file__  # that of the call
 
 
 def test_hooks_of_every_module_see_every_module():
