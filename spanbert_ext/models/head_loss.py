@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanbert_ext.models.families import FAMILIES, MlmHead
+from spanbert_ext.models.families import FAMILIES, Known, MlmHead
 from spanbert_ext.models.fused_path import (
     global_hooks,
     not_exact,
@@ -204,6 +204,7 @@ def _called_loss(
         logits = mlm.decoder.module(h)
     if has_sbo:
         h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
+        _check_callable(mlm.decoder, x)
         sbo_logits = _without_bias(mlm.decoder.module, h_sbo).flatten(0, 1)  # [B*K, V]
         if sbo_bias is not None:
             if sbo_bias.shape != sbo_logits.shape[1:]:
@@ -242,6 +243,19 @@ def _called_loss(
         mlm_prediction=found.mlm_prediction,
         sbo_prediction=found.sbo_prediction,
     )
+
+
+def _check_callable(decoder: Known, x: Tensor) -> None:
+    """Raises a RuntimeError where the decoder has its parameters in the forward of a module around it alone."""
+    if not_exact(decoder.module, decoder.exact) is not None:
+        return  # it may fetch them itself
+    weight = decoder.module.weight
+    if weight.device != x.device or hasattr(weight, "device_mesh"):
+        reason = not_ordinary("weight", weight, x)
+        raise RuntimeError(
+            f"{decoder.path} {reason}, and no hooks of its own: the span-boundary head calls it without cls around "
+            f"it. Shard or offload {decoder.path} as a module of its own, as by fully_shard before cls"
+        )
 
 
 def _without_bias(decoder: nn.Module, h: Tensor) -> Tensor:
