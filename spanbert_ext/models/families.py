@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -20,10 +20,21 @@ from transformers.models.bert.modeling_bert import (
     BertSelfOutput,
 )
 
-# Modules that work on rows [..., H] one by one. An activation that a configuration names is a function of single
-# elements; a callable of the user's may be anything.
+# Modules that work on rows [..., H] one by one, where those do that they call, by the names of these. An activation
+# that a configuration names is a function of single elements; a callable of the user's may be anything.
+RowWise = Mapping[type[nn.Module], tuple[str, ...]]
 _ACTIVATIONS = (entry if isinstance(entry, type) else entry[0] for entry in ACT2CLS.values())
-_ROW_WISE = frozenset({nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS})
+_ROW_WISE: RowWise = dict.fromkeys((nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS), ())
+_BERT_TRANSFORM: RowWise = {
+    **_ROW_WISE,
+    BertPredictionHeadTransform: ("dense", "transform_act_fn", "LayerNorm"),
+}
+_BERT_LAYER: RowWise = {
+    **_ROW_WISE,
+    BertSelfOutput: ("dense", "dropout", "LayerNorm"),
+    BertIntermediate: ("dense", "intermediate_act_fn"),
+    BertOutput: ("dense", "dropout", "LayerNorm"),
+}
 
 
 class Known(NamedTuple):
@@ -35,13 +46,14 @@ class Known(NamedTuple):
 
 
 class MlmHead(NamedTuple):
-    """A native MLM head: `whole(x) = decoder(transform(x))`, [..., H] -> [..., V]."""
+    """A native MLM head: `whole(x) = decoder(transform(x))`, [..., H] -> [..., V]. A head of the user's may be `whole`
+    alone."""
 
     whole: nn.Module
     around: tuple[Known, ...]  # `whole`, and what else lies around `transform` and `decoder`
     transform: Known  # [..., H] -> [..., D]
     decoder: Known  # [..., D] -> [..., V]
-    row_wise: frozenset[type[nn.Module]]  # what `transform` is made of
+    row_wise: RowWise  # what `transform` is made of
 
 
 class RowModules(NamedTuple):
@@ -52,7 +64,7 @@ class RowModules(NamedTuple):
     between: tuple[Known, ...]
     last: Known
     around: tuple[Known, ...]  # what calls them, or sees what they return
-    row_wise: frozenset[type[nn.Module]]  # what `first`, `between` and `last` are made of
+    row_wise: RowWise  # what `first`, `between` and `last` are made of
 
 
 class Family(NamedTuple):
@@ -63,12 +75,16 @@ class Family(NamedTuple):
 def _bert_head(model: Any) -> MlmHead:
     predictions = getattr(model.cls, "predictions", None)  # a head of the user's may have none
     path = "cls.predictions"
+    try:
+        decoder = model.get_output_embeddings()
+    except AttributeError:  # transformers looks for it in there
+        decoder = None
     return MlmHead(
         model.cls,
         (Known("cls", model.cls, BertOnlyMLMHead), Known(path, predictions, BertLMPredictionHead)),
         Known(f"{path}.transform", getattr(predictions, "transform", None), BertPredictionHeadTransform),
-        Known(f"{path}.decoder", model.get_output_embeddings(), nn.Linear),
-        _ROW_WISE | {BertPredictionHeadTransform},
+        Known(f"{path}.decoder", decoder, nn.Linear),
+        _BERT_TRANSFORM,
     )
 
 
@@ -77,7 +93,8 @@ def _bert_last_layer(model: Any) -> RowModules | None:
         return None
     layers = model.bert.encoder.layer
     if (
-        len(layers) == 0
+        type(layers) is not nn.ModuleList  # another list may have another order
+        or len(layers) == 0
         or type(layers[-1]) is not BertLayer
         or type(layers[-1].attention) is not BertAttention
     ):
@@ -97,7 +114,7 @@ def _bert_last_layer(model: Any) -> RowModules | None:
             Known(path, layer, BertLayer),
             Known(f"{path}.attention", layer.attention, BertAttention),
         ),
-        _ROW_WISE | {BertSelfOutput, BertIntermediate, BertOutput},
+        _BERT_LAYER,
     )
 
 

@@ -10,27 +10,29 @@ The functions return the reason why a module is not known, or None where it is.
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_CALLED = ("forward", "feed_forward_chunk")  # the methods by which torch and transformers call modules
 
 
 def changed(module: nn.Module, own_hooks: Collection[Callable] = ()) -> str | None:
     """Why calling `module` may do something else than its class does; `own_hooks` do not count."""
-    if "forward" in vars(module):
-        return "has a forward of its own, as offloaded modules do"
+    for name in _CALLED:
+        if name in vars(module):
+            return f"has a {name} of its own, as offloaded modules do"
     for kind in _HOOKS:
         for hook in (vars(module).get(kind) or {}).values():
             # transformers leaves hooks behind that do nothing but in calls with output_hidden_states.
-            if hook not in own_hooks and not getattr(hook, "__module__", "").startswith(
-                "transformers.utils."
-            ):
+            home = getattr(hook, "__module__", None) or ""  # a method of a built-in type has None
+            if hook not in own_hooks and not home.startswith("transformers.utils."):
                 return "has hooks"
     return None
 
@@ -78,18 +80,30 @@ def not_ordinary(name: str, parameter: Tensor | None, like: Tensor) -> str | Non
     # A subclass (DTensor, a quantised weight) computes by rules of its own; DataParallel's replicas hold plain tensors.
     if type(parameter) is not nn.Parameter and type(parameter) is not Tensor:
         return f"has a {name} of the type {_name(type(parameter))}"
+    if parameter.layout != torch.strided:
+        return f"has a {name} of the layout {parameter.layout}"
     if parameter.device != like.device:
         return f"has its {name} on {parameter.device}, the input is on {like.device}"
     return None
 
 
 def not_row_wise(
-    path: str, module: nn.Module, classes: Collection[type[nn.Module]], own_hooks: Collection[Callable] = ()
+    path: str,
+    module: nn.Module,
+    classes: Mapping[type[nn.Module], Collection[str]],
+    own_hooks: Collection[Callable] = (),
 ) -> tuple[str, str] | None:
-    """Which module at or below `module` is not of one of `classes`, which work on rows [..., H] one by one, and why."""
+    """Which module at or below `module` may not work on rows [..., H] one by one, and why.
+
+    Args:
+        classes: those that do where the modules do that they call, which have these names.
+    """
     for name, part in _walk(path, module):
         if type(part) not in classes:
             return name, f"is a {_name(type(part))}, which may not work row by row"
+        for called in classes[type(part)]:
+            if part._modules.get(called) is None:
+                return f"{name}.{called}", "is no module: what it computes is not known"
         if type(part) is nn.LayerNorm and len(part.normalized_shape) != 1:
             return name, f"normalises over {list(part.normalized_shape)}"
         reason = changed(part, own_hooks)
@@ -118,9 +132,18 @@ def warn_once(path: str, reason: str, cost: str) -> None:
         known = text in _warned
         _warned.add(text)
     if not known:
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=_level_of_caller())
 
 
+def _level_of_caller() -> int:
+    """The stacklevel, for `warn_once`, of the code that called the model: the first that is of no library."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_LIBRARIES = {"spanbert_ext", "torch", "transformers", "accelerate", "peft"}
 _lock = threading.Lock()
 _warned: set[str] = set()
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanbert_ext.models.families import FAMILIES, MlmHead
+from spanbert_ext.models.families import FAMILIES, Known, MlmHead
 from spanbert_ext.models.fused_path import (
     global_hooks,
     not_exact,
@@ -19,6 +19,8 @@ from spanbert_ext.models.fused_path import (
 )
 from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 from spanbert_ext.ops import SpanPretrainingOutput, head_statistics, head_targets, span_pretraining_loss
+from spanbert_ext.ops._common import accumulation_dtype, may_read_values
+from spanbert_ext.ops.span_pretraining_loss import _as_count, _check
 
 
 class Heads(NamedTuple):
@@ -37,12 +39,23 @@ class Heads(NamedTuple):
 
 
 def find_heads(model: Any, with_sbo: bool) -> Heads:
-    """The heads of `model` as they are now: their modules may be replaced or wrapped at any time."""
+    """The heads of `model` as they are now: their modules may be replaced or wrapped at any time.
+
+    Raises:
+        ValueError: the model has no SBO, or no decoder for it.
+    """
     mlm = FAMILIES[model.config.model_type].mlm_head(model)
     sbo = model.sbo if with_sbo else None
+    if with_sbo and (sbo is None or mlm.decoder.module is None):
+        missing = "sbo" if sbo is None else "decoder (get_output_embeddings)"
+        raise ValueError(
+            f"left_boundary and right_boundary are given, but the model has no {missing}, which predicts from them; "
+            "without them the MLM head predicts alone"
+        )
     watched = global_hooks()
     whole_mlm = whole_transform = whole_sbo = None
-    for path, module, exact in mlm.around:
+    # A decoder that is not torch's own may mix tokens or tell batch rows apart: it gets whole sequences too.
+    for path, module, exact in (*mlm.around, mlm.decoder):
         reason = watched or not_exact(module, exact)
         if reason is not None and whole_mlm is None:
             whole_mlm = path, reason
@@ -88,10 +101,13 @@ def head_loss(
         return _called_loss(called, heads, x, labels, *indices, **options)
 
     transform = mlm.transform.module
-    boundary_rows, sbo_bias = sbo, None if sbo is None else sbo.bias
-    if sbo is not None and _is_called(heads, x):
-        h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
-        boundary_rows = _Given(h_sbo)
+    boundary_rows, sbo_bias = sbo, None
+    if sbo is not None:
+        if _is_called(heads, x):
+            h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
+            boundary_rows = _Given(h_sbo)
+        else:
+            sbo_bias = sbo.bias
     if heads.whole_transform is not None:
         if sbo is not None and boundary_rows is sbo:
             boundary_rows = _Given(sbo(x, *indices, max_rows=max_rows))
@@ -158,18 +174,16 @@ def _called_loss(
     max_rows: int | None,
 ) -> SpanPretrainingOutput:
     """The same loss with the decoder called, and all logits of the rows that are predicted at once."""
+    indices = (masked_positions, left_boundary, right_boundary)
+    _check(x, labels, *indices, boundary_rows=heads.sbo, weight=x, bias=None, sbo_bias=None)
     mlm, has_sbo = heads.mlm, left_boundary is not None
-    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
-
-    def as_count(count: Tensor | int | None) -> Tensor | None:
-        return None if count is None else torch.as_tensor(count, dtype=acc, device=labels.device)
-
+    acc = accumulation_dtype(x.dtype)
     rows = head_targets(
         labels,
         masked_positions,
         left_boundary,
-        num_items=as_count(num_items_in_batch),
-        num_sbo_items=as_count(num_sbo_items),
+        num_items=_as_count(num_items_in_batch, labels, acc),
+        num_sbo_items=_as_count(num_sbo_items, labels, acc),
         sbo_weight=sbo_weight,
         dtype=acc,
         max_rows=max_rows,
@@ -189,12 +203,22 @@ def _called_loss(
             h = _transform_all(heads, x).flatten(0, 1)[tokens]
         logits = mlm.decoder.module(h)
     if has_sbo:
-        h_sbo, sbo_bias = _call_sbo(heads, x, masked_positions, left_boundary, right_boundary)
-        sbo_logits = _without_bias(mlm.decoder.module, h_sbo.flatten(0, 1))  # [B*K, V]
-        sbo_logits = sbo_logits if sbo_bias is None else sbo_logits + sbo_bias
+        h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
+        _check_callable(mlm.decoder, x)
+        sbo_logits = _without_bias(mlm.decoder.module, h_sbo).flatten(0, 1)  # [B*K, V]
+        if sbo_bias is not None:
+            if sbo_bias.shape != sbo_logits.shape[1:]:
+                raise ValueError(
+                    f"sbo_bias has shape {list(sbo_bias.shape)}, expected [V] = {list(sbo_logits.shape[1:])}"
+                )
+            sbo_logits = sbo_logits + sbo_bias
         logits = torch.cat([logits, sbo_logits.to(logits.dtype)])
     targets = rows.targets  # [N]
     live, beyond = targets >= 0, targets >= logits.shape[1]
+    if may_read_values(targets) and beyond.any():
+        raise IndexError(
+            f"labels has {int(targets.max())}, expected an id below V = {logits.shape[1]}, the decoder's width"
+        )
     nll = F.cross_entropy(
         logits.to(acc),
         targets.where(live & ~beyond, -100),
@@ -208,7 +232,20 @@ def _called_loss(
     return SpanPretrainingOutput.of(loss, rows.counts, found)
 
 
+def _check_callable(decoder: Known, x: Tensor) -> None:
+    """Raises a RuntimeError where the decoder has its parameters in the forward of a module around it alone."""
+    if not_exact(decoder.module, decoder.exact) is not None:
+        return  # it may fetch them itself
+    weight = decoder.module.weight
+    if weight.device != x.device or hasattr(weight, "device_mesh"):
+        reason = not_ordinary("weight", weight, x)
+        raise RuntimeError(
+            f"{decoder.path} {reason}, and no hooks of its own: the span-boundary head calls it without cls around "
+            f"it. Shard or offload {decoder.path} as a module of its own, as by fully_shard before cls"
+        )
+
+
 def _without_bias(decoder: nn.Module, h: Tensor) -> Tensor:
-    """What an affine module makes of rows, without its bias, which is what it makes of a row of zeros."""
-    out = decoder(torch.cat([h, h.new_zeros(1, h.shape[-1])]))
-    return out[:-1] - out[-1:]
+    """What an affine module makes of [B, K, D], without its bias, which is what it makes of zeros: [B, K, V]."""
+    out = decoder(torch.cat([h, h.new_zeros(h.shape[0], 1, h.shape[2])], dim=1))
+    return out[:, :-1] - out[:, -1:]

@@ -242,10 +242,20 @@ def _rows_at(module: nn.Module, place: str) -> ReadRows | None:
 
 
 def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """[B, L, H] each -> [1, N, H] each."""
+    """[B, L, H] each -> [1, N, H] each.
+
+    Raises:
+        ValueError: other B or L than the text's, as behind embeddings that put tokens in front.
+    """
     rows = _rows_at(module, "first")
     if rows is None:
         return None
+    for x in inputs:
+        if x.shape[:2] != (rows.batch, rows.length):
+            raise ValueError(
+                f"the encoder's hidden states have shape {list(x.shape)}, expected "
+                f"[{rows.batch}, {rows.length}, H] as the input"
+            )
     return tuple(x.flatten(0, 1).index_select(0, rows.index.to(x.device))[None] for x in inputs)
 
 

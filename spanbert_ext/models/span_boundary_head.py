@@ -188,7 +188,7 @@ class SpanBoundaryHead(nn.Module):
         return y.where(fits[..., None], torch.nan).where(live[..., None], 0)
 
     def extra_repr(self) -> str:
-        return f"vocab_size={self.bias.shape[0]}"
+        return "no bias" if self.bias is None else f"vocab_size={self.bias.shape[0]}"
 
 
 def _check_indices(x: Tensor, masked: Tensor, left: Tensor, right: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import peft
 import pytest
@@ -93,6 +94,28 @@ def test_adapters_of_the_attention_leave_rows_out(rows_computed):
     computed = rows_computed(model.base_model.model)
     model(**batch)
     assert computed[0] < batch["input_ids"].numel()
+
+
+@pytest.mark.parametrize("target", ["decoder", "dense1", "transform.dense", "output.dense"])
+def test_adapters_by_row_of_the_batch(target):
+    batch, names = make_batch(), ["one", "two", "__base__", "one", "one", "two", "two", "__base__"]
+    model = make_model().double()
+    untie(model)
+    config = LoraConfig(r=4, init_lora_weights=False, target_modules=[target])
+    model = get_peft_model(model, config, adapter_name="one")
+    model.add_adapter("two", config)
+    model = model.double().eval()
+    with torch.no_grad():
+        found = model(**batch, adapter_names=names).row_statistics
+        expected = torch.zeros_like(found)
+        for i, name in enumerate(names):
+            row = {key: x[i : i + 1] if isinstance(x, torch.Tensor) else x for key, x in batch.items()}
+            if name != "__base__":
+                model.set_adapter(name)
+            with model.disable_adapter() if name == "__base__" else nullcontext():
+                expected[i] = model(**row).row_statistics[0]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert found[0, 0] != found[1, 0]
 
 
 def test_adapters_under_ddp(tmp_path):

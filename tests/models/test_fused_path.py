@@ -100,7 +100,7 @@ def with_attribute(path: str, name: str, value: object) -> Callable[[nn.Module],
     return lambda model: setattr(model.get_submodule(path), name, value)
 
 
-def with_hook(path: str, backward: bool = False) -> Callable[[nn.Module], None]:
+def with_hook(path: str) -> Callable[[nn.Module], None]:
     def change(model: nn.Module) -> None:
         model.get_submodule(path).register_forward_hook(lambda module, inputs, output: along(output))
 
@@ -232,6 +232,7 @@ def test_one_warning_names_the_module_and_what_it_costs(name, path, cost, warned
         for _ in range(3):
             model(**batch)
     assert len(found) == len(warned) == 1 and cost in str(found[0].message)
+    assert found[0].filename == __file__  # that of the call
 
 
 def test_hooks_of_every_module_see_every_module():

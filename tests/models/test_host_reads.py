@@ -21,6 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from spanbert_ext import SpanMasker
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*has hooks")  # of the modules that are called
+
 READS = {
     *(
         "item",
@@ -66,6 +68,7 @@ CASES = {
     "ragged with bounds": skewed_batch,
     "labels alone, not counted": lambda: labels_alone(full_batch()),
     "text that the model masks": lambda: {**encoder_inputs(full_batch()), "all_text": True},
+    "called modules": lambda: full_batch(96) | {"num_items_in_batch": 500, "num_sbo_items": 400},
 }
 
 
@@ -75,6 +78,9 @@ def case(request) -> tuple:
     model = make_model(count_rows=False)
     if "masks" in request.param:
         model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
+    if "called" in request.param:
+        for path in ("sbo.dense1", "cls.predictions.decoder"):
+            model.get_submodule(path).register_forward_hook(lambda module, inputs, output: None)
     return model, CASES[request.param]()
 
 

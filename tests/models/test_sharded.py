@@ -15,6 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what is called
 WAYS = {
     "the SBO": ["sbo"],
     "the decoder": ["cls.predictions.decoder"],
+    "the MLM head": ["cls.predictions.decoder", "cls"],
     "layers and the model": ["bert.encoder.layer.0", "bert.encoder.layer.1", ""],
     "everything": ["bert.encoder.layer.0", "bert.encoder.layer.1", "cls.predictions.transform", "sbo", ""],
 }
@@ -25,7 +26,7 @@ def run(rank: int, processes: int, store: str, way: str) -> None:
     try:
         batch = make_batch()
         model = make_model().double()
-        if way == "the decoder":  # a tied matrix belongs to the embeddings too
+        if "cls.predictions.decoder" in WAYS[way]:  # a tied matrix belongs to the embeddings too
             untie(model)
         plain = copy.deepcopy(model)
         mesh = distributed.device_mesh.init_device_mesh("cpu", (processes,))
@@ -57,3 +58,20 @@ def test_the_loss_and_gradients_are_those_of_the_whole_model(way, tmp_path):
 
 def test_two_processes(tmp_path):
     multiprocessing.spawn(run, args=(2, f"{tmp_path}/store", "everything"), nprocs=2)
+
+
+def test_a_decoder_that_the_span_boundary_head_cannot_call(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model, batch = make_model(), make_batch()
+        untie(model)
+        mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
+        for module in (model.cls, model):
+            fully_shard(module, mesh=mesh)
+        with pytest.raises(RuntimeError, match=r"cls.predictions.decoder has a weight of the type .*DTensor"):
+            model(**batch)
+        for name in ("left_boundary", "right_boundary"):
+            del batch[name]
+        assert model(**batch).loss.isfinite()
+    finally:
+        distributed.destroy_process_group()
