@@ -24,7 +24,7 @@ from transformers.models.bert.modeling_bert import (
 # that a configuration names is a function of single elements; a callable of the user's may be anything.
 RowWise = Mapping[type[nn.Module], tuple[str, ...]]
 _ACTIVATIONS = (entry if isinstance(entry, type) else entry[0] for entry in ACT2CLS.values())
-_ROW_WISE: RowWise = dict.fromkeys((nn.Linear, nn.LayerNorm, nn.Dropout, *_ACTIVATIONS), ())
+_ROW_WISE: RowWise = dict.fromkeys((nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, *_ACTIVATIONS), ())
 _BERT_TRANSFORM: RowWise = {
     **_ROW_WISE,
     BertPredictionHeadTransform: ("dense", "transform_act_fn", "LayerNorm"),

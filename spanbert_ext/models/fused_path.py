@@ -1,8 +1,8 @@
 """When parameters may be read, and rows left out, in the place of calling a module: the one rule.
 
 A fused head reads the parameters of modules that it does not call, and the last layer runs on some rows. Both are
-right only for a *known* module: of exactly torch's or transformers' own class, with that class' forward, without hooks,
-with ordinary parameters on the input's device. Every other module (LoRA, quantised, offloaded, sharded, pruned,
+right only for a *known* module: of exactly torch's or transformers' own class, without a forward of its own, without
+hooks, with ordinary parameters on the input's device. Every other module (LoRA, quantised, offloaded, sharded, pruned,
 parametrised, wrapped, subclassed) is called.
 
 The functions return the reason why a module is not known, or None where it is.
@@ -55,6 +55,8 @@ def not_readable(module: nn.Module, exact: type[nn.Module], like: Tensor) -> str
     reason = not_exact(module, exact)
     if reason is not None:
         return reason
+    if type(like) is not Tensor and type(like) is not nn.Parameter:
+        return f"gets an input of the type {_name(type(like))}"  # which may compute by rules of its own
     if exact is nn.Embedding:
         if (
             module.max_norm is not None

@@ -18,9 +18,15 @@ from spanbert_ext.models.fused_path import (
     warn_once,
 )
 from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
-from spanbert_ext.ops import SpanPretrainingOutput, head_statistics, head_targets, span_pretraining_loss
+from spanbert_ext.ops import (
+    SpanPretrainingOutput,
+    head_statistics,
+    head_targets,
+    span_pretraining_loss,
+)
 from spanbert_ext.ops._common import accumulation_dtype, may_read_values
-from spanbert_ext.ops.span_pretraining_loss import _as_count, _check
+from spanbert_ext.ops._span_pretraining_loss_checks import check_batch, count_targets
+from spanbert_ext.ops.head_targets import count_tensor
 
 
 class Heads(NamedTuple):
@@ -104,7 +110,7 @@ def head_loss(
     boundary_rows, sbo_bias = sbo, None
     if sbo is not None:
         if _is_called(heads, x):
-            h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
+            h_sbo, sbo_bias = _call_sbo(heads, x, *indices, max_rows=max_rows)
             boundary_rows = _Given(h_sbo)
         else:
             sbo_bias = sbo.bias
@@ -140,16 +146,19 @@ def _is_called(heads: Heads, x: Tensor) -> bool:
     return heads.whole_sbo is not None or not_ordinary("bias", heads.sbo.bias, x) is not None
 
 
-def _call_sbo(heads: Heads, x: Tensor, *indices: Tensor) -> tuple[Tensor, Tensor | None]:
+def _call_sbo(
+    heads: Heads, x: Tensor, *indices: Tensor, max_rows: int | None
+) -> tuple[Tensor, Tensor | None]:
     """[B, K, D] and the vocabulary bias [V], whatever the module has become."""
     sbo = heads.sbo
     if heads.whole_sbo is not None:
         warn_once(*heads.whole_sbo, "the encoder's last layer computes all rows")
+    options = {"max_rows": max_rows} if heads.whole_sbo is None else {}  # another module may not take it
     bias = getattr(sbo, "bias", None)
     if bias is None or not_ordinary("bias", bias, x) is None:
-        return sbo(x, *indices), bias
+        return sbo(x, *indices, **options), bias
     # Offloaded or sharded: the bias is what it should be while the module's forward runs.
-    return sbo(x, *indices, with_bias=True)
+    return sbo(x, *indices, with_bias=True, **options)
 
 
 def _transform_all(heads: Heads, x: Tensor) -> Tensor:
@@ -175,15 +184,17 @@ def _called_loss(
 ) -> SpanPretrainingOutput:
     """The same loss with the decoder called, and all logits of the rows that are predicted at once."""
     indices = (masked_positions, left_boundary, right_boundary)
-    _check(x, labels, *indices, boundary_rows=heads.sbo, weight=x, bias=None, sbo_bias=None)
+    check_batch(x, labels, *indices)
     mlm, has_sbo = heads.mlm, left_boundary is not None
     acc = accumulation_dtype(x.dtype)
+    if may_read_values(labels):
+        max_rows = count_targets(labels, masked_positions, torch.iinfo(torch.int64).max, max_rows)
     rows = head_targets(
         labels,
         masked_positions,
         left_boundary,
-        num_items=_as_count(num_items_in_batch, labels, acc),
-        num_sbo_items=_as_count(num_sbo_items, labels, acc),
+        num_items=count_tensor(num_items_in_batch, labels, acc),
+        num_sbo_items=count_tensor(num_sbo_items, labels, acc),
         sbo_weight=sbo_weight,
         dtype=acc,
         max_rows=max_rows,
@@ -201,9 +212,9 @@ def _called_loss(
             h = mlm.transform.module(x.flatten(0, 1)[tokens][None])[0]  # [R, D]
         else:
             h = _transform_all(heads, x).flatten(0, 1)[tokens]
-        logits = mlm.decoder.module(h)
+        logits = mlm.decoder.module(h)  # [R, V]
     if has_sbo:
-        h_sbo, sbo_bias = _call_sbo(heads, x, *indices)
+        h_sbo, sbo_bias = _call_sbo(heads, x, *indices, max_rows=max_rows)
         _check_callable(mlm.decoder, x)
         sbo_logits = _without_bias(mlm.decoder.module, h_sbo).flatten(0, 1)  # [B*K, V]
         if sbo_bias is not None:

@@ -209,7 +209,7 @@ def _known_last_layer(model: Any) -> RowModules | None:
     if any(changed(module) is not None for _, module, _ in modules.around):
         return None
     for path, module, exact in (modules.first, *modules.between, modules.last):
-        if type(module) is not exact or not_row_wise(path, module, modules.row_wise, _HOOKS) is not None:
+        if type(module) is not exact or not_row_wise(path, module, modules.row_wise, _OWN_HOOKS) is not None:
             return None
     # A layer that is computed again in backward would not find its rows. One that is compiled by itself would be
     # compiled for every number of rows.
@@ -273,4 +273,4 @@ def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> T
     return full
 
 
-_HOOKS = (_gather, _scatter)
+_OWN_HOOKS = (_gather, _scatter)

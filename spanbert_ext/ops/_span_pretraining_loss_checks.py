@@ -13,17 +13,19 @@ from spanbert_ext.ops._common import check_tensors, compute_dtype, describe
 _OP = "span_pretraining_loss"
 
 
-def check_arguments(
+def check_batch(
     x: Tensor,
     labels: Tensor,
     masked_positions: Tensor,
     left_boundary: Tensor | None,
     right_boundary: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    sbo_bias: Tensor | None,
+    **head_tensors: Tensor | None,
 ) -> None:
-    """Raises TypeError or ValueError by types, dtypes, devices and shapes; no element is read."""
+    """Raises TypeError or ValueError by types, dtypes, devices and shapes; no element is read.
+
+    Args:
+        head_tensors: others that must lie on x's device.
+    """
     indices = {
         "labels": labels,
         "masked_positions": masked_positions,
@@ -34,14 +36,10 @@ def check_arguments(
         raise ValueError(
             f"{_OP}: left_boundary and right_boundary go together: one is None, the other is not"
         )
-    required = {"x": x, "labels": labels, "masked_positions": masked_positions, "weight": weight}
-    optional = {
-        "left_boundary": left_boundary,
-        "right_boundary": right_boundary,
-        "bias": bias,
-        "sbo_bias": sbo_bias,
-    }
-    check_tensors(_OP, required, optional)
+    required = {"x": x, "labels": labels, "masked_positions": masked_positions}
+    check_tensors(
+        _OP, required, {"left_boundary": left_boundary, "right_boundary": right_boundary, **head_tensors}
+    )
     if x.dim() != 3:
         raise ValueError(f"{_OP}: x has shape {list(x.shape)}, expected [B, L, H]")
     if labels.shape != x.shape[:2]:
@@ -55,13 +53,6 @@ def check_arguments(
         raise ValueError(
             f"{_OP}: x has shape {list(x.shape)}, expected tokens (L > 0) where positions are masked"
         )
-    if weight.dim() != 2:
-        raise ValueError(f"{_OP}: weight has shape {list(weight.shape)}, expected [V, D]")
-    for name, head_bias in (("bias", bias), ("sbo_bias", sbo_bias)):
-        if head_bias is not None and head_bias.shape != weight.shape[:1]:
-            raise ValueError(
-                f"{_OP}: {name} has shape {list(head_bias.shape)}, expected [V] = {list(weight.shape[:1])}"
-            )
     for name, index in indices.items():
         if index is None:
             continue
@@ -71,6 +62,18 @@ def check_arguments(
             raise ValueError(
                 f"{_OP}: {name} has shape {list(index.shape)}, expected {list(masked_positions.shape)} as "
                 "masked_positions"
+            )
+
+
+def check_decoder(weight: Any, bias: Tensor | None, sbo_bias: Tensor | None) -> None:
+    """Raises TypeError or ValueError unless weight is [V, D] and each bias [V] or None."""
+    check_tensors(_OP, {"weight": weight})
+    if weight.dim() != 2:
+        raise ValueError(f"{_OP}: weight has shape {list(weight.shape)}, expected [V, D]")
+    for name, head_bias in (("bias", bias), ("sbo_bias", sbo_bias)):
+        if head_bias is not None and head_bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{_OP}: {name} has shape {list(head_bias.shape)}, expected [V] = {list(weight.shape[:1])}"
             )
 
 

@@ -127,6 +127,17 @@ _OPS = torch.ops.spanbert_ext
 _TARGETS_SCHEMA = _OPS.head_targets.default._schema
 
 
+def count_tensor(count: Tensor | float | None, like: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """A count as `head_targets` takes it: on the device of `like`, without waiting for it."""
+    if count is None:
+        return None
+    if isinstance(count, Tensor):
+        if count.device.type != "cpu" or like.device.type != "cuda" or torch.compiler.is_compiling():
+            return count.to(like.device, dtype)
+        count = count.item()
+    return torch.full((), count, dtype=dtype, device=like.device)  # filled there; a copy would synchronise
+
+
 @torch.library.register_fake("spanbert_ext::head_targets")
 def _head_targets_fake(*arguments: Any) -> tuple[Tensor, ...]:
     given = by_name(_TARGETS_SCHEMA, arguments)

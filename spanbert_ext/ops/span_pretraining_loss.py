@@ -19,7 +19,7 @@ from spanbert_ext.ops._common import (
     use_reference,
 )
 from spanbert_ext.ops._vocab_ce_checks import check_label_smoothing
-from spanbert_ext.ops.head_targets import head_statistics, head_targets
+from spanbert_ext.ops.head_targets import count_tensor, head_statistics, head_targets
 from spanbert_ext.ops.vocab_ce import vocab_ce
 from spanbert_ext.reference.outputs import SpanPretrainingOutput
 
@@ -80,7 +80,9 @@ def span_pretraining_loss(
     """
     plain = use_reference(impl)
     has_sbo = left_boundary is not None
-    checks.check_arguments(x, labels, masked_positions, left_boundary, right_boundary, weight, bias, sbo_bias)
+    head_tensors = {"weight": weight, "bias": bias, "sbo_bias": sbo_bias}
+    checks.check_batch(x, labels, masked_positions, left_boundary, right_boundary, **head_tensors)
+    checks.check_decoder(**head_tensors)
     checks.check_functions(transform, boundary_rows, has_sbo)
     acc = accumulation_dtype(compute_dtype(_OP, x, {}))
     compute_dtype(_OP, weight, {"bias": bias, "sbo_bias": sbo_bias}, "weight")
@@ -121,8 +123,8 @@ def span_pretraining_loss(
         labels,
         masked_positions,
         left_boundary,
-        num_items=_as_count(num_items_in_batch, labels, acc),
-        num_sbo_items=_as_count(num_sbo_items, labels, acc),
+        num_items=count_tensor(num_items_in_batch, labels, acc),
+        num_sbo_items=count_tensor(num_sbo_items, labels, acc),
         sbo_weight=1.0 if isinstance(sbo_weight, Tensor) else sbo_weight,
         dtype=acc,
         max_rows=mlm_rows,
@@ -177,16 +179,6 @@ def _as_number(name: str, value: Tensor | float | None, x: Tensor) -> Tensor | f
 def _rows_at(x: Tensor, token_rows: Tensor) -> Tensor:
     """[B, L, H], [R] -> [R, H]; the first row of all where there is no token."""
     return x.flatten(0, 1).index_select(0, token_rows.clamp_min(0))
-
-
-def _as_count(count: Tensor | float | None, like: Tensor, dtype: torch.dtype) -> Tensor | None:
-    if count is None:
-        return None
-    if isinstance(count, Tensor):
-        if count.device.type != "cpu" or like.device.type != "cuda" or torch.compiler.is_compiling():
-            return count.to(like.device, dtype)
-        count = count.item()
-    return torch.full((), count, dtype=dtype, device=like.device)  # filled there; a copy would synchronise
 
 
 def _stack_biases(bias: Tensor | None, sbo_bias: Tensor | None, weight: Tensor) -> Tensor | None:
