@@ -58,7 +58,7 @@ HeadTargetsOutput head_targets_cpu(const HeadTargetsArguments& arguments) {
   }
   counts.mutable_data_ptr<int64_t>()[0] = mlm_count;
   counts.mutable_data_ptr<int64_t>()[1] = sbo_count;
-  AT_DISPATCH_FLOATING_TYPES(dtype, "head_targets", [&] {
+  AT_DISPATCH_FLOATING_TYPES(arguments.dtype, "head_targets", [&] {
     const auto weights = head_weights<scalar_t>(mlm_count, sbo_count, value_of<scalar_t>(arguments.num_items),
                                                 value_of<scalar_t>(arguments.num_sbo_items),
                                                 static_cast<scalar_t>(arguments.sbo_weight));
@@ -73,7 +73,8 @@ HeadTargetsOutput head_targets_cpu(const HeadTargetsArguments& arguments) {
 HeadStatisticsOutput head_statistics_cpu(const HeadStatisticsArguments& arguments) {
   const PlainDispatch plain;
   check_head_statistics(arguments);
-  const auto& [nll, prediction, targets, ranks, has_sbo] = arguments;
+  const at::Tensor &nll = arguments.nll, &prediction = arguments.prediction, &targets = arguments.targets,
+                   &ranks = arguments.ranks;
   const int64_t rows = arguments.mlm_rows();
   const int64_t batch = ranks.size(0), entries = ranks.size(1);
   const at::Tensor losses = nll.contiguous(), predicted = prediction.contiguous(), ids = targets.contiguous();
@@ -94,7 +95,7 @@ HeadStatisticsOutput head_statistics_cpu(const HeadStatisticsArguments& argument
           mlm.mutable_data_ptr<int64_t>()[entry] = from[row];
           add_row(sums[0], loss[row], from[row], id[row]);
         }
-        if (has_sbo) {
+        if (arguments.has_sbo) {
           sbo.mutable_data_ptr<int64_t>()[entry] = from[rows + entry];
           add_row(sums[1], loss[rows + entry], from[rows + entry], id[rows + entry]);
         }
