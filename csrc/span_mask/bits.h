@@ -1,4 +1,4 @@
-// Products, and search and select on the 64-bit words of a row's bit sets. Torch-free, host and device; the
+// Products, and search and select on the bit words of a row's bit sets. Torch-free, host and device; the
 // host versions use what the instruction set that they are compiled for has.
 #pragma once
 
@@ -92,25 +92,25 @@ SPANBERT_EXT_HOST_DEVICE int select_one(uint64_t bits, uint32_t rank) {
 
 // First position >= `from` that is in the set. It must exist.
 SPANBERT_EXT_HOST_DEVICE int64_t next_in(const uint64_t* set, int64_t from) {
-  int64_t word = from >> 6;
-  uint64_t bits = set[word] & (~uint64_t{0} << (from & 63));
-  while (bits == 0) bits = set[++word];
-  return word * 64 + lowest_one(bits);
+  int64_t bit_word = from >> 6;
+  uint64_t bits = set[bit_word] & (~uint64_t{0} << (from & 63));
+  while (bits == 0) bits = set[++bit_word];
+  return bit_word * 64 + lowest_one(bits);
 }
 
 SPANBERT_EXT_HOST_DEVICE int64_t next_outside(const uint64_t* set, int64_t from) {
-  int64_t word = from >> 6;
-  uint64_t bits = ~set[word] & (~uint64_t{0} << (from & 63));
-  while (bits == 0) bits = ~set[++word];
-  return word * 64 + lowest_one(bits);
+  int64_t bit_word = from >> 6;
+  uint64_t bits = ~set[bit_word] & (~uint64_t{0} << (from & 63));
+  while (bits == 0) bits = ~set[++bit_word];
+  return bit_word * 64 + lowest_one(bits);
 }
 
 // Last position <= `from` that is in the set. It must exist.
 SPANBERT_EXT_HOST_DEVICE int64_t previous_in(const uint64_t* set, int64_t from) {
-  int64_t word = from >> 6;
-  uint64_t bits = set[word] & (~uint64_t{0} >> (63 - (from & 63)));
-  while (bits == 0) bits = set[--word];
-  return word * 64 + highest_one(bits);
+  int64_t bit_word = from >> 6;
+  uint64_t bits = set[bit_word] & (~uint64_t{0} >> (63 - (from & 63)));
+  while (bits == 0) bits = set[--bit_word];
+  return bit_word * 64 + highest_one(bits);
 }
 
 // The highest bit is whether an id is outside [0, largest]: its sign, or that of its distance to the

@@ -11,7 +11,7 @@ namespace spanbert_ext {
 template <typename Id>
 struct SpanBatch {
   int64_t rows, length, entries;  // B, L, K
-  int64_t words;                  // bit words of a row's bit set: L / 64 + 1
+  int64_t bit_words;              // of a row's bit set: L / 64 + 1
   const Id* ids;                  // [B, L]
   const uint8_t* table;           // [V] kinds by id, or null; on the CPU with the padding's own
   const uint8_t* kinds;           // [B, L] explicit kinds, or null
@@ -48,12 +48,14 @@ SPANBERT_EXT_HOST_DEVICE RowOutput<Id> row_output(const SpanBatch<Id>& batch, in
           batch.out.left_boundary + entry, batch.out.right_boundary + entry};
 }
 
-// 64-bit words of workspace for a row's bit sets and counts.
-SPANBERT_EXT_HOST_DEVICE int64_t workspace_words(int64_t words) { return 3 * words + (words + 7) / 8; }
+// Bit words of workspace for a row's bit sets and counts.
+SPANBERT_EXT_HOST_DEVICE int64_t workspace_bit_words(int64_t bit_words) {
+  return 3 * bit_words + (bit_words + 7) / 8;
+}
 
-SPANBERT_EXT_HOST_DEVICE RowBits row_bits(uint64_t* workspace, int64_t words) {
-  return {workspace, workspace + words, workspace + 2 * words,
-          reinterpret_cast<uint8_t*>(workspace + 3 * words)};
+SPANBERT_EXT_HOST_DEVICE RowBits row_bits(uint64_t* workspace, int64_t bit_words) {
+  return {workspace, workspace + bit_words, workspace + 2 * bit_words,
+          reinterpret_cast<uint8_t*>(workspace + 3 * bit_words)};
 }
 
 }  // namespace spanbert_ext

@@ -33,7 +33,7 @@ int64_t mask_batch(const SpanBatch<Id>& batch, const SpanRules& rules) {
   const auto mask_rows = mask_rows_here<Id>();
   const int64_t grain = std::max<int64_t>(1, kTokensPerTask / std::max<int64_t>(1, batch.length));
   at::parallel_for(0, batch.rows, grain, [&](int64_t begin, int64_t end) {
-    std::vector<uint64_t> workspace(kRowsAtOnce * workspace_words(batch.words));
+    std::vector<uint64_t> workspace(kRowsAtOnce * workspace_bit_words(batch.bit_words));
     const int64_t stopped_at = mask_rows(batch, rules, begin, end, workspace.data());
     int64_t known = first_bad.load();
     while (stopped_at < end && stopped_at < known && !first_bad.compare_exchange_weak(known, stopped_at)) {

@@ -1,6 +1,6 @@
 // One block per row. All threads turn tokens into bit sets, and at the end masked tokens into outputs;
 // between them one thread samples the spans with span_rules.h, over shared memory and with proposals that all
-// threads drew ahead of it. A word of a bit set is two ballots of a warp.
+// threads drew ahead of it. A bit word is two ballots of a warp.
 #include "common/cuda_launch.h"
 #include "span_mask/span_mask_cuda.h"
 
@@ -9,23 +9,23 @@ namespace {
 
 constexpr int kThreads = kSpanMaskThreads, kWarps = kThreads / kWarpLanes;
 
-// Ones of a bit set below a position that only grows: every thread counts each word once.
+// Ones of a bit set below a position that only grows: every thread counts each bit word once.
 class Rank {
  public:
   __device__ explicit Rank(const uint64_t* set) : set_(set) {}
 
-  __device__ int64_t before_word(int64_t word) {
-    for (; word_ < word; ++word_) ones_ += count_ones(set_[word_]);
+  __device__ int64_t before_bit_word(int64_t bit_word) {
+    for (; bit_word_ < bit_word; ++bit_word_) ones_ += count_ones(set_[bit_word_]);
     return ones_;
   }
   __device__ int64_t before(int64_t position) {
-    const int64_t word = position >> 6;
-    return before_word(word) + count_ones(set_[word] & ~(~uint64_t{0} << (position & 63)));
+    const int64_t bit_word = position >> 6;
+    return before_bit_word(bit_word) + count_ones(set_[bit_word] & ~(~uint64_t{0} << (position & 63)));
   }
 
  private:
   const uint64_t* set_;
-  int64_t word_ = 0, ones_ = 0;
+  int64_t bit_word_ = 0, ones_ = 0;
 };
 
 // The row's proposals: the first from shared memory, where all threads left one each.
@@ -85,21 +85,21 @@ __device__ void read_kinds(const SpanBatch<Id>& batch, int64_t first_token, cons
     if (staged != nullptr) staged[i] = id;
     return read_kind(batch, first_token + i, id);
   };
-  for (int64_t word = warp; word < batch.words; word += kWarps) {
-    const int low = read(word * 64 + lane), high = read(word * 64 + kWarpLanes + lane);
+  for (int64_t bit_word = warp; bit_word < batch.bit_words; bit_word += kWarps) {
+    const int low = read(bit_word * 64 + lane), high = read(bit_word * 64 + kWarpLanes + lane);
     const uint64_t special = ballot(low, high, kSpecial), starts = ballot(low, high, kStarts),
                    tokens = ~ballot(low, high, kPadding & ~kSpecial);
     if (lane == 0) {
-      row.special[word] = special;
-      row.barriers[word] = starts;
-      row.available[word] = tokens;
+      row.special[bit_word] = special;
+      row.barriers[bit_word] = starts;
+      row.available[bit_word] = tokens;
     }
   }
 }
 
 // The row's default sample id. `tokens`: the positions that are no padding.
 template <typename Id>
-__device__ uint64_t hash_row(const uint64_t* tokens, int64_t words, const Id* ids, int64_t length,
+__device__ uint64_t hash_row(const uint64_t* tokens, int64_t bit_words, const Id* ids, int64_t length,
                              uint64_t* scratch) {
   Rank rank(tokens);
   uint64_t sum = 0;
@@ -107,37 +107,39 @@ __device__ uint64_t hash_row(const uint64_t* tokens, int64_t words, const Id* id
     if (has_bit(tokens, i)) sum += hash_token(ids[i], static_cast<uint64_t>(rank.before(i)));
   }
   sum = reduce_block(sum, uint64_t{0}, Add{}, scratch);
-  return mix64(sum + static_cast<uint64_t>(rank.before_word(words)) * kGolden);
+  return mix64(sum + static_cast<uint64_t>(rank.before_bit_word(bit_words)) * kGolden);
 }
 
 // Bit sets as the rules read them, from what read_kinds left.
-__device__ void finish_bits(const RowBits& row, int64_t words) {
-  for (int64_t word = threadIdx.x; word < (words + 7) / 8 * 8; word += kThreads) {
-    const uint64_t available = word < words ? ~row.special[word] : 0;
-    row.counts[word] = static_cast<uint8_t>(count_ones(available));
-    if (word >= words) continue;
-    bool after_special = word == 0 || (row.special[word - 1] >> 63) != 0;
-    row.barriers[word] = find_barriers(row.special[word], row.barriers[word], &after_special);
-    row.available[word] = available;
+__device__ void finish_bits(const RowBits& row, int64_t bit_words) {
+  for (int64_t bit_word = threadIdx.x; bit_word < (bit_words + 7) / 8 * 8; bit_word += kThreads) {
+    const uint64_t available = bit_word < bit_words ? ~row.special[bit_word] : 0;
+    row.counts[bit_word] = static_cast<uint8_t>(count_ones(available));
+    if (bit_word >= bit_words) continue;
+    bool after_special = bit_word == 0 || (row.special[bit_word - 1] >> 63) != 0;
+    row.barriers[bit_word] = find_barriers(row.special[bit_word], row.barriers[bit_word], &after_special);
+    row.available[bit_word] = available;
   }
 }
 
 // After sampling: `available` becomes the masked positions, and `barriers` those of them that begin a span.
-__device__ void find_spans(const RowBits& row, int64_t words) {
-  const auto masked = [&](int64_t word) { return ~(row.special[word] | row.available[word]); };
-  for (int64_t word = threadIdx.x; word < words; word += kThreads) {
-    const uint64_t before = word > 0 ? masked(word - 1) >> 63 : 0;
-    row.barriers[word] = masked(word) & ~(masked(word) << 1 | before);
+__device__ void find_spans(const RowBits& row, int64_t bit_words) {
+  const auto masked = [&](int64_t bit_word) { return ~(row.special[bit_word] | row.available[bit_word]); };
+  for (int64_t bit_word = threadIdx.x; bit_word < bit_words; bit_word += kThreads) {
+    const uint64_t before = bit_word > 0 ? masked(bit_word - 1) >> 63 : 0;
+    row.barriers[bit_word] = masked(bit_word) & ~(masked(bit_word) << 1 | before);
   }
   __syncthreads();
-  for (int64_t word = threadIdx.x; word < words; word += kThreads) row.available[word] = masked(word);
+  for (int64_t bit_word = threadIdx.x; bit_word < bit_words; bit_word += kThreads)
+    row.available[bit_word] = masked(bit_word);
   __syncthreads();
 }
 
 // Every output of the row, a thread per position.
 template <typename Id>
-__device__ void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& row, int64_t words,
-                          const Id* ids, int64_t length, int64_t entries, const RowOutput<Id>& out) {
+__device__ void write_row(const SpanRules& rules, const RowRandom& random, const RowBits& row,
+                          int64_t bit_words, const Id* ids, int64_t length, int64_t entries,
+                          const RowOutput<Id>& out) {
   const uint64_t* masked = row.available;
   Rank rank(masked);
   for (int64_t i = threadIdx.x; i < length; i += kThreads) {
@@ -156,7 +158,7 @@ __device__ void write_row(const SpanRules& rules, const RowRandom& random, const
     }
     out.masked_ids[i] = id;
   }
-  for (int64_t entry = rank.before_word(words) + threadIdx.x; entry < entries; entry += kThreads) {
+  for (int64_t entry = rank.before_bit_word(bit_words) + threadIdx.x; entry < entries; entry += kThreads) {
     clear_entry(entry, out);
   }
 }
@@ -166,36 +168,36 @@ __global__ void __launch_bounds__(kThreads)
     mask_row(const __grid_constant__ SpanBatch<Id> batch, const __grid_constant__ SpanRules rules,
              uint64_t* workspace) {
   SPANBERT_EXT_DYNAMIC_SHARED(char, shared);
-  const int64_t b = blockIdx.x, words = batch.words;
-  const SpanMaskLayout layout(words, batch.length, sizeof(Id));
+  const int64_t b = blockIdx.x, bit_words = batch.bit_words;
+  const SpanMaskLayout layout(bit_words, batch.length, sizeof(Id));
   Proposal* made = reinterpret_cast<Proposal*>(shared);
   uint64_t* scratch = reinterpret_cast<uint64_t*>(made + kThreads);
   char* variable = shared + layout.fixed_bytes;
-  const RowBits row = row_bits(
-      layout.bits_bytes > 0 ? reinterpret_cast<uint64_t*>(variable) : workspace + b * workspace_words(words),
-      words);
+  const RowBits row = row_bits(layout.bits_bytes > 0 ? reinterpret_cast<uint64_t*>(variable)
+                                                     : workspace + b * workspace_bit_words(bit_words),
+                               bit_words);
   Id* staged = layout.ids_bytes > 0 ? reinterpret_cast<Id*>(variable + layout.bits_bytes) : nullptr;
   const Id* ids = staged != nullptr ? staged : batch.ids + b * batch.length;
 
   read_kinds(batch, b * batch.length, row, staged);
   __syncthreads();
   uint64_t hash = 0;
-  if (batch.sample_ids == nullptr) hash = hash_row(row.available, words, ids, batch.length, scratch);
+  if (batch.sample_ids == nullptr) hash = hash_row(row.available, bit_words, ids, batch.length, scratch);
   __syncthreads();
-  finish_bits(row, words);
+  finish_bits(row, bit_words);
   const RowRandom random = row_random(batch, b, hash);
   const Proposals proposals(rules, random, made);
   made[threadIdx.x] = proposals.make(threadIdx.x);
   __syncthreads();
   if (threadIdx.x == 0) {
     const Candidates candidates = row_candidates(batch, b);
-    Sampling sampling = begin_sampling(rules, Rank(row.available).before_word(words), candidates);
+    Sampling sampling = begin_sampling(rules, Rank(row.available).before_bit_word(bit_words), candidates);
     while (sample_span(rules, proposals, row, candidates, &sampling)) {
     }
   }
   __syncthreads();
-  find_spans(row, words);
-  write_row(rules, random, row, words, ids, batch.length, batch.entries, row_output(batch, b));
+  find_spans(row, bit_words);
+  write_row(rules, random, row, bit_words, ids, batch.length, batch.entries, row_output(batch, b));
 }
 
 }  // namespace
@@ -203,7 +205,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename Id>
 cudaError_t launch_span_mask(const SpanBatch<Id>& batch, const SpanRules& rules, uint64_t* workspace,
                              cudaStream_t stream) {
-  const SpanMaskLayout layout(batch.words, batch.length, sizeof(Id));
+  const SpanMaskLayout layout(batch.bit_words, batch.length, sizeof(Id));
   return launch(mask_row<Id>, dim3(static_cast<unsigned>(batch.rows)), dim3(kThreads),
                 static_cast<size_t>(layout.shared_bytes()), stream, batch, rules, workspace);
 }

@@ -33,7 +33,7 @@ SpanMaskTensors span_mask_cuda(const SpanMaskArguments& given) {
     const auto batch = span_batch<index_t>(arguments, outputs);
     // The kernel reads and writes it on this stream alone, so that the allocator may have it back at once.
     const at::Tensor workspace =
-        at::empty({global_workspace_words(batch)}, input_ids.options().dtype(at::kLong));
+        at::empty({global_workspace_bit_words(batch)}, input_ids.options().dtype(at::kLong));
     check_launch(
         "span_mask",
         launch_span_mask(batch, rules, reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>()),

@@ -18,9 +18,9 @@ constexpr int64_t kSpanMaskSharedBytes = 48 * 1024;  // what every device gives 
 struct SpanMaskLayout {
   int64_t fixed_bytes, bits_bytes, ids_bytes;
 
-  SPANBERT_EXT_HOST_DEVICE_MEMBER SpanMaskLayout(int64_t words, int64_t length, int64_t id_bytes)
+  SPANBERT_EXT_HOST_DEVICE_MEMBER SpanMaskLayout(int64_t bit_words, int64_t length, int64_t id_bytes)
       : fixed_bytes(kSpanMaskThreads * sizeof(Proposal) + 32 * sizeof(uint64_t)),
-        bits_bytes(workspace_words(words) * sizeof(uint64_t)),
+        bits_bytes(workspace_bit_words(bit_words) * sizeof(uint64_t)),
         ids_bytes(length * id_bytes) {
     if (fixed_bytes + bits_bytes > kSpanMaskSharedBytes) bits_bytes = 0;
     if (fixed_bytes + bits_bytes + ids_bytes > kSpanMaskSharedBytes) ids_bytes = 0;
@@ -32,9 +32,9 @@ struct SpanMaskLayout {
 
 // Words of global memory for the bit sets of all rows; 0 where shared memory holds them.
 template <typename Id>
-int64_t global_workspace_words(const SpanBatch<Id>& batch) {
-  const SpanMaskLayout layout(batch.words, batch.length, sizeof(Id));
-  return layout.bits_bytes > 0 ? 0 : batch.rows * workspace_words(batch.words);
+int64_t global_workspace_bit_words(const SpanBatch<Id>& batch) {
+  const SpanMaskLayout layout(batch.bit_words, batch.length, sizeof(Id));
+  return layout.bits_bytes > 0 ? 0 : batch.rows * workspace_bit_words(batch.bit_words);
 }
 
 template <typename Id>

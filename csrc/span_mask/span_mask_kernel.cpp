@@ -124,8 +124,8 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
   uint64_t hash_sum = 0, token_count = 0;
   bool after_special = true;
   alignas(64) uint8_t codes[kBitWord];
-  for (int64_t word = 0; word < batch.words; ++word) {
-    const int64_t first = word * kBitWord, left = batch.length - first,
+  for (int64_t bit_word = 0; bit_word < batch.bit_words; ++bit_word) {
+    const int64_t first = bit_word * kBitWord, left = batch.length - first,
                   size = left < kBitWord ? left : kBitWord;
     const Id* ids = batch.ids + begin + first;
     for (int64_t j = 0; j < size; ++j) out.labels[first + j] = kNoLabel;
@@ -136,11 +136,11 @@ RowFacts read_row(const SpanBatch<Id>& batch, int64_t b, const RowBits& row, con
     }
     std::memset(codes + size, kPadding, kBitWord - size);
     const uint64_t special = pack_plane<1>(codes);
-    row.special[word] = special;
-    row.barriers[word] = find_barriers(special, pack_plane<0>(codes), &after_special);
-    row.available[word] = ~special;
-    row.counts[word] = static_cast<uint8_t>(count_ones(~special));
-    facts.normal_count += row.counts[word];
+    row.special[bit_word] = special;
+    row.barriers[bit_word] = find_barriers(special, pack_plane<0>(codes), &after_special);
+    row.available[bit_word] = ~special;
+    row.counts[bit_word] = static_cast<uint8_t>(count_ones(~special));
+    facts.normal_count += row.counts[bit_word];
     if (batch.sample_ids == nullptr) {
       if (pack_plane<2>(codes) == 0) {
         hash_sum += hash_bit_word(ids, token_count);
@@ -271,11 +271,12 @@ void write_span(const SpanRules& rules, const RowRandom& random, const uint64_t*
 
 // Writes all spans of a sampled row, whose barriers are overwritten. On entry labels are kNoLabel throughout.
 template <typename Id>
-void write_row(const SpanRules& rules, const Row<Id>& row, int64_t words, int64_t entry_count,
+void write_row(const SpanRules& rules, const Row<Id>& row, int64_t bit_words, int64_t entry_count,
                RandomIds<Id>* random_ids) {
   const auto& [special, masked, available, counts] = row.bits;
   const int64_t masked_count = row.sampling.masked;
-  for (int64_t word = 0; word < words; ++word) masked[word] = ~(special[word] | available[word]);
+  for (int64_t bit_word = 0; bit_word < bit_words; ++bit_word)
+    masked[bit_word] = ~(special[bit_word] | available[bit_word]);
   int64_t entry = 0, end = 0;
   while (entry < masked_count) {
     int64_t begins[kLanes] = {}, ends[kLanes];
@@ -304,8 +305,8 @@ int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t be
   RandomIds<Id> random_ids(rules, static_cast<uint64_t>(*batch.seed));
   Row<Id> rows[kRowsAtOnce];
   for (int r = 0; r < kRowsAtOnce; ++r) {
-    rows[r].bits = row_bits(workspace + r * workspace_words(batch.words), batch.words);
-    std::memset(rows[r].bits.counts, 0, (batch.words + 7) / 8 * 8);
+    rows[r].bits = row_bits(workspace + r * workspace_bit_words(batch.bit_words), batch.bit_words);
+    std::memset(rows[r].bits.counts, 0, (batch.bit_words + 7) / 8 * 8);
   }
   for (int64_t b = begin; b < end; b += kRowsAtOnce) {
     const int count = static_cast<int>(end - b < kRowsAtOnce ? end - b : kRowsAtOnce);
@@ -319,7 +320,7 @@ int64_t mask_rows(const SpanBatch<Id>& batch, const SpanRules& rules, int64_t be
       row.sampling = begin_sampling(rules, facts.normal_count, row.candidates);
     }
     sample_rows(rules, rows, count);
-    for (int r = 0; r < count; ++r) write_row(rules, rows[r], batch.words, batch.entries, &random_ids);
+    for (int r = 0; r < count; ++r) write_row(rules, rows[r], batch.bit_words, batch.entries, &random_ids);
   }
   random_ids.write();
   return end;

@@ -110,7 +110,7 @@ SpanBatch<Id> span_batch(const SpanMaskArguments& arguments, const SpanMaskTenso
   batch.rows = arguments.input_ids.size(0);
   batch.length = arguments.input_ids.size(1);
   batch.entries = masked_positions.size(1);
-  batch.words = batch.length / 64 + 1;
+  batch.bit_words = batch.length / 64 + 1;
   batch.ids = arguments.input_ids.const_data_ptr<Id>();
   (arguments.kinds.dim() == 1 ? batch.table : batch.kinds) = arguments.kinds.const_data_ptr<uint8_t>();
   if (arguments.attention_mask) {

@@ -127,17 +127,17 @@ SPANBERT_EXT_HOST_DEVICE uint64_t find_barriers(uint64_t special, uint64_t start
 // Masks the available positions of [begin, end), the first `limit` of them. Returns how many.
 SPANBERT_EXT_HOST_DEVICE int64_t mask_range(const RowBits& row, int64_t begin, int64_t end, int64_t limit) {
   int64_t masked = 0;
-  for (int64_t word = begin >> 6; word * 64 < end && masked < limit; ++word) {
-    uint64_t bits = row.available[word];
-    if (word == begin >> 6) bits &= ~uint64_t{0} << (begin & 63);
-    if (word == (end - 1) >> 6) bits &= ~uint64_t{0} >> (63 - ((end - 1) & 63));
+  for (int64_t bit_word = begin >> 6; bit_word * 64 < end && masked < limit; ++bit_word) {
+    uint64_t bits = row.available[bit_word];
+    if (bit_word == begin >> 6) bits &= ~uint64_t{0} << (begin & 63);
+    if (bit_word == (end - 1) >> 6) bits &= ~uint64_t{0} >> (63 - ((end - 1) & 63));
     int count = count_ones(bits);
     if (count > limit - masked) {
       count = static_cast<int>(limit - masked);
       bits &= (uint64_t{1} << select_one(bits, static_cast<uint32_t>(count))) - 1;
     }
-    row.available[word] &= ~bits;
-    row.counts[word] = static_cast<uint8_t>(row.counts[word] - count);
+    row.available[bit_word] &= ~bits;
+    row.counts[bit_word] = static_cast<uint8_t>(row.counts[bit_word] - count);
     masked += count;
   }
   return masked;
@@ -152,15 +152,15 @@ SPANBERT_EXT_HOST_DEVICE int64_t select_available(const RowBits& row, uint64_t r
     rank -= sum;
   }
   // No branch: a random rank would mispredict it.
-  int64_t word = first;
+  int64_t bit_word = first;
   uint64_t sum = 0, before = 0;
   for (int i = 0; i < 8; ++i) {
     sum += row.counts[first + i];
     const uint64_t passed = sum <= rank ? ~uint64_t{0} : 0;
-    word += passed & 1;
+    bit_word += passed & 1;
     before += row.counts[first + i] & passed;
   }
-  return word * 64 + select_one(row.available[word], static_cast<uint32_t>(rank - before));
+  return bit_word * 64 + select_one(row.available[bit_word], static_cast<uint32_t>(rank - before));
 }
 
 // Draws a candidate whose start is available. Returns false when none is left.
@@ -187,14 +187,15 @@ SPANBERT_EXT_HOST_DEVICE bool propose_candidate(const RowBits& row, const Candid
 
 // Where `words` words end that begin at `begin`: at the barrier of that number, or at a special before it.
 SPANBERT_EXT_HOST_DEVICE int64_t end_of_words(const RowBits& row, int64_t begin, int words) {
-  int64_t word = (begin + 1) >> 6;
+  int64_t bit_word = (begin + 1) >> 6;
   uint64_t from = ~uint64_t{0} << ((begin + 1) & 63);
-  for (;; ++word, from = ~uint64_t{0}) {
-    const uint64_t special = row.special[word] & from;
-    const uint64_t barriers = row.barriers[word] & from & (special ^ (special - 1));  // none after a special
+  for (;; ++bit_word, from = ~uint64_t{0}) {
+    const uint64_t special = row.special[bit_word] & from;
+    const uint64_t barriers =
+        row.barriers[bit_word] & from & (special ^ (special - 1));  // none after a special
     const int count = count_ones(barriers);
-    if (count >= words) return word * 64 + select_one(barriers, static_cast<uint32_t>(words - 1));
-    if (special != 0) return word * 64 + lowest_one(special);
+    if (count >= words) return bit_word * 64 + select_one(barriers, static_cast<uint32_t>(words - 1));
+    if (special != 0) return bit_word * 64 + lowest_one(special);
     words -= count;
   }
 }
@@ -241,9 +242,9 @@ SPANBERT_EXT_HOST_DEVICE bool sample_span(const SpanRules& rules, Proposals& pro
 
 enum class Replacement { kMask, kRandom, kKeep };
 
-SPANBERT_EXT_HOST_DEVICE Replacement choose_replacement(const SpanRules& rules, uint64_t word) {
-  if (word < rules.mask_threshold) return Replacement::kMask;
-  return word < rules.random_threshold ? Replacement::kRandom : Replacement::kKeep;
+SPANBERT_EXT_HOST_DEVICE Replacement choose_replacement(const SpanRules& rules, uint64_t draw) {
+  if (draw < rules.mask_threshold) return Replacement::kMask;
+  return draw < rules.random_threshold ? Replacement::kRandom : Replacement::kKeep;
 }
 
 template <int kLanes>

@@ -334,7 +334,7 @@ def test_spans_at_the_ends_and_past_the_slots_have_no_target() -> None:
 def test_nan_stays_in_the_rows_that_read_it(device: str) -> None:
     sample = small().on(device)
     sample.x[0, 0] = float("nan")  # left of row 0's first span
-    sample.x[1, 5] = float("nan")  # read by nobody
+    sample.x[1, 5] = float("nan")  # that no entry reads
     for impl in ("fused", "reference"):
         values = sample.value_and_gradients(impl, grad_like(sample))
         assert values["y"].isnan().any(dim=-1).tolist() == [[True] * 2 + [False] * 3, [False] * 5]
