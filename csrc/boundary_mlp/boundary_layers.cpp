@@ -30,13 +30,16 @@ RowView rows_of(const at::Tensor& matrix, const int64_t* index) {
       .data = matrix.data_ptr(), .type = matrix.scalar_type(), .stride = matrix.stride(0), .index = index};
 }
 
+// Rows without columns may have no memory at all.
 void copy(const RowView& from, const RowView& to, int64_t rows, int64_t columns) {
+  if (columns == 0) return;
   parallel_rows(rows, kRowGrain, columns, [&](int64_t begin, int64_t end, void* scratch) {
     SPANBERT_EXT_CPU_DISPATCH(copy_rows)(from, to, columns, begin, end, scratch);
   });
 }
 
 void sum(const RowView& a, const RowView& b, const RowView& to, int64_t rows, int64_t columns) {
+  if (columns == 0) return;
   parallel_rows(rows, kRowGrain, columns, [&](int64_t begin, int64_t end, void* scratch) {
     SPANBERT_EXT_CPU_DISPATCH(sum_rows)(a, b, to, columns, begin, end, scratch);
   });
