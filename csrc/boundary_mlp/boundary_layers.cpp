@@ -73,6 +73,7 @@ void apply_layer_backward(const Layer& layer, const at::Tensor& z, const at::Ten
                           const RowView& grad_out, const at::Tensor& grad_z, const at::Tensor& out,
                           const at::Tensor& sums) {
   const int64_t rows = z.size(0), columns = z.size(1), ranges = (rows + kRowGrain - 1) / kRowGrain;
+  if (columns == 0) return;
   const GeluNormBackward layer_rows{.columns = columns,
                                     .z = rows_of(z),
                                     .bias = layer.bias.data_ptr(),

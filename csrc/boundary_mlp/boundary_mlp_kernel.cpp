@@ -71,7 +71,7 @@ inline void finish_row(const RowView& view, int64_t row, int64_t columns, const 
     case ScalarType::Half:
       return at::vec::convert(values, row_pointer<c10::Half>(view, row), columns);
     default:
-      if (values != row_pointer<A>(view, row))
+      if (columns > 0 && values != row_pointer<A>(view, row))  // without columns a row has no memory
         std::memcpy(row_pointer<A>(view, row), values, columns * sizeof(A));
   }
 }
