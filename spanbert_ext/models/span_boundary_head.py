@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spanbert_ext.models.fused_path import global_hooks, not_readable, warn_once
-from spanbert_ext.ops._common import Impl, as_float, check_tensors, may_read_values
+from spanbert_ext.ops._common import Impl, as_float, as_int, check_tensors, may_read_values
 from spanbert_ext.ops.boundary_mlp import boundary_mlp
 
 _INITIAL_STD = 0.02  # BERT's initializer_range
@@ -144,10 +144,11 @@ class SpanBoundaryHead(nn.Module):
             )
         else:
             warn_once(*unknown, "the span-boundary head calls its modules, for all B * K rows at once")
+            if max_rows is not None:
+                as_int("SpanBoundaryHead", "max_rows", max_rows)
             y = self._call_modules(x, *indices)
             if token_rows is not None:
-                rows = x.flatten(0, 1).index_select(0, token_rows.clamp_min(0))
-                y = (y, rows.masked_fill(token_rows[:, None] < 0, 0))
+                y = (y, _rows_of_tokens(x, token_rows))
         if not with_bias:
             return y
         return (*(y if isinstance(y, tuple) else (y,)), self.bias.clone())
@@ -216,3 +217,24 @@ def _check_positions(masked: Tensor, left: Tensor, right: Tensor, fits: Tensor, 
             f"{int(left[b, k])} and right_boundary {int(right[b, k])}, expected left < masked < right < L = {length} "
             "in a slot of the position table, or -1 in both boundaries"
         )
+
+
+def _rows_of_tokens(x: Tensor, token_rows: Tensor) -> Tensor:
+    """[R, H], as `ops.boundary_mlp` hands out rows of x: zero for -1; NaN, unchecked on CUDA, for what is no token."""
+    check_tensors("SpanBoundaryHead", {"x": x, "token_rows": token_rows})
+    if token_rows.dim() != 1:
+        raise ValueError(f"SpanBoundaryHead: token_rows has shape {list(token_rows.shape)}, expected [R]")
+    if token_rows.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"SpanBoundaryHead: token_rows has dtype {token_rows.dtype}, expected int64 or int32")
+    tokens = x.flatten(0, 1)  # [B*L, H]
+    count = tokens.shape[0]
+    bad = (token_rows < -1) | (token_rows >= count)
+    if may_read_values(token_rows) and bad.any():
+        row = int(bad.nonzero()[0])
+        raise IndexError(
+            f"SpanBoundaryHead: token_rows[{row}] is {int(token_rows[row])}, expected -1 or a token in [0, B*L) = "
+            f"[0, {count})"
+        )
+    with_zeros = torch.cat([tokens, tokens.new_zeros(1, tokens.shape[1])])
+    rows = with_zeros[token_rows.where((token_rows >= 0) & ~bad, count)]
+    return rows.masked_fill(bad[:, None], torch.nan)

@@ -340,3 +340,20 @@ def test_positions_that_fit_nothing_through_called_modules():
         broken[name][b, k] = value
         with pytest.raises((IndexError, ValueError), match="boundary"):
             model(**broken)
+
+
+def test_rows_of_tokens_through_called_modules():
+    head, batch = make_model().double().sbo, make_batch()
+    indices = [batch[name] for name in INDICES]
+    x = torch.randn(*batch["input_ids"].shape, 32, dtype=torch.float64)
+    tokens = torch.tensor([3, -1, x.shape[0] * x.shape[1] - 1, 3])
+    expected = head(x, *indices, token_rows=tokens)
+    head.dense1.register_forward_hook(lambda module, inputs, output: None)
+    for found, wanted in zip(head(x, *indices, token_rows=tokens), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    with pytest.raises(IndexError, match=r"token_rows\[1\] is 9999"):
+        head(x, *indices, token_rows=torch.tensor([0, 9999]))
+    with pytest.raises(TypeError, match="token_rows"):
+        head(x, *indices, token_rows=False)
+    empty = head(x[:0], *[index[:0] for index in indices], token_rows=torch.tensor([-1]))
+    assert empty[1].tolist() == [[0.0] * 32]
