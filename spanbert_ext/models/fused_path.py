@@ -37,13 +37,11 @@ def changed(module: nn.Module, own_hooks: Collection[Callable] = ()) -> str | No
     return None
 
 
-def not_exact(
-    module: nn.Module | None, exact: type[nn.Module], own_hooks: Collection[Callable] = ()
-) -> str | None:
+def not_exact(module: nn.Module | None, exact: type[nn.Module]) -> str | None:
     """Why `module` is not an unchanged instance of the class `exact`."""
     if type(module) is not exact:
         return f"is a {_name(type(module))}, not torch's or transformers' own {exact.__name__}"
-    return changed(module, own_hooks)
+    return changed(module)
 
 
 def not_readable(module: nn.Module, exact: type[nn.Module], like: Tensor) -> str | None:

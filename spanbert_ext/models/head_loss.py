@@ -108,15 +108,13 @@ def head_loss(
 
     transform = mlm.transform.module
     boundary_rows, sbo_bias = sbo, None
-    if sbo is not None:
-        if _is_called(heads, x):
-            h_sbo, sbo_bias = _call_sbo(heads, x, *indices, max_rows=max_rows)
-            boundary_rows = _Given(h_sbo)
-        else:
-            sbo_bias = sbo.bias
+    if sbo is not None and (heads.whole_transform is not None or _is_called(heads, x)):
+        # before x is transformed, or by the plain signature
+        h_sbo, sbo_bias = _call_sbo(heads, x, *indices, max_rows=max_rows)
+        boundary_rows = _Given(h_sbo)
+    elif sbo is not None:
+        sbo_bias = sbo.bias
     if heads.whole_transform is not None:
-        if sbo is not None and boundary_rows is sbo:
-            boundary_rows = _Given(sbo(x, *indices, max_rows=max_rows))
         x, transform = _transform_all(heads, x), nn.Identity()
     return span_pretraining_loss(
         x,
