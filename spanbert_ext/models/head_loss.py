@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanbert_ext.models.families import FAMILIES, Known, MlmHead
+from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.fused_path import (
     global_hooks,
     not_exact,
@@ -17,6 +17,8 @@ from spanbert_ext.models.fused_path import (
     not_row_wise,
     warn_once,
 )
+from spanbert_ext.models.known_modules import Known
+from spanbert_ext.models.mlm_heads import MlmHead
 from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 from spanbert_ext.ops import (
     SpanPretrainingOutput,

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from spanbert_ext.masking.row_bounds import rounded_up
-from spanbert_ext.models.families import FAMILIES, RowModules
+from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.fused_path import changed, global_hooks, not_row_wise
+from spanbert_ext.models.last_layers import RowModules
 from spanbert_ext.ops._common import may_read_values
 
 
