@@ -1,18 +1,16 @@
 """Which modules lie behind the last attention of each encoder family of transformers.
 
-A family's finder returns them for a model, or None where the model is built otherwise, as with cross-attention or a
-chunked feed-forward network: all rows are computed then. It looks the classes up in the family's own file, which the
-model has imported: a class that another version of transformers does not have takes that family's skipping away.
+A function of FAMILIES makes a `LayerShape` of a native class, None where this transformers has not its classes; the
+shape then finds the modules in a model, None where the model is built otherwise, as with cross-attention or a chunked
+feed-forward network. Without them all rows are computed.
 """
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from spanbert_ext.models.known_modules import ROW_WISE, RowWise
@@ -37,50 +35,48 @@ class RowModules(NamedTuple):
     calls: int = 1  # of the layer in one of the encoder; only the last may leave rows out
 
 
-class Layout(NamedTuple):
-    """Where a family keeps these modules: paths from `model.base_model`, in which -1 is the last module of a list.
+class LayerShape(NamedTuple):
+    """Where the models of a class keep these modules: paths below `base_model`, in which -1 is the last of a list.
 
-    Names of classes are those of the file `transformers.models.<file>`; * stands for the family's prefix.
+    Attributes:
+        around: paths, and the classes that are expected there.
+        check: takes what was found, and may return it changed, or None.
     """
 
-    file: str
-    prefix: str
     layer: str
-    around: tuple[tuple[str, str], ...]
+    around: tuple[tuple[str, type[nn.Module]], ...]
     behind: tuple[str, ...]
-    parts: tuple[tuple[str, tuple[str, ...]], ...]  # row-wise where the modules with these names are
+    row_wise: RowWise
     narrowed: str | None = None
     whole: str | None = None
     padded: bool = False
+    check: Callable[[RowModules], RowModules | None] | None = None
 
-
-def find_last_layer(layout: Layout, model: Any) -> RowModules | None:
-    """The modules of `layout` in `model`, where those around are exactly of the family's classes."""
-    around_classes, row_wise = _classes(layout)
-    encoder, around = model.base_model, []
-    for (path, _), known in zip(layout.around, around_classes, strict=True):
-        module = _at(encoder, path)
-        if known is None or type(module) is not known:
+    def find(self, model: Any) -> RowModules | None:
+        """Modules may be replaced at any time: those of now."""
+        encoder, around = model.base_model, []
+        for path, exact in self.around:
+            module = _at(encoder, path)
+            if type(module) is not exact:
+                return None
+            around.append(module)
+        layer = _at(encoder, self.layer)
+        behind = tuple((path, _at(encoder, path)) for path in self.behind)
+        if getattr(layer, "add_cross_attention", False) or any(module is None for _, module in behind):
             return None
-        around.append(module)
-    layer = _at(encoder, layout.layer)
-    behind = tuple((path, _at(encoder, path)) for path in layout.behind)
-    if getattr(layer, "add_cross_attention", False) or any(module is None for _, module in behind):
-        return None
-    for module in (layer, *(module for _, module in behind)):
-        if getattr(module, "chunk_size_feed_forward", 0) > 0:
-            return None  # it would cut other chunks out of some rows
-    return RowModules(
-        layer,
-        behind[0][1],
-        behind[-1][1],
-        behind,
-        tuple(around),
-        row_wise,
-        None if layout.narrowed is None else _at(encoder, layout.narrowed),
-        None if layout.whole is None else _at(encoder, layout.whole),
-        layout.padded,
-    )
+        for module in (layer, *(module for _, module in behind)):
+            if getattr(module, "chunk_size_feed_forward", 0) > 0:
+                return None  # it would cut other chunks out of some rows
+        narrowed, whole = (
+            None if path is None else _at(encoder, path) for path in (self.narrowed, self.whole)
+        )
+        if (narrowed is None, whole is None) != (self.narrowed is None, self.whole is None):
+            return None
+        first, last = behind[0][1], behind[-1][1]
+        found = RowModules(
+            layer, first, last, behind, tuple(around), self.row_wise, narrowed, whole, self.padded
+        )
+        return found if self.check is None else self.check(found)
 
 
 def _at(module: nn.Module | None, path: str) -> nn.Module | None:
@@ -95,141 +91,108 @@ def _at(module: nn.Module | None, path: str) -> nn.Module | None:
     return module
 
 
-@torch.compiler.assume_constant_result
-def _classes(layout: Layout) -> tuple[tuple[type | None, ...], RowWise]:
-    """Those of `layout.around`, and the row-wise ones; without those that this transformers does not have."""
-    if layout.file not in _found:
-        try:
-            home = importlib.import_module(f"transformers.models.{layout.file}")
-        except ImportError:
-            home = None
+def _shape(
+    native: type,
+    layer: str,
+    around: dict[str, str],
+    behind: tuple[str, ...],
+    parts: dict[str, tuple[str, ...]],
+    **options: Any,
+) -> LayerShape | None:
+    """Classes by name, from the file of the native class; * stands for the prefix of its own name.
 
-        def named(name: str) -> type | None:
-            return getattr(home, name.replace("*", layout.prefix), None)
+    Args:
+        parts: classes that are row-wise where the modules of these names are that they call; one may be missing.
+    """
+    home, prefix = sys.modules[native.__module__], native.__name__.removesuffix("ForMaskedLM")
 
-        parts = {named(name): called for name, called in layout.parts}
-        _found[layout.file] = (
-            tuple(named(name) for _, name in layout.around),
-            {**ROW_WISE, **{known: called for known, called in parts.items() if known is not None}},
-        )
-    return _found[layout.file]
+    def named(name: str) -> type | None:
+        return getattr(home, name.replace("*", prefix), None)
+
+    classes = tuple((path, named(name)) for path, name in around.items())
+    if any(exact is None for _, exact in classes):
+        return None
+    known = {named(name): called for name, called in parts.items() if named(name) is not None}
+    return LayerShape(layer, classes, behind, {**ROW_WISE, **known}, **options)
 
 
-_found: dict[str, tuple[tuple[type | None, ...], RowWise]] = {}
+def _below(path: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{path}.{name}" for name in names)
 
-# BERT, and the families that copy it: each residual goes into a module.
+
+# BERT and its copies: each residual goes into a module.
 _LAST = "encoder.layer.-1"
-_ATTENTION, _INTERMEDIATE, _OUTPUT = (
-    f"{_LAST}.{name}" for name in ("attention.output", "intermediate", "output")
-)
+_AROUND = {"": "*Model", "encoder": "*Encoder", _LAST: "*Layer", f"{_LAST}.attention": "*Attention"}
 _DENSE = ("dense", "dropout", "LayerNorm")
-_FEED = ("*Intermediate", ("dense", "intermediate_act_fn"))
-_BERT = Layout(
-    "bert.modeling_bert",
-    "Bert",
-    _LAST,
-    (("", "*Model"), ("encoder", "*Encoder"), (_LAST, "*Layer"), (f"{_LAST}.attention", "*Attention")),
-    (_ATTENTION, _INTERMEDIATE, _OUTPUT),
-    (("*SelfOutput", _DENSE), _FEED, ("*Output", _DENSE)),
-)
-
-Finder = Callable[[Any], RowModules | None]
+_FEED = ("dense", "intermediate_act_fn")
+_PARTS = {"*SelfOutput": _DENSE, "*Intermediate": _FEED, "*Output": _DENSE}
 
 
-def _as_bert(file: str, prefix: str, **changes: Any) -> Finder:
-    return partial(find_last_layer, _BERT._replace(file=file, prefix=prefix, **changes))
+def bert_last_layer(native: type, **options: Any) -> LayerShape | None:
+    behind = _below(_LAST, "attention.output", "intermediate", "output")
+    return _shape(native, _LAST, _AROUND, behind, _PARTS, **options)
 
 
-bert_last_layer = partial(find_last_layer, _BERT)
-roberta_last_layer = _as_bert("roberta.modeling_roberta", "Roberta")
-xlm_roberta_last_layer = _as_bert("xlm_roberta.modeling_xlm_roberta", "XLMRoberta")
-camembert_last_layer = _as_bert("camembert.modeling_camembert", "Camembert")
-data2vec_text_last_layer = _as_bert("data2vec.modeling_data2vec_text", "Data2VecText")
-electra_last_layer = _as_bert("electra.modeling_electra", "Electra")
-convbert_last_layer = _as_bert("convbert.modeling_convbert", "ConvBert")
-ernie_last_layer = _as_bert("ernie.modeling_ernie", "Ernie")
-layoutlm_last_layer = _as_bert("layoutlm.modeling_layoutlm", "LayoutLM")
-mra_last_layer = _as_bert("mra.modeling_mra", "Mra")
-nystromformer_last_layer = _as_bert("nystromformer.modeling_nystromformer", "Nystromformer")
-rembert_last_layer = _as_bert("rembert.modeling_rembert", "RemBert")
-roc_bert_last_layer = _as_bert("roc_bert.modeling_roc_bert", "RoCBert")
-roformer_last_layer = _as_bert("roformer.modeling_roformer", "RoFormer")
-yoso_last_layer = _as_bert("yoso.modeling_yoso", "Yoso")
-longformer_last_layer = _as_bert("longformer.modeling_longformer", "Longformer", padded=True)
-big_bird_last_layer = _as_bert("big_bird.modeling_big_bird", "BigBird", padded=True)
-fnet_last_layer = _as_bert(
-    "fnet.modeling_fnet",
-    "FNet",
-    around=(*_BERT.around[:3], (f"{_LAST}.fourier", "*FourierTransform")),
-    behind=(f"{_LAST}.fourier.output", _INTERMEDIATE, _OUTPUT),
-    parts=(("*BasicOutput", ("LayerNorm",)), _FEED, ("*Output", _DENSE)),
-)
-
-# The same with norms in front of the sublayers, and a last one behind the layers.
-_UNNORMED = (("*SelfOutput", ("dense", "dropout")), _FEED, ("*Output", ("dense", "dropout")))
-megatron_bert_last_layer = _as_bert(
-    "megatron_bert.modeling_megatron_bert",
-    "MegatronBert",
-    behind=(_ATTENTION, f"{_LAST}.ln", _INTERMEDIATE, _OUTPUT, "encoder.ln"),
-    parts=_UNNORMED,
-)
-roberta_prelayernorm_last_layer = _as_bert(
-    "roberta_prelayernorm.modeling_roberta_prelayernorm",
-    "RobertaPreLayerNorm",
-    behind=(_ATTENTION, _INTERMEDIATE, _OUTPUT, "LayerNorm"),
-    parts=(_UNNORMED[0], ("*Intermediate", ("LayerNorm", *_FEED[1])), _UNNORMED[2]),
-)
-xlm_roberta_xl_last_layer = _as_bert(
-    "xlm_roberta_xl.modeling_xlm_roberta_xl",
-    "XLMRobertaXL",
-    behind=(_ATTENTION, f"{_LAST}.LayerNorm", _INTERMEDIATE, _OUTPUT, "encoder.LayerNorm"),
-    parts=(_UNNORMED[0], _FEED, ("*Output", ("dense",))),
-)
-
-_DEBERTA = _BERT._replace(
-    file="deberta.modeling_deberta", prefix="Deberta", parts=(*_BERT.parts, ("*LayerNorm", ()))
-)
-_DEBERTA_V2 = _BERT._replace(file="deberta_v2.modeling_deberta_v2", prefix="DebertaV2")
+def padded_last_layer(native: type) -> LayerShape | None:
+    """As BERT, in an encoder that pads its input to a multiple of a window or block."""
+    return bert_last_layer(native, padded=True)
 
 
-def _find_deberta(layout: Layout, model: Any) -> RowModules | None:
-    modules = find_last_layer(layout, model)
-    if modules is None or getattr(modules.around[0], "z_steps", 0) > 1:  # calls the last layer again
+def fnet_last_layer(native: type) -> LayerShape | None:
+    around = {"": "*Model", "encoder": "*Encoder", _LAST: "*Layer", f"{_LAST}.fourier": "*FourierTransform"}
+    behind = _below(_LAST, "fourier.output", "intermediate", "output")
+    return _shape(native, _LAST, around, behind, {**_PARTS, "*BasicOutput": ("LayerNorm",)})
+
+
+def deberta_last_layer(native: type) -> LayerShape | None:
+    behind = _below(_LAST, "attention.output", "intermediate", "output")
+    return _shape(native, _LAST, _AROUND, behind, {**_PARTS, "*LayerNorm": ()}, check=_deberta_check)
+
+
+def _deberta_check(modules: RowModules) -> RowModules | None:
+    model, encoder = modules.around[:2]
+    if getattr(model, "z_steps", 0) > 1:  # it calls the last layer again
         return None
-    convolved = getattr(modules.around[1], "conv", None) is not None  # behind the first layer
-    return None if convolved and len(modules.around[1].layer) == 1 else modules
+    convolved = getattr(encoder, "conv", None) is not None  # behind the first layer
+    return None if convolved and len(encoder.layer) == 1 else modules
 
 
-deberta_last_layer = partial(_find_deberta, _DEBERTA)
-deberta_v2_last_layer = partial(_find_deberta, _DEBERTA_V2)
-
-_ALBERT_GROUP = "encoder.albert_layer_groups.-1"
-_ALBERT_LAYER = f"{_ALBERT_GROUP}.albert_layers.-1"
-_ALBERT = Layout(
-    "albert.modeling_albert",
-    "Albert",
-    _ALBERT_LAYER,
-    (
-        ("", "*Model"),
-        ("encoder", "*Transformer"),
-        (_ALBERT_GROUP, "*LayerGroup"),
-        (_ALBERT_LAYER, "*Layer"),
-        (f"{_ALBERT_LAYER}.attention", "*Attention"),
-    ),
-    # its attention reads and adds its input in one module: the projection keeps all rows
-    tuple(
-        f"{_ALBERT_LAYER}.{name}"
-        for name in ("attention.LayerNorm", "ffn", "activation", "ffn_output", "full_layer_layer_norm")
-    ),
-    (),
-)
+# As BERT with norms in front of the sublayers, and one behind the layers.
+_SUMS = {"*SelfOutput": ("dense", "dropout"), "*Intermediate": _FEED, "*Output": ("dense", "dropout")}
 
 
-def albert_last_layer(model: Any) -> RowModules | None:
-    """ALBERT's layers are one, or a few, called again and again."""
-    modules = find_last_layer(_ALBERT, model)
-    if modules is None:
-        return None
+def megatron_bert_last_layer(native: type) -> LayerShape | None:
+    behind = (*_below(_LAST, "attention.output", "ln", "intermediate", "output"), "encoder.ln")
+    return _shape(native, _LAST, _AROUND, behind, _SUMS)
+
+
+def roberta_prelayernorm_last_layer(native: type) -> LayerShape | None:
+    behind = (*_below(_LAST, "attention.output", "intermediate", "output"), "LayerNorm")
+    return _shape(native, _LAST, _AROUND, behind, {**_SUMS, "*Intermediate": ("LayerNorm", *_FEED)})
+
+
+def xlm_roberta_xl_last_layer(native: type) -> LayerShape | None:
+    behind = (*_below(_LAST, "attention.output", "LayerNorm", "intermediate", "output"), "encoder.LayerNorm")
+    return _shape(native, _LAST, _AROUND, behind, {**_SUMS, "*Output": ("dense",)})
+
+
+def albert_last_layer(native: type) -> LayerShape | None:
+    """Layers are one, or a few, called again and again. An attention reads its input and adds it in one module, so its
+    projection keeps all rows."""
+    group = "encoder.albert_layer_groups.-1"
+    layer = f"{group}.albert_layers.-1"
+    around = {
+        "": "*Model",
+        "encoder": "*Transformer",
+        group: "*LayerGroup",
+        layer: "*Layer",
+        f"{layer}.attention": "*Attention",
+    }
+    behind = _below(layer, "attention.LayerNorm", "ffn", "activation", "ffn_output", "full_layer_layer_norm")
+    return _shape(native, layer, around, behind, {}, check=_albert_check)
+
+
+def _albert_check(modules: RowModules) -> RowModules | None:
     encoder = modules.around[1]
     layers, groups = encoder.config.num_hidden_layers, encoder.config.num_hidden_groups
     called = [int(i / (layers / groups)) for i in range(layers)]  # as the encoder counts
@@ -237,94 +200,86 @@ def albert_last_layer(model: Any) -> RowModules | None:
     return modules._replace(calls=called.count(last)) if called and called[-1] == last else None
 
 
-# Families whose residuals are sums in the layer itself, or in its attention.
-_MPNET = f"{_LAST}.attention"
-mpnet_last_layer = _as_bert(
-    "mpnet.modeling_mpnet",
-    "MPNet",
-    around=(*_BERT.around, (f"{_MPNET}.attn", "*SelfAttention")),
-    behind=(f"{_MPNET}.attn.o", f"{_MPNET}.dropout", f"{_MPNET}.LayerNorm", _INTERMEDIATE, _OUTPUT),
-    parts=(_FEED, ("*Output", _DENSE)),
-    narrowed=_MPNET,
-    whole=f"{_MPNET}.attn",
-)
-_DISTILBERT = "transformer.layer.-1"
-distilbert_last_layer = partial(
-    find_last_layer,
-    Layout(
-        "distilbert.modeling_distilbert",
-        "DistilBert",
-        _DISTILBERT,
-        (
-            ("", "*Model"),
-            ("transformer", "Transformer"),
-            (_DISTILBERT, "TransformerBlock"),
-            (f"{_DISTILBERT}.attention", "*SelfAttention"),
-        ),
-        tuple(
-            f"{_DISTILBERT}.{name}"
-            for name in ("attention.out_lin", "sa_layer_norm", "ffn", "output_layer_norm")
-        ),
-        (("FFN", ("lin1", "activation", "lin2", "dropout")),),
-        narrowed=_DISTILBERT,
-        whole=f"{_DISTILBERT}.attention",
-    ),
-)
+# Layers, or their attention, that add residuals themselves.
+def mpnet_last_layer(native: type) -> LayerShape | None:
+    attention = f"{_LAST}.attention"
+    return _shape(
+        native,
+        _LAST,
+        {**_AROUND, f"{attention}.attn": "*SelfAttention"},
+        (*_below(attention, "attn.o", "dropout", "LayerNorm"), *_below(_LAST, "intermediate", "output")),
+        _PARTS,
+        narrowed=attention,
+        whole=f"{attention}.attn",
+    )
 
-_LAYER = "layers.-1"
-_NOMIC = Layout(
-    "nomic_bert.modeling_nomic_bert",
-    "NomicBert",
-    _LAYER,
-    (("", "*Model"), (_LAYER, "*Layer"), (f"{_LAYER}.self_attn", "*Attention")),
-    tuple(
-        f"{_LAYER}.{name}"
-        for name in (
-            "self_attn.o_proj",
-            "post_attention_dropout",
-            "post_attention_layernorm",
-            "mlp",
-            "post_mlp_dropout",
-            "post_mlp_layernorm",
-        )
-    ),
-    (("*MLP", ("gate_proj", "up_proj", "down_proj", "act_fn")),),
-    narrowed=_LAYER,
-    whole=f"{_LAYER}.self_attn",
-)
-nomic_bert_last_layer = partial(find_last_layer, _NOMIC)
-gte_last_layer = partial(find_last_layer, _NOMIC._replace(file="gte.modeling_gte", prefix="Gte"))
-jina_last_layer = partial(
-    find_last_layer,
-    _NOMIC._replace(
-        file="jina_embeddings_v3.modeling_jina_embeddings_v3",
-        prefix="JinaEmbeddingsV3",
-        parts=(("*MLP", ("fc1", "activation_fn", "fc2")),),
-    ),
-)
-modernbert_last_layer = partial(
-    find_last_layer,
-    Layout(
-        "modernbert.modeling_modernbert",
-        "ModernBert",
-        _LAYER,
-        (("", "*Model"), (_LAYER, "*EncoderLayer"), (f"{_LAYER}.attn", "*Attention")),
-        (*(f"{_LAYER}.{name}" for name in ("attn.Wo", "attn.out_drop", "mlp_norm", "mlp")), "final_norm"),
-        (("*MLP", ("Wi", "act", "drop", "Wo")),),
-        narrowed=_LAYER,
-        whole=f"{_LAYER}.attn_norm",
-    ),
-)
-eurobert_last_layer = partial(
-    find_last_layer,
-    Layout(
-        "eurobert.modeling_eurobert",
-        "EuroBert",
-        _LAYER,
-        (("", "*Model"), (_LAYER, "*DecoderLayer"), (f"{_LAYER}.self_attn", "*Attention")),
-        (*(f"{_LAYER}.{name}" for name in ("self_attn.o_proj", "post_attention_layernorm", "mlp")), "norm"),
-        (("*MLP", ("gate_proj", "up_proj", "down_proj", "act_fn")), ("*RMSNorm", ())),
-        narrowed=_LAYER,
-        whole=f"{_LAYER}.input_layernorm",
-    ),
-)
+
+def distilbert_last_layer(native: type) -> LayerShape | None:
+    layer = "transformer.layer.-1"
+    return _shape(
+        native,
+        layer,
+        {
+            "": "*Model",
+            "transformer": "Transformer",
+            layer: "TransformerBlock",
+            f"{layer}.attention": "*SelfAttention",
+        },
+        _below(layer, "attention.out_lin", "sa_layer_norm", "ffn", "output_layer_norm"),
+        {"FFN": ("lin1", "activation", "lin2", "dropout")},
+        narrowed=layer,
+        whole=f"{layer}.attention",
+    )
+
+
+_GATED = ("gate_proj", "up_proj", "down_proj", "act_fn")
+
+
+def nomic_bert_last_layer(native: type, parts: tuple[str, ...] = _GATED) -> LayerShape | None:
+    layer = "layers.-1"
+    norms = (
+        "post_attention_dropout",
+        "post_attention_layernorm",
+        "mlp",
+        "post_mlp_dropout",
+        "post_mlp_layernorm",
+    )
+    return _shape(
+        native,
+        layer,
+        {"": "*Model", layer: "*Layer", f"{layer}.self_attn": "*Attention"},
+        _below(layer, "self_attn.o_proj", *norms),
+        {"*MLP": parts},
+        narrowed=layer,
+        whole=f"{layer}.self_attn",
+    )
+
+
+def jina_last_layer(native: type) -> LayerShape | None:
+    return nomic_bert_last_layer(native, ("fc1", "activation_fn", "fc2"))
+
+
+def modernbert_last_layer(native: type) -> LayerShape | None:
+    layer = "layers.-1"
+    return _shape(
+        native,
+        layer,
+        {"": "*Model", layer: "*EncoderLayer", f"{layer}.attn": "*Attention"},
+        (*_below(layer, "attn.Wo", "attn.out_drop", "mlp_norm", "mlp"), "final_norm"),
+        {"*MLP": ("Wi", "act", "drop", "Wo")},
+        narrowed=layer,
+        whole=f"{layer}.attn_norm",
+    )
+
+
+def eurobert_last_layer(native: type) -> LayerShape | None:
+    layer = "layers.-1"
+    return _shape(
+        native,
+        layer,
+        {"": "*Model", layer: "*DecoderLayer", f"{layer}.self_attn": "*Attention"},
+        (*_below(layer, "self_attn.o_proj", "post_attention_layernorm", "mlp"), "norm"),
+        {"*MLP": _GATED, "*RMSNorm": ()},
+        narrowed=layer,
+        whole=f"{layer}.input_layernorm",
+    )

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from spanbert_ext.masking.row_bounds import rounded_up
-from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.fused_path import changed, global_hooks, not_row_wise
 from spanbert_ext.models.last_layers import RowModules
 from spanbert_ext.ops._common import may_read_values
@@ -149,7 +148,7 @@ def find_read_rows(
 
 
 class _Call:
-    """The rows of a call, the modules that take them up, those of one model and not of its copies, and how far it is."""
+    """The rows of a call, how far it is, and the modules that take them up: those of one model, not of its copies."""
 
     def __init__(self, rows: ReadRows, modules: RowModules) -> None:
         self.rows = rows
@@ -180,7 +179,7 @@ _calls = _Calls()
 
 def prepare_rows(model: Any) -> None:
     """Prepares a new model for `only_rows`: modules of its last layer get hooks, which do nothing outside of it."""
-    modules = FAMILIES[model.config.model_type].last_layer(model)
+    modules = None if model.layer_shape is None else model.layer_shape.find(model)
     if modules is not None:
         for module, hook in _hooked(modules):
             if hook is _scatter:
@@ -227,7 +226,7 @@ def _hooked(modules: RowModules) -> list[tuple[nn.Module, Callable]]:
 
 def _known_last_layer(model: Any) -> RowModules | None:
     """The last layer where it may run on some rows: every module behind its attention is known (`fused_path`)."""
-    modules = FAMILIES[model.config.model_type].last_layer(model)
+    modules = None if model.layer_shape is None else model.layer_shape.find(model)
     if modules is None or global_hooks() is not None:
         return None
     hooked = _hooked(modules)
@@ -335,6 +334,12 @@ def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> T
         return None
     call.expected = ""
     rows, shape = call.rows, (call.rows.batch, call.length, output.shape[-1])
+    if output.shape[:-1] != (1, rows.index.shape[0]):
+        raise RuntimeError(
+            f"{type(module).__name__} of the encoder's last layer returned shape {list(output.shape)}, expected "
+            f"[1, {rows.index.shape[0]}, H]: this version of transformers is not known; set "
+            "config.span_pretraining['skip_unread_rows'] = False"
+        )
     if rows.fill is None:
         full = output.new_zeros(shape)
     else:
