@@ -41,7 +41,9 @@ _OWN: dict[str, dict[str, Any]] = {
         **{"attention_dropout": 0.0, "mlp_dropout": 0.0, "embedding_dropout": 0.0, "local_attention": 8},
         **{"num_hidden_layers": 3, "global_attn_every_n_layers": 3},
     },
-    "rembert": _SIZES | {"input_embedding_size": 24, "output_embedding_size": 40, "classifier_dropout_prob": 0.0},
+    "rembert": _SIZES
+    | {"input_embedding_size": 24, "output_embedding_size": 40, "classifier_dropout_prob": 0.0},
+    "roc_bert": _SIZES | {"pronunciation_vocab_size": 40, "shape_vocab_size": 40},
     "roformer": _SIZES | {"embedding_size": 24},
     "squeezebert": _SIZES | {"embedding_size": 32, "q_groups": 1, "k_groups": 1, "v_groups": 1},
     "xlm": _XLM,
