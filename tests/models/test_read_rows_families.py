@@ -349,15 +349,25 @@ def test_a_checkpointed_layer_computes_all_rows(watch):
     assert_close(gradients(model), gradients(expected), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["albert", "modernbert"])
+@pytest.mark.parametrize("name", ["albert", "mpnet"])
 def test_compiled_whole(name):
+    """One graph, whose last layer has as many rows as the bound says."""
     model, batch = build(name), make_batch()
     expected = model(**batch).loss
     expected.backward()
-    grads = gradients(model)
+    grads, shapes = gradients(model), []
     model.zero_grad()
-    found = torch.compile(model, backend="aot_eager", fullgraph=True)(**batch).loss
+
+    def record(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:
+        shapes.extend(getattr(node.meta.get("example_value"), "shape", ()) for node in graph.graph.nodes)
+        return graph
+
+    bound = read(batch) + 3
+    found = torch.compile(model, backend=record, fullgraph=True)(**{**batch, "max_read_rows": bound}).loss
     found.backward()
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
     assert_close(gradients(model), grads, 1e-10)
+    wide = [tuple(shape[:-1]) for shape in shapes if len(shape) == 3 and shape[-1] == 64]
+    whole = tuple(batch["input_ids"].shape)
+    assert set(wide) == {whole, (1, bound)} and wide.index((1, bound)) > wide.index(whole)
     torch._dynamo.reset()
