@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForQuestionAnswering
 from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING
 
+from spanbert_ext.models import fused_path
 from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.head_loss import find_heads, head_loss
 from spanbert_ext.models.native_classes import supported_types
@@ -45,11 +45,22 @@ EPS_NAMES = {"modernbert": "norm_eps", "eurobert": "rms_norm_eps", "distilbert":
 
 
 @pytest.fixture(autouse=True)
+def fused(monkeypatch):
+    """Nothing is called that could be read: each such module would be warned about."""
+    warned: set[str] = set()
+    monkeypatch.setattr(fused_path, "_warned", warned)
+    yield
+    assert not warned
+
+
+@pytest.fixture(autouse=True, scope="module")
 def quiet():
+    before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+    transformers.logging.disable_progress_bar()
+    yield
+    transformers.logging.set_verbosity(before)
+    transformers.logging.enable_progress_bar()
 
 
 def built(model_type: str, **options) -> SpanBertForPreTraining:
@@ -101,6 +112,9 @@ def test_native_numbers_and_the_papers_sbo(model_type):
     output = model(**stock, return_logits=True)
     output.loss.backward()
     assert torch.equal(output.logits, expected.logits)
+    with torch.no_grad():  # a column that many of them do not have, and XLM reads in its own way
+        typed = text_of(batch) | {"token_type_ids": batch["token_type_ids"]}
+        assert torch.equal(model(**typed).logits, native(**typed).logits)
     torch.testing.assert_close(output.loss, logits_loss, rtol=close, atol=0)
     # Some native classes compute the loss in float32, whatever the logits are.
     torch.testing.assert_close(output.loss, expected.loss.to(output.loss.dtype), rtol=1e-6, atol=0)
@@ -198,7 +212,7 @@ def test_folders(model_type, tmp_path, poisoned):
         for name, value in native.state_dict().items():
             assert torch.equal(value, state[name]), name
         assert torch.equal(AutoModel.from_pretrained(tmp_path).eval()(**inputs)[0], hidden)
-        if type(model.config) in MODEL_FOR_QUESTION_ANSWERING_MAPPING:
+        if model_type in MAIN and type(model.config) in MODEL_FOR_QUESTION_ANSWERING_MAPPING:
             answering = AutoModelForQuestionAnswering.from_pretrained(tmp_path).eval()
             assert torch.equal(answering.base_model(**inputs)[0], hidden)
         again = SpanBertForPreTraining.from_pretrained(tmp_path)
@@ -285,7 +299,7 @@ def test_compiled(model_type, fresh_dynamo):
     assert_close(gradients(model), plain, 1e-9)
 
 
-@pytest.mark.parametrize("model_type", MAIN)
+@pytest.mark.parametrize("model_type", ["bert", "electra", "albert", "rembert", "nomic_bert", "xlm"])
 def test_compiled_heads(model_type, fresh_dynamo):
     """All that is ours in a step, in one graph, over hidden states that the encoder made."""
     batch, model = make_batch(4), built(model_type)

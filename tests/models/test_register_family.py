@@ -118,6 +118,9 @@ class TestRegistered:
         torch.save(own_model(), tmp_path / "model.pt")
         script = (
             "import sys, torch, spanbert_ext, own_encoder\n"
+            "spanbert_ext.SpanBertForPreTraining\n"
+            "names = {name.rpartition('.modeling_')[2] for name in sys.modules if '.modeling_' in name}\n"
+            "print(names & {'roberta', 'distilbert', 'modernbert', 'xlm'})\n"
             "try:\n    torch.load(sys.argv[1], weights_only=False)\n"
             "except AttributeError as error:\n    print('Own_own_encoder_ForSpanPreTraining' in str(error))\n"
             "spanbert_ext.register_family(own_encoder.OwnForMaskedLM, **own_encoder.PATHS)\n"
@@ -128,7 +131,7 @@ class TestRegistered:
         tests = str(Path(own_encoder.__file__).parent)
         environment = {"PYTHONPATH": f"{tests}:{Path(spanbert_ext.__file__).parent.parent}"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        assert done.stdout.splitlines() == ["True", "torch.Size([1, 3, 38])"]
+        assert done.stdout.splitlines() == ["set()", "True", "torch.Size([1, 3, 38])"]
 
     def test_a_type_of_transformers_under_other_paths(self):
         register_family("funnel", decoder="lm_head")
