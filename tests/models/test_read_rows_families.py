@@ -209,9 +209,10 @@ def test_changed_modules_compute_all_rows(name, watch):
         check(every(batch))
         for handle in handles:
             handle.remove()
-        module.forward = module.forward
+        forward = module.forward
+        module.forward = lambda *inputs, forward=forward, **options: forward(*inputs, **options)
         check(every(batch))
-        del module.forward
+        module.forward = forward  # the class's own method: nothing is changed
     check(read(batch))
     for module in [*modules.around[1:], *behind]:
         exact = type(module)
@@ -349,10 +350,10 @@ def test_a_checkpointed_layer_computes_all_rows(watch):
     assert_close(gradients(model), gradients(expected), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["albert", "mpnet"])
-def test_compiled_whole(name):
+@pytest.mark.parametrize(("name", "layers"), [("albert", 2), ("mpnet", 1)])
+def test_compiled_whole(name, layers):
     """One graph, whose last layer has as many rows as the bound says."""
-    model, batch = build(name), make_batch()
+    model, batch = build(name, num_hidden_layers=layers), make_batch()
     expected = model(**batch).loss
     expected.backward()
     grads, shapes = gradients(model), []
@@ -369,5 +370,5 @@ def test_compiled_whole(name):
     assert_close(gradients(model), grads, 1e-10)
     wide = [tuple(shape[:-1]) for shape in shapes if len(shape) == 3 and shape[-1] == 64]
     whole = tuple(batch["input_ids"].shape)
-    assert set(wide) == {whole, (1, bound)} and wide.index((1, bound)) > wide.index(whole)
+    assert set(wide[-2:]) == {(1, bound)} and (whole in wide) == (layers > 1)
     torch._dynamo.reset()
