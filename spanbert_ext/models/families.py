@@ -9,7 +9,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from spanbert_ext.models.last_layers import RowModules, bert_last_layer
+from spanbert_ext.models.last_layers import (
+    LayerShape,
+    albert_last_layer,
+    bert_last_layer,
+    deberta_last_layer,
+    distilbert_last_layer,
+    eurobert_last_layer,
+    fnet_last_layer,
+    jina_last_layer,
+    megatron_bert_last_layer,
+    modernbert_last_layer,
+    mpnet_last_layer,
+    nomic_bert_last_layer,
+    padded_last_layer,
+    roberta_prelayernorm_last_layer,
+    xlm_roberta_xl_last_layer,
+)
 from spanbert_ext.models.mlm_heads import (
     HeadShape,
     albert_head,
@@ -29,7 +45,7 @@ class Family(NamedTuple):
 
     Attributes:
         mlm_head: where a native class keeps its MLM head.
-        last_layer: what lies behind the last attention of a model; None: all rows are computed.
+        last_layer: what lies behind the last attention of a native class's models; None: all rows are computed.
         eps: of the SBO's LayerNorms: an attribute of the configuration, or the number.
         ready_mask: under sdpa the encoder takes a bool mask `[B, 1, L, L]` for what it would make of `[B, L]`.
         ones_are_none: no attention_mask means the same as one of ones.
@@ -38,7 +54,7 @@ class Family(NamedTuple):
     """
 
     mlm_head: Callable[[type], HeadShape]
-    last_layer: Callable[[Any], RowModules | None]
+    last_layer: Callable[[type], LayerShape | None]
     eps: str | float = "layer_norm_eps"
     ready_mask: bool = False
     ones_are_none: bool = True
@@ -46,7 +62,7 @@ class Family(NamedTuple):
     native_class: type | None = None
 
 
-def all_rows(model: Any) -> None:
+def all_rows(native: type) -> None:
     """The last layer of a family whose layers are not known."""
 
 
@@ -69,41 +85,41 @@ _deberta_head = partial(bert_head, prefix="Legacy")
 _nomic_head = partial(bert_head, norm="layer_norm")
 
 FAMILIES: dict[str, Family] = {
-    "albert": Family(albert_head, all_rows, ready_mask=True),
+    "albert": Family(albert_head, albert_last_layer, ready_mask=True),
     "bert": Family(bert_head, bert_last_layer, ready_mask=True),
-    "big_bird": Family(bert_head, all_rows),
-    "camembert": Family(roberta_head, all_rows, ready_mask=True),
-    "convbert": Family(electra_head, all_rows),
-    "data2vec-text": Family(roberta_head, all_rows, ready_mask=True),
-    "deberta": Family(_deberta_head, all_rows, refuse=_refuse_new_deberta),
-    "deberta-v2": Family(_deberta_head, all_rows, refuse=_refuse_new_deberta),
-    "distilbert": Family(distilbert_head, all_rows, eps=1e-12, ready_mask=True),
-    "electra": Family(electra_head, all_rows, ready_mask=True),
-    "ernie": Family(bert_head, all_rows, ready_mask=True),
-    "eurobert": Family(eurobert_head, all_rows, eps="rms_norm_eps", ready_mask=True),
+    "big_bird": Family(bert_head, padded_last_layer),
+    "camembert": Family(roberta_head, bert_last_layer, ready_mask=True),
+    "convbert": Family(electra_head, bert_last_layer),
+    "data2vec-text": Family(roberta_head, bert_last_layer, ready_mask=True),
+    "deberta": Family(_deberta_head, deberta_last_layer, refuse=_refuse_new_deberta),
+    "deberta-v2": Family(_deberta_head, deberta_last_layer, refuse=_refuse_new_deberta),
+    "distilbert": Family(distilbert_head, distilbert_last_layer, eps=1e-12, ready_mask=True),
+    "electra": Family(electra_head, bert_last_layer, ready_mask=True),
+    "ernie": Family(bert_head, bert_last_layer, ready_mask=True),
+    "eurobert": Family(eurobert_head, eurobert_last_layer, eps="rms_norm_eps", ready_mask=True),
     "flaubert": Family(xlm_head, all_rows, ones_are_none=False, refuse=_refuse_adaptive_softmax),
-    "fnet": Family(bert_head, all_rows),
-    "gte": Family(roberta_head, all_rows, ready_mask=True),
+    "fnet": Family(bert_head, fnet_last_layer),
+    "gte": Family(roberta_head, nomic_bert_last_layer, ready_mask=True),
     "ibert": Family(roberta_head, all_rows),
-    "jina_embeddings_v3": Family(roberta_head, all_rows, ready_mask=True),
-    "layoutlm": Family(bert_head, all_rows),
-    "longformer": Family(roberta_head, all_rows),
-    "megatron-bert": Family(bert_head, all_rows),
-    "modernbert": Family(modernbert_head, all_rows, eps="norm_eps"),
-    "mpnet": Family(roberta_head, all_rows),
-    "mra": Family(bert_head, all_rows),
-    "nomic_bert": Family(_nomic_head, all_rows, ready_mask=True),
-    "nystromformer": Family(bert_head, all_rows),
-    "rembert": Family(rembert_head, all_rows),
-    "roberta": Family(roberta_head, all_rows, ready_mask=True),
-    "roberta-prelayernorm": Family(roberta_head, all_rows, ready_mask=True),
-    "roc_bert": Family(bert_head, all_rows, ready_mask=True),
-    "roformer": Family(bert_head, all_rows),
+    "jina_embeddings_v3": Family(roberta_head, jina_last_layer, ready_mask=True),
+    "layoutlm": Family(bert_head, bert_last_layer),
+    "longformer": Family(roberta_head, padded_last_layer),
+    "megatron-bert": Family(bert_head, megatron_bert_last_layer),
+    "modernbert": Family(modernbert_head, modernbert_last_layer, eps="norm_eps"),
+    "mpnet": Family(roberta_head, mpnet_last_layer),
+    "mra": Family(bert_head, bert_last_layer),
+    "nomic_bert": Family(_nomic_head, nomic_bert_last_layer, ready_mask=True),
+    "nystromformer": Family(bert_head, bert_last_layer),
+    "rembert": Family(rembert_head, bert_last_layer),
+    "roberta": Family(roberta_head, bert_last_layer, ready_mask=True),
+    "roberta-prelayernorm": Family(roberta_head, roberta_prelayernorm_last_layer, ready_mask=True),
+    "roc_bert": Family(bert_head, bert_last_layer, ready_mask=True),
+    "roformer": Family(bert_head, bert_last_layer),
     "squeezebert": Family(bert_head, all_rows),
     "xlm": Family(xlm_head, all_rows, ones_are_none=False, refuse=_refuse_adaptive_softmax),
-    "xlm-roberta": Family(roberta_head, all_rows, ready_mask=True),
-    "xlm-roberta-xl": Family(roberta_head, all_rows, ready_mask=True),
-    "yoso": Family(bert_head, all_rows),
+    "xlm-roberta": Family(roberta_head, bert_last_layer, ready_mask=True),
+    "xlm-roberta-xl": Family(roberta_head, xlm_roberta_xl_last_layer, ready_mask=True),
+    "yoso": Family(bert_head, bert_last_layer),
 }
 
 # Masked language models of transformers whose head no row could describe.

@@ -20,13 +20,17 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_CALLED = ("forward", "feed_forward_chunk")  # the methods by which torch and transformers call modules
+_CALLED = (
+    "forward",
+    "feed_forward_chunk",
+    "ff_chunk",
+)  # the methods by which torch and transformers call modules
 
 
 def changed(module: nn.Module, own_hooks: Collection[Callable] = ()) -> str | None:
     """Why calling `module` may do something else than its class does; `own_hooks` do not count."""
     for name in _CALLED:
-        if name in vars(module):
+        if name in vars(module) and not _rebound(module, name):
             return f"has a {name} of its own, as offloaded modules do"
     for kind in _HOOKS:
         for hook in (vars(module).get(kind) or {}).values():
@@ -35,6 +39,13 @@ def changed(module: nn.Module, own_hooks: Collection[Callable] = ()) -> str | No
             if hook not in own_hooks and not home.startswith("transformers.utils."):
                 return "has hooks"
     return None
+
+
+def _rebound(module: nn.Module, name: str) -> bool:
+    """Whether the attribute is the class's own method, as transformers 5.0 leaves one behind after recording."""
+    method = vars(module)[name]
+    own = getattr(type(module), name, None)
+    return own is not None and getattr(method, "__func__", None) is own and method.__self__ is module
 
 
 def not_exact(module: nn.Module | None, exact: type[nn.Module]) -> str | None:

@@ -26,6 +26,7 @@ from spanbert_ext.models.inputs import (
     taken_inputs,
     truth,
 )
+from spanbert_ext.models.last_layers import LayerShape
 from spanbert_ext.models.mlm_heads import HeadShape
 from spanbert_ext.models.native_classes import (
     check_head,
@@ -78,6 +79,7 @@ class SpanBertForPreTraining:
     native_class: type = PreTrainedModel
     family: Family
     head_shape: HeadShape  # where the MLM head's modules are
+    layer_shape: LayerShape | None  # where those behind the last attention are
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
         return super().__new__(concrete_class(type(config)) if cls is SpanBertForPreTraining else cls)
@@ -386,6 +388,7 @@ def concrete_class(config_class: type) -> type:
     if built is None or built.family is not family:
         doc = f"{native.__name__} with the span-boundary objective; see SpanBertForPreTraining."
         members = {"native_class": native, "family": family, "head_shape": head}
+        members["layer_shape"] = family.last_layer(native)
         built = type(
             name, (SpanBertForPreTraining, native), {"__module__": __name__, "__doc__": doc, **members}
         )

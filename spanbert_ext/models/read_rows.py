@@ -4,15 +4,19 @@ The heads read the masked tokens and the two boundaries of their spans, about a 
 attention (its output projection, the feed-forward network, dropout and LayerNorm) works on rows one by one, so the
 others need none of it: three quarters of the layer's Linears, and most of what it keeps for backward.
 
-Two hooks on the layer's own modules take the rows up, so that nothing of the layer's code is repeated here. The rows
-are those of the call that the thread is in. A layer with modules that are not transformers' own, or that are watched
-or wrapped, computes all rows: they may not work row by row.
+Hooks on the layer's own modules take the rows up, so that nothing of the layer's code is repeated here. Two do where
+every residual goes into a module: `_gather` in front of the first module behind the attention, `_scatter` behind the
+last one. Where the layer adds a residual itself, its own input is cut down to the rows before that (`_narrow`), and the
+first module that it calls gets the whole input all the same (`_widen`). Each hook acts only after the one before it.
+
+The rows are those of the call that the thread is in. A layer with modules that are not transformers' own, or that are
+watched or wrapped, computes all rows: they may not work row by row.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from spanbert_ext.masking.row_bounds import rounded_up
-from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.fused_path import changed, global_hooks, not_row_wise
 from spanbert_ext.models.last_layers import RowModules
 from spanbert_ext.ops._common import may_read_values
@@ -144,13 +147,25 @@ def find_read_rows(
     return ReadRows(index, batch, length, fill)
 
 
-class _Call(NamedTuple):
-    """The rows of a call, and the modules that take them up: those of one model, not of its copies."""
+class _Call:
+    """The rows of a call, how far it is, and the modules that take them up: those of one model, not of its copies."""
 
-    rows: ReadRows
-    first: nn.Module
-    last: nn.Module
-    grad_enabled: bool
+    def __init__(self, rows: ReadRows, modules: RowModules) -> None:
+        self.rows = rows
+        self.modules = modules
+        self.grad_enabled = torch.is_grad_enabled()
+        self.expected = _NARROW if modules.narrowed is not None else _GATHER  # the hook that is to act next
+        self.calls_left = modules.calls
+        self.whole: Tensor | None = None  # the narrowed module's input, until `whole` has it
+        self.length = rows.length  # the encoder's, which may have lengthened its input
+
+
+_NARROW, _WIDEN, _GATHER, _SCATTER = (
+    "narrowed",
+    "whole",
+    "first",
+    "last",
+)  # hooks, by their modules in RowModules
 
 
 class _Calls(threading.local):
@@ -163,11 +178,14 @@ _calls = _Calls()
 
 
 def prepare_rows(model: Any) -> None:
-    """Prepares a new model for `only_rows`: its last layer gets two hooks, which do nothing outside of it."""
-    modules = FAMILIES[model.config.model_type].last_layer(model)
+    """Prepares a new model for `only_rows`: modules of its last layer get hooks, which do nothing outside of it."""
+    modules = None if model.layer_shape is None else model.layer_shape.find(model)
     if modules is not None:
-        modules.first.module.register_forward_pre_hook(_gather)
-        modules.last.module.register_forward_hook(_scatter)
+        for module, hook in _hooked(modules):
+            if hook is _scatter:
+                module.register_forward_hook(hook)
+            else:
+                module.register_forward_pre_hook(hook)
 
 
 @contextmanager
@@ -190,7 +208,7 @@ def only_rows(
     if modules is not None:
         rows = find_read_rows(positions, text.shape[0], text.shape[1], max_read_rows)
         if rows is not None:
-            call = _Call(rows, modules.first.module, modules.last.module, torch.is_grad_enabled())
+            call = _Call(rows, modules)
     outer, _calls.current = _calls.current, call
     try:
         yield
@@ -198,30 +216,39 @@ def only_rows(
         _calls.current = outer
 
 
+def _hooked(modules: RowModules) -> list[tuple[nn.Module, Callable]]:
+    """The hooks, in the order in which they act."""
+    hooked = [(modules.first, _gather), (modules.last, _scatter)]
+    if modules.narrowed is not None:
+        hooked = [(modules.narrowed, _narrow), (modules.whole, _widen), *hooked]
+    return hooked
+
+
 def _known_last_layer(model: Any) -> RowModules | None:
     """The last layer where it may run on some rows: every module behind its attention is known (`fused_path`)."""
-    modules = FAMILIES[model.config.model_type].last_layer(model)
+    modules = None if model.layer_shape is None else model.layer_shape.find(model)
     if modules is None or global_hooks() is not None:
         return None
-    first, last = modules.first.module, modules.last.module
-    # Without our hooks: put there after the model was made.
-    if _gather not in first._forward_pre_hooks.values() or _scatter not in last._forward_hooks.values():
-        return None
-    if any(changed(module) is not None for _, module, _ in modules.around):
-        return None
-    for path, module, exact in (modules.first, *modules.between, modules.last):
-        if type(module) is not exact or not_row_wise(path, module, modules.row_wise, _OWN_HOOKS) is not None:
+    hooked = _hooked(modules)
+    for module, hook in hooked:  # without ours: put there after the model was made
+        if hook not in (module._forward_hooks if hook is _scatter else module._forward_pre_hooks).values():
             return None
-    # A layer that is computed again in backward would not find its rows. One that is compiled by itself would be
-    # compiled for every number of rows.
-    layer = modules.layer
-    if (layer.training and layer.gradient_checkpointing) or getattr(
-        layer, "_compiled_call_impl", None
-    ) is not None:
+    calling = [*modules.around, *(module for module, _ in hooked)]
+    if any(changed(module, _OWN_HOOKS) is not None for module in calling):
         return None
+    for path, module in modules.behind:
+        if not_row_wise(path, module, modules.row_wise, _OWN_HOOKS) is not None:
+            return None
+    for module in modules.around:
+        # A layer that is computed again in backward would not find its rows. One that is compiled by itself would be
+        # compiled for every number of rows.
+        if (module.training and getattr(module, "gradient_checkpointing", False)) or (
+            module is not modules.around[0] and getattr(module, "_compiled_call_impl", None) is not None
+        ):
+            return None
     # In a second place of the encoder these modules would find the rows of the first one.
-    shared = {id(layer): 0, id(first): 0, id(last): 0}
-    _count(modules.around[0].module, shared)
+    shared = {id(module): 0 for module in (modules.layer, *(module for module, _ in hooked))}
+    _count(modules.around[0], shared)
     return modules if max(shared.values()) == 1 else None
 
 
@@ -234,44 +261,91 @@ def _count(module: nn.Module, places: dict[int, int]) -> None:
             _count(child, places)
 
 
-def _rows_at(module: nn.Module, place: str) -> ReadRows | None:
-    """None as well where gradients are off that were on: a reentrant checkpoint, which computes this again later."""
+def _expected(module: nn.Module, place: str) -> _Call | None:
+    """The call in which `module` is the next to act, at `place`.
+
+    None as well where gradients are off that were on: a reentrant checkpoint, which computes this again later.
+    """
     call = _calls.current
-    if call is None or getattr(call, place) is not module or call.grad_enabled != torch.is_grad_enabled():
+    if call is None or call.expected != place or getattr(call.modules, place) is not module:
         return None
-    return call.rows
+    return call if call.grad_enabled == torch.is_grad_enabled() else None
 
 
-def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """[B, L, H] each -> [1, N, H] each.
+def _some_rows(call: _Call, x: Tensor) -> Tensor:
+    """[B, L, H] -> [1, N, H].
 
     Raises:
         ValueError: other B or L than the text's, as behind embeddings that put tokens in front.
     """
-    rows = _rows_at(module, "first")
-    if rows is None:
+    rows = call.rows
+    longer = call.modules.padded and x.shape[1] > rows.length
+    if x.shape[0] != rows.batch or (x.shape[1] != rows.length and not longer):
+        raise ValueError(
+            f"the encoder's hidden states have shape {list(x.shape)}, expected "
+            f"[{rows.batch}, {rows.length}, H] as the input"
+        )
+    call.length = x.shape[1]
+    return x.flatten(0, 1).index_select(0, _index(call, x.device))[None]
+
+
+def _index(call: _Call, device: torch.device) -> Tensor:
+    """The rows as the encoder counts them, int64 [N]: it may have put padding behind each row of the batch."""
+    index, length = call.rows.index.to(device), call.rows.length
+    if call.length != length:
+        index = index + index.div(length, rounding_mode="floor") * (call.length - length)
+    return index
+
+
+def _narrow(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """[B, L, H] -> [1, N, H], the first input. One without padding, [tokens, H], stays as it is."""
+    call = _expected(module, _NARROW)
+    if call is None or not inputs or inputs[0].dim() < 3:
         return None
-    for x in inputs:
-        if x.shape[:2] != (rows.batch, rows.length):
-            raise ValueError(
-                f"the encoder's hidden states have shape {list(x.shape)}, expected "
-                f"[{rows.batch}, {rows.length}, H] as the input"
-            )
-    return tuple(x.flatten(0, 1).index_select(0, rows.index.to(x.device))[None] for x in inputs)
+    call.whole, call.expected = inputs[0], _WIDEN
+    return (_some_rows(call, inputs[0]), *inputs[1:])
+
+
+def _widen(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """[1, N, H] -> [B, L, H]."""
+    call = _expected(module, _WIDEN)
+    if call is None:
+        return None
+    whole, call.whole, call.expected = call.whole, None, _GATHER
+    return (whole, *inputs[1:])
+
+
+def _gather(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """[B, L, H] each -> [1, N, H] each."""
+    call = _expected(module, _GATHER)
+    if call is None:
+        return None
+    call.calls_left -= 1
+    if call.calls_left > 0:
+        return None
+    call.expected = _SCATTER
+    return tuple(_some_rows(call, x) for x in inputs)
 
 
 def _scatter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
     """[1, N, H] -> [B, L, H]."""
-    rows = _rows_at(module, "last")
-    if rows is None:
+    call = _expected(module, _SCATTER)
+    if call is None:
         return None
-    shape = (rows.batch, rows.length, output.shape[-1])
+    call.expected = ""
+    rows, shape = call.rows, (call.rows.batch, call.length, output.shape[-1])
+    if output.shape[:-1] != (1, rows.index.shape[0]):
+        raise RuntimeError(
+            f"{type(module).__name__} of the encoder's last layer returned shape {list(output.shape)}, expected "
+            f"[1, {rows.index.shape[0]}, H]: this version of transformers is not known; set "
+            "config.span_pretraining['skip_unread_rows'] = False"
+        )
     if rows.fill is None:
         full = output.new_zeros(shape)
     else:
         full = rows.fill.to(output).expand(shape).clone(memory_format=torch.contiguous_format)
-    full.view(-1, output.shape[-1]).index_copy_(0, rows.index.to(output.device), output[0])
+    full.view(-1, output.shape[-1]).index_copy_(0, _index(call, output.device), output[0])
     return full
 
 
-_OWN_HOOKS = (_gather, _scatter)
+_OWN_HOOKS = (_narrow, _widen, _gather, _scatter)
