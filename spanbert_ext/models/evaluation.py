@@ -3,11 +3,13 @@
 Trainer keeps what the model returns until the evaluation ends: logits of all rows, `[N, L, V]`, are gigabytes where
 `row_statistics`, `[N, 6]`, are nothing. Which of them its `compute_metrics` reads stands in no argument of a model's
 forward, nor in its configuration, so it is looked up where it does stand: in the Trainer that runs the evaluation,
-which is found on the call stack. No such Trainer (a loop of one's own, a thread of nn.DataParallel, torch.compile): logits.
+which is found on the call stack. No such Trainer (a loop of one's own, a thread of nn.DataParallel, torch.compile):
+logits.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -64,7 +66,9 @@ def reads_statistics(compute_metrics: Any) -> bool:
         mark = getattr(callee, MARK, None)
         if isinstance(mark, bool):
             return mark
-        if isinstance(callee, FunctionType) and any(_marked(callee, code) for code in _codes(callee.__code__)):
+        if isinstance(callee, FunctionType) and any(
+            _marked(callee, code) for code in _codes(callee.__code__)
+        ):
             return True
     return False
 
@@ -80,7 +84,7 @@ def _layers(function: Any) -> Iterator[Any]:
         elif isinstance(function, FunctionType):
             function = getattr(function, "__wrapped__", None)
         else:
-            call = vars(type(function)).get("__call__")
+            call = inspect.getattr_static(type(function), "__call__", None)
             function = call if isinstance(call, FunctionType) else None
 
 

@@ -119,7 +119,9 @@ def _batch_sums(predictions: Any, labels: Any) -> np.ndarray:
             "model got no masked batch, or preprocess_logits_for_metrics made something else of them"
         )
     if np.shape(labels) != shape[:2]:
-        raise ValueError(f"span_metrics got logits of shape {shape}, but label_ids of shape {np.shape(labels)}")
+        raise ValueError(
+            f"span_metrics got logits of shape {shape}, but label_ids of shape {np.shape(labels)}"
+        )
     sums = np.zeros(6)
     for row, targets in zip(values, torch.as_tensor(labels), strict=True):
         live = targets >= 0  # [L]; rows that were padded to one length have a label of -100 there

@@ -272,4 +272,3 @@ class TestSignature:
         columns = ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask")
         for name in (*columns, "max_rows", "max_read_rows", "all_text"):
             assert name in parameters
-
