@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spanbert_ext.masking.collator import DataCollatorForSpanMasking
     from spanbert_ext.masking.masker import MaskedBatch, SpanMasker
     from spanbert_ext.masking.word_kinds import token_kinds_from_word_ids
+    from spanbert_ext.models.native_classes import register_family
     from spanbert_ext.models.output import span_metrics
     from spanbert_ext.models.pretraining import SpanBertForPreTraining
     from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
@@ -24,6 +25,7 @@ _MODULES = {
     "SpanBoundaryHead": "models.span_boundary_head",
     "SpanMasker": "masking.masker",
     "SpanMaskingCallback": "masking.callback",
+    "register_family": "models.native_classes",
     "span_metrics": "models.output",
     "token_kinds_from_word_ids": "masking.word_kinds",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "build_info",
     "ops",
     "reference",
+    "register_family",
     "span_metrics",
     "token_kinds_from_word_ids",
 ]

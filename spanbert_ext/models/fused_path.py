@@ -44,11 +44,14 @@ def not_exact(module: nn.Module | None, exact: type[nn.Module]) -> str | None:
     return changed(module)
 
 
-def not_readable(module: nn.Module, exact: type[nn.Module], like: Tensor) -> str | None:
+def not_readable(
+    module: nn.Module, exact: type[nn.Module], like: Tensor, needs_bias: bool = True
+) -> str | None:
     """Why `module`, an nn.Linear, LayerNorm or Embedding, may compute something else than its parameters give.
 
     Args:
         like: an input; parameters must be on its device.
+        needs_bias: a module without a bias is none that may be read.
     """
     reason = not_exact(module, exact)
     if reason is not None:
@@ -67,6 +70,8 @@ def not_readable(module: nn.Module, exact: type[nn.Module], like: Tensor) -> str
     if exact is nn.LayerNorm and len(module.normalized_shape) != 1:
         return f"normalises over {list(module.normalized_shape)}"
     for name in ("weight", "bias"):
+        if name == "bias" and module.bias is None and not needs_bias:
+            continue
         reason = not_ordinary(name, getattr(module, name), like)
         if reason is not None:
             return reason

@@ -8,13 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.fused_path import (
     global_hooks,
     not_exact,
     not_ordinary,
     not_readable,
-    not_row_wise,
     warn_once,
 )
 from spanbert_ext.models.known_modules import Known
@@ -52,7 +50,7 @@ def find_heads(model: Any, with_sbo: bool) -> Heads:
     Raises:
         ValueError: the model has no SBO, or no decoder for it.
     """
-    mlm = FAMILIES[model.config.model_type].mlm_head(model)
+    mlm = model.head_shape.find(model)
     sbo = model.sbo if with_sbo else None
     if with_sbo and (sbo is None or mlm.decoder.module is None):
         missing = "sbo" if sbo is None else "decoder (get_output_embeddings)"
@@ -68,7 +66,7 @@ def find_heads(model: Any, with_sbo: bool) -> Heads:
         if reason is not None and whole_mlm is None:
             whole_mlm = path, reason
     if whole_mlm is None:
-        whole_transform = not_row_wise(mlm.transform.path, mlm.transform.module, mlm.row_wise)
+        whole_transform = mlm.not_row_wise()
     if sbo is not None:
         reason = watched or not_exact(sbo, SpanBoundaryHead)
         whole_sbo = None if reason is None else ("sbo", reason)
@@ -103,12 +101,12 @@ def head_loss(
     called = heads.whole_mlm
     if called is None:
         path, decoder, exact = mlm.decoder
-        reason = not_readable(decoder, exact, x)
+        reason = not_readable(decoder, exact, x, needs_bias=False)
         called = None if reason is None else (path, reason)
     if called is not None:
         return _called_loss(called, heads, x, labels, *indices, **options)
 
-    transform = mlm.transform.module
+    transform = mlm.transform
     boundary_rows, sbo_bias = sbo, None
     if sbo is not None and (heads.whole_transform is not None or _is_called(heads, x)):
         # before x is transformed, or by the plain signature
@@ -164,7 +162,7 @@ def _call_sbo(
 def _transform_all(heads: Heads, x: Tensor) -> Tensor:
     """[B, L, H] -> [B, L, D]."""
     warn_once(*heads.whole_transform, "it runs on all tokens, and so does the encoder's last layer")
-    return heads.mlm.transform.module(x)
+    return heads.mlm.transform(x)
 
 
 def _called_loss(
@@ -209,7 +207,7 @@ def _called_loss(
     else:
         warn_once(*called, "it is called, and the logits of all predicted tokens exist at once")
         if heads.whole_transform is None:
-            h = mlm.transform.module(x.flatten(0, 1)[tokens][None])[0]  # [R, D]
+            h = mlm.transform(x.flatten(0, 1)[tokens][None])[0]  # [R, D]
         else:
             h = _transform_all(heads, x).flatten(0, 1)[tokens]
         logits = mlm.decoder.module(h)  # [R, V]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.generic import ModelOutput
 
 from spanbert_ext.masking.row_bounds import HostNumber
+from spanbert_ext.models.families import Family
 from spanbert_ext.ops._common import may_read_values
 
 INDEX_NAMES = ("masked_positions", "left_boundary", "right_boundary")
@@ -76,11 +80,14 @@ def plain_bound(name: str, bound: int | None) -> int | None:
     return int(bound)
 
 
-def encoder_mask(config: Any, attention_mask: Tensor | None, all_text: bool | None) -> Tensor | None:
+def encoder_mask(
+    config: Any, family: Family, attention_mask: Tensor | None, all_text: bool | None
+) -> Tensor | None:
     """The mask that the encoder gets, so that transformers need not read it on the host to see if it is all ones.
 
     Where every position is text that is None, which means the same. Where some are padding it is, for sdpa, what
-    transformers would make of it: bool `[B, 1, L, L]`. Where all_text is None, it is `attention_mask`.
+    transformers would make of it: bool `[B, 1, L, L]`. Where all_text is None, or the family's encoder takes neither,
+    it is `attention_mask`.
 
     Args:
         config: of the model; its option `assume_all_text` is an `all_text` of every batch.
@@ -97,11 +104,37 @@ def encoder_mask(config: Any, attention_mask: Tensor | None, all_text: bool | No
     if all_text or config.span_pretraining.get("assume_all_text"):
         source = "all_text" if all_text else "the model's option assume_all_text"
         _check_all_text(source, attention_mask)
-        return None
+        return None if family.ones_are_none else attention_mask
     plain_sdpa = config._attn_implementation == "sdpa" and not getattr(config, "is_decoder", False)
-    if all_text is None or attention_mask.dim() != 2 or not plain_sdpa:
+    ready = family.ready_mask and plain_sdpa
+    if all_text is None or attention_mask.dim() != 2 or not ready:
         return attention_mask
     return attention_mask.bool()[:, None, None].expand(-1, 1, attention_mask.shape[1], -1).contiguous()
+
+
+def taken_inputs(encoder: nn.Module) -> frozenset[str] | None:
+    """The names that its forward takes; None where it takes any."""
+    parameters = inspect.signature(type(encoder).forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    return frozenset(parameters)
+
+
+def encode(model: Any, inputs: dict[str, Tensor], options: dict[str, Any]) -> ModelOutput:
+    """The encoder's output, whose first field is `[B, L, H]`.
+
+    Args:
+        inputs: of the model's forward by name. A tokenizer makes attention_mask and token_type_ids for encoders too
+            that have none: those are left out. All of transformers' take them and pass over them.
+        options: whatever else is for the encoder.
+    """
+    taken, returned = model.encoder_takes, {"return_dict": True}
+    if taken is not None:
+        optional = {"attention_mask", "token_type_ids"} - taken
+        inputs = {name: x for name, x in inputs.items() if name not in optional}
+        returned = returned if "return_dict" in taken else {}
+    encoded = model.base_model(**inputs, **options, **returned)
+    return encoded if isinstance(encoded, ModelOutput) else BaseModelOutput(last_hidden_state=encoded[0])
 
 
 def _check_all_text(source: str, attention_mask: Tensor) -> None:

@@ -10,15 +10,29 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from spanbert_ext.masking.batching import check_ids, explicit_kinds
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.models.evaluation import logits_are_read
-from spanbert_ext.models.families import FAMILIES
+from spanbert_ext.models.families import Family
 from spanbert_ext.models.head_loss import find_heads, head_loss
-from spanbert_ext.models.inputs import check_labels, encoder_mask, given_indices, plain_bound, scalar, truth
+from spanbert_ext.models.inputs import (
+    check_labels,
+    encode,
+    encoder_mask,
+    given_indices,
+    plain_bound,
+    scalar,
+    taken_inputs,
+    truth,
+)
+from spanbert_ext.models.mlm_heads import HeadShape
+from spanbert_ext.models.native_classes import (
+    check_head,
+    config_of_class_named,
+    find_native,
+    registered_config,
+)
 from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.models.output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.models.read_rows import labelled_positions, only_rows, prepare_rows
@@ -26,7 +40,10 @@ from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 
 __all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
 
-_HUB_ARGUMENTS = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
+_HUB_ARGUMENTS = {
+    *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
+    *("trust_remote_code", "code_revision"),
+}
 
 
 class SpanBertForPreTraining:
@@ -36,7 +53,7 @@ class SpanBertForPreTraining:
     `SpanBertForPreTraining(config)` return a class made of this one and the native class of the configuration
     (`BertForSpanPreTraining` from `BertForMaskedLM`). It is a drop-in for the native class: same parameter
     names plus `sbo.*`, a folder that `AutoModel` and its kin load, logits for inputs without labels.
-    Supported model types: the keys of `FAMILIES`.
+    Supported model types: the keys of `FAMILIES`, and what `register_family` adds to them.
 
     Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim`
     (200) and `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share
@@ -64,6 +81,8 @@ class SpanBertForPreTraining:
 
     accepts_loss_kwargs = True  # Trainer leaves the division by num_items_in_batch to the model
     native_class: type = PreTrainedModel
+    family: Family
+    head_shape: HeadShape  # where the MLM head's modules are
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
         return super().__new__(concrete_class(type(config)) if cls is SpanBertForPreTraining else cls)
@@ -83,6 +102,11 @@ class SpanBertForPreTraining:
         evaluation_logits: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
+        refused = None if self.family.refuse is None else self.family.refuse(config)
+        if refused is not None:
+            raise ValueError(
+                f"SpanBertForPreTraining does not support this {type(config).__name__}: {refused}"
+            )
         config = copy.deepcopy(config)  # the options belong to this model, not to the caller's object
         given = {
             "position_dim": position_dim,
@@ -100,14 +124,18 @@ class SpanBertForPreTraining:
         config.keys_to_ignore_at_inference = IGNORED_AT_INFERENCE
         super().__init__(config, *args, **kwargs)
 
-        decoder = self.get_output_embeddings()
+        check_head(self, self.head_shape)
+        self.head_shape = self.head_shape.as_built(self)
+        self.encoder_takes = taken_inputs(self.base_model)
+        vocab_size, width = self.get_output_embeddings().weight.shape
+        eps = self.family.eps
         self.sbo = SpanBoundaryHead(
             config.hidden_size,
-            decoder.weight.shape[1],
-            decoder.weight.shape[0],
+            width,
+            vocab_size,
             options["position_dim"],
             options["position_slots"],
-            getattr(config, "layer_norm_eps", 1e-12),
+            getattr(config, eps) if isinstance(eps, str) else eps,
         )
         self.masker: SpanMasker | None = None
         self.masking_seed = 0
@@ -126,16 +154,22 @@ class SpanBertForPreTraining:
         """
         if cls is not SpanBertForPreTraining:
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
-        known = config
-        if not isinstance(known, PreTrainedConfig):
+        if isinstance(config, PreTrainedConfig):
+            config_class = type(config)
+        else:
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
-            known = AutoConfig.from_pretrained(config or pretrained_model_name_or_path, **hub)
-        concrete = concrete_class(type(known))
+            config_class = _config_class(config or pretrained_model_name_or_path, hub)
+        kwargs.pop("code_revision", None)  # as AutoModelForMaskedLM, which hands nothing of it on
+        concrete = concrete_class(config_class)
         return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:
-        """A model with random weights. Keywords: `dtype`, `attn_implementation`, the options of the class."""
+        """A model with random weights. Keywords: `dtype`, `attn_implementation`, the options of the class.
+
+        `trust_remote_code` and `code_revision` are ignored: no code is loaded.
+        """
+        kwargs = {name: x for name, x in kwargs.items() if name not in ("trust_remote_code", "code_revision")}
         concrete = concrete_class(type(config)) if cls is SpanBertForPreTraining else cls
         return concrete._from_config(copy.deepcopy(config), **kwargs)
 
@@ -263,7 +297,7 @@ class SpanBertForPreTraining:
         return_dict = self.config.return_dict if return_dict is None else return_dict
         unasked = return_logits is None and labels is not None and not self.training
         unasked = unasked and logits_are_read(options["evaluation_logits"], return_dict)
-        seen = encoder_mask(self.config, attention_mask, all_text)
+        seen = encoder_mask(self.config, self.family, attention_mask, all_text)
         if input_ids is not None:
             check_ids(input_ids, self.config.vocab_size, "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
@@ -302,7 +336,7 @@ class SpanBertForPreTraining:
         heads = find_heads(self, with_sbo)
         all_rows = shown or not options["skip_unread_rows"] or heads.read_all_rows
         with only_rows(self, text, None if all_rows else indices, max_read_rows):
-            encoded = self.base_model(**inputs, **kwargs, return_dict=True)
+            encoded = encode(self, inputs, kwargs)
         x = encoded[0]  # [B, L, H]
 
         fields = {"hidden_states": encoded.get("hidden_states"), "attentions": encoded.get("attentions")}
@@ -337,11 +371,26 @@ class SpanBertForPreTraining:
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # from_pretrained leaves bare parameters and buffers that no checkpoint has as raw memory
+        # from_pretrained leaves what no checkpoint has as raw memory, and native classes may initialise modules of
+        # their own alone.
         if isinstance(module, SpanBoundaryHead):
-            init.zeros_(module.bias)
+            module.reset_parameters(init, _initial_std(self.config))
         elif module is self and "masking_step" in self._buffers:
             init.zeros_(self.masking_step)
+
+
+def _initial_std(config: Any) -> float:
+    """Of the family's own weights: `initializer_range`, for which XLM says `init_std`."""
+    return getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
+
+
+def _config_class(source: Any, hub: dict[str, Any]) -> type:
+    """The class of the configuration that a folder, or the hub, has for a model."""
+    saved, _ = PreTrainedConfig.get_config_dict(
+        source, **{k: x for k, x in hub.items() if k != "code_revision"}
+    )
+    registered = registered_config(saved.get("model_type"))
+    return registered or type(AutoConfig.from_pretrained(source, **hub))
 
 
 def concrete_class(config_class: type) -> type:
@@ -350,29 +399,26 @@ def concrete_class(config_class: type) -> type:
     Raises:
         ValueError: no model of that type is supported.
     """
-    model_type = getattr(config_class, "model_type", None)
-    if model_type not in FAMILIES or config_class not in MODEL_FOR_MASKED_LM_MAPPING:
-        raise ValueError(
-            f"SpanBertForPreTraining does not support {config_class.__name__} (model type {model_type!r}); "
-            f"supported: {', '.join(sorted(FAMILIES))}"
-        )
-    native = MODEL_FOR_MASKED_LM_MAPPING[config_class]
-    name = native.__name__.replace("ForMaskedLM", "ForSpanPreTraining")
-    if name not in globals():
+    native, family, head, name = find_native(config_class)
+    built = globals().get(name)
+    if built is None or built.family is not family:
         doc = f"{native.__name__} with the span-boundary objective; see SpanBertForPreTraining."
-        globals()[name] = type(
-            name,
-            (SpanBertForPreTraining, native),
-            {"__module__": __name__, "__doc__": doc, "native_class": native},
+        members = {"native_class": native, "family": family, "head_shape": head}
+        built = type(
+            name, (SpanBertForPreTraining, native), {"__module__": __name__, "__doc__": doc, **members}
         )
-    return globals()[name]
+        globals()[name] = built
+    return built
 
 
 def __getattr__(name: str) -> type:
     """Makes a concrete class on demand: a process that unpickles a model has not built one yet."""
     if name.endswith("ForSpanPreTraining"):
-        for model_type in FAMILIES:
-            built = concrete_class(CONFIG_MAPPING[model_type])
-            if built.__name__ == name:
-                return built
+        config_class = config_of_class_named(name)
+        if config_class is not None:
+            return concrete_class(config_class)
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}: no supported model type makes a class of that name; call "
+            "register_family first where one was registered"
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

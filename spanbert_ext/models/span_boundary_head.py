@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,14 +84,18 @@ class SpanBoundaryHead(nn.Module):
         self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Weights normal with standard deviation 0.02, biases zero, LayerNorms the identity, as in BERT."""
+    def reset_parameters(self, init: Any = nn.init, std: float = _INITIAL_STD) -> None:
+        """Weights normal with standard deviation `std`, biases zero, LayerNorms the identity, as in BERT.
+
+        Args:
+            init: torch's functions, or others of their names, as transformers' that leave loaded values alone.
+        """
         for matrix in (self.position_embeddings.weight, self.dense1.weight, self.dense2.weight):
-            matrix.normal_(std=_INITIAL_STD)
-        for bias in (self.dense1.bias, self.dense2.bias, self.bias):
-            bias.zero_()
-        self.norm1.reset_parameters()
-        self.norm2.reset_parameters()
+            init.normal_(matrix, std=std)
+        for bias in (self.dense1.bias, self.dense2.bias, self.norm1.bias, self.norm2.bias, self.bias):
+            init.zeros_(bias)
+        for scale in (self.norm1.weight, self.norm2.weight):
+            init.ones_(scale)
 
     def forward(
         self,
