@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tiny_models import VOCABULARY, one_thread, tiny_config, tiny_texts, tiny_tokenizer  # noqa: F401
 from transformers import AutoModelForMaskedLM
 
+import spanbert_ext
 from spanbert_ext import DataCollatorForSpanMasking, SpanBertForPreTraining
 
 HERE = Path(__file__).parent
@@ -106,7 +107,7 @@ def trainer_runs(inputs: Path, output: Path) -> list[list[str]]:
 
 
 def loop_runs(inputs: Path, output: Path) -> list[list[str]]:
-    """Two epochs with a checkpoint after each; resumed after the first; then what was saved goes on, and accumulates."""
+    """Two epochs with a checkpoint after each; resumed after the first; then what was saved goes on, accumulating."""
     return [
         arguments(inputs, output),
         arguments(inputs, output / "resumed", resume_from_checkpoint=output / "epoch_0"),
@@ -118,6 +119,13 @@ def loop_runs(inputs: Path, output: Path) -> list[list[str]]:
             gradient_accumulation_steps=2,
             checkpointing_steps=2,
         ),
+    ]
+
+
+def runs_of(name: str, inputs: Path, folder: Path) -> list[tuple[str, list[str]]]:
+    """Of both kinds of a script, each in a folder of its own."""
+    return [
+        (script_of(kind, name, inputs), run) for kind in KINDS for run in RUNS[name](inputs, folder / kind)
     ]
 
 
@@ -182,10 +190,17 @@ def test_one_process(name, kind, inputs, tmp_path, monkeypatch):
 
 def launch(launcher: list[str], folder: Path, runs: list[tuple[str, list[str]]]) -> None:
     (folder / "runs.json").write_text(json.dumps(runs))
-    path = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    path = [HERE, HERE.parent, Path(spanbert_ext.__file__).parents[1], os.environ.get("PYTHONPATH", "")]
+    environment = {
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HOME": str(folder),  # no configuration of the user's
+    }
     subprocess.run(
         [sys.executable, "-m", *launcher, str(HERE / "in_two_processes.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
+        env=os.environ | environment,
         check=True,
         timeout=300,
     )
@@ -194,11 +209,7 @@ def launch(launcher: list[str], folder: Path, runs: list[tuple[str, list[str]]])
 
 def test_two_processes_of_torchrun(inputs, tmp_path):
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    runs = [
-        (script_of(kind, "trainer", inputs), run)
-        for kind in KINDS
-        for run in trainer_runs(inputs, tmp_path / kind)
-    ]
+    runs = runs_of("trainer", inputs, tmp_path)
     (tmp_path / "evaluations").mkdir()
     runs.append((str(HERE / "evaluations.py"), [str(tmp_path / "evaluations"), "4"]))
     launch(launcher, tmp_path, runs)
@@ -216,18 +227,9 @@ def test_two_processes_of_torchrun(inputs, tmp_path):
 
 
 def test_two_processes_of_accelerate(inputs, tmp_path):
-    launcher = [
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes=2",
-        "--num_machines=1",
-        "--mixed_precision=no",
-    ]
-    launcher += ["--main_process_port=0", "--dynamo_backend=no"]
-    runs = [
-        (script_of(kind, "loop", inputs), run) for kind in KINDS for run in loop_runs(inputs, tmp_path / kind)
-    ]
-    launch(launcher, tmp_path, runs)
+    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+    launcher += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    launch(launcher, tmp_path, runs_of("loop", inputs, tmp_path))
     for kind in KINDS:
         check_loop(tmp_path / kind)
         check_saved(tmp_path / kind, kind)
