@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from spanbert_ext.models.evaluation import MARK, trainer_frame
+from spanbert_ext.models.evaluation import MARK, reads_statistics, trainer_frame
 
 
 @dataclass
@@ -122,6 +123,7 @@ def _batch_sums(predictions: Any, labels: Any) -> np.ndarray:
         raise ValueError(
             f"span_metrics got logits of shape {shape}, but label_ids of shape {np.shape(labels)}"
         )
+    _warn_of_logits()
     sums = np.zeros(6)
     for row, targets in zip(values, torch.as_tensor(labels), strict=True):
         live = targets >= 0  # [L]; rows that were padded to one length have a label of -100 there
@@ -130,6 +132,22 @@ def _batch_sums(predictions: Any, labels: Any) -> np.ndarray:
         nll = F.cross_entropy(scores, targets, reduction="none").cpu().double().sum()
         sums[:3] += [float(nll), len(targets), int((scores.argmax(-1) == targets).sum())]
     return sums
+
+
+def _warn_of_logits() -> None:
+    """Where the evaluated model has an SBO and would have given statistics, had it found who reads them."""
+    loop = trainer_frame("evaluation_loop")
+    trainer = None if loop is None else loop.f_locals["self"]
+    if getattr(getattr(trainer, "model", None), "sbo", None) is None:
+        return
+    option = trainer.model.config.span_pretraining.get("evaluation_logits", "auto")
+    if option == "auto" and reads_statistics(trainer.compute_metrics):
+        warnings.warn(
+            "span_metrics got logits, which are large and say nothing of the SBO: a model that is compiled as a whole, "
+            "in nn.DataParallel or returns tuples does not see who reads them. Give it evaluation_logits=False, or "
+            "True if that is what you want",
+            stacklevel=4,
+        )
 
 
 def _running_sums(batch: np.ndarray) -> np.ndarray:

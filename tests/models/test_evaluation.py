@@ -266,11 +266,15 @@ class TestTrainer:
         assert make_trainer(tmp_path, kind=Own).evaluate()["eval_loss"] > 0
 
     def test_tuples_of_the_configuration(self, tmp_path):
-        for metrics, entry in ((accuracy, "eval_accuracy"), (span_metrics, "eval_mlm_accuracy")):
-            model = make_model()
-            model.config.return_dict = False
-            found = make_trainer(tmp_path, metrics, model).evaluate()
-            assert found[entry] == pytest.approx(whole_batch().mlm_accuracy.item())
+        model = make_model()
+        model.config.return_dict = False
+        found = make_trainer(tmp_path, accuracy, model).evaluate()
+        assert found["eval_accuracy"] == pytest.approx(whole_batch().mlm_accuracy.item())
+        trainer = make_trainer(tmp_path, span_metrics, model)
+        with pytest.warns(UserWarning, match="span_metrics got logits.*evaluation_logits=False"):
+            found = trainer.evaluate()
+        assert found["eval_mlm_accuracy"] == pytest.approx(whole_batch().mlm_accuracy.item())
+        assert "eval_sbo_loss" not in found
 
 
 class TestBatchEvaluation:
