@@ -43,6 +43,7 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "rembert": _SIZES
     | {"input_embedding_size": 24, "output_embedding_size": 40, "classifier_dropout_prob": 0.0},
+    "roc_bert": _SIZES | {"pronunciation_vocab_size": 40, "shape_vocab_size": 40},
     "roformer": _SIZES | {"embedding_size": 24},
     "squeezebert": _SIZES | {"embedding_size": 32, "q_groups": 1, "k_groups": 1, "v_groups": 1},
     "xlm": _XLM,

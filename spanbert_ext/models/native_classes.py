@@ -140,10 +140,13 @@ def supported_types() -> list[str]:
     )
 
 
-def registered_config(model_type: str | None) -> type | None:
-    """The configuration class of a registered native class, which AutoConfig need not know."""
-    family = FAMILIES.get(model_type)
-    return None if family is None or family.native_class is None else family.native_class.config_class
+def registered_configs() -> dict[str, type]:
+    """By model type, the configuration classes of registered native classes."""
+    return {
+        model_type: FAMILIES[model_type].native_class.config_class
+        for model_type in _REGISTERED
+        if FAMILIES[model_type].native_class is not None
+    }
 
 
 def config_of_class_named(name: str) -> type | None:

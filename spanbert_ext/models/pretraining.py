@@ -31,7 +31,7 @@ from spanbert_ext.models.native_classes import (
     check_head,
     config_of_class_named,
     find_native,
-    registered_config,
+    registered_configs,
 )
 from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.models.output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
@@ -370,9 +370,12 @@ class SpanBertForPreTraining:
         return step
 
     def _init_weights(self, module: nn.Module) -> None:
+        # from_pretrained leaves what no checkpoint has as raw memory. The head initialises its modules itself: native
+        # classes may know no others than their own.
+        sbo = self._modules.get("sbo")
+        if sbo is not None and any(module is part for part in sbo.children()):
+            return
         super()._init_weights(module)
-        # from_pretrained leaves what no checkpoint has as raw memory, and native classes may initialise modules of
-        # their own alone.
         if isinstance(module, SpanBoundaryHead):
             module.reset_parameters(init, _initial_std(self.config))
         elif module is self and "masking_step" in self._buffers:
@@ -386,11 +389,13 @@ def _initial_std(config: Any) -> float:
 
 def _config_class(source: Any, hub: dict[str, Any]) -> type:
     """The class of the configuration that a folder, or the hub, has for a model."""
-    saved, _ = PreTrainedConfig.get_config_dict(
-        source, **{k: x for k, x in hub.items() if k != "code_revision"}
-    )
-    registered = registered_config(saved.get("model_type"))
-    return registered or type(AutoConfig.from_pretrained(source, **hub))
+    registered = registered_configs()
+    if registered:  # AutoConfig need not know these
+        plain = {name: x for name, x in hub.items() if name not in ("trust_remote_code", "code_revision")}
+        saved, _ = PreTrainedConfig.get_config_dict(source, **plain)
+        if saved.get("model_type") in registered:
+            return registered[saved["model_type"]]
+    return type(AutoConfig.from_pretrained(source, **hub))
 
 
 def concrete_class(config_class: type) -> type:

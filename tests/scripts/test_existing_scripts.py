@@ -123,17 +123,16 @@ def loop_runs(inputs: Path, output: Path) -> list[list[str]]:
 
 
 def runs_of(name: str, inputs: Path, folder: Path) -> list[tuple[str, list[str]]]:
-    """Of both kinds of a script, each in a folder of its own."""
-    return [
-        (script_of(kind, name, inputs), run) for kind in KINDS for run in RUNS[name](inputs, folder / kind)
-    ]
+    """Training and resuming of both kinds of a script, each in a folder of its own."""
+    runs = ((kind, run) for kind in KINDS for run in RUNS[name](inputs, folder / kind)[:2])
+    return [(script_of(kind, name, inputs), run) for kind, run in runs]
 
 
 RUNS = {"trainer": trainer_runs, "loop": loop_runs}
 
 
 def check_trainer(output: Path, kind: str, processes: int = 1) -> None:
-    for run, steps in (("", 4), ("resumed", 4), ("lines", 2)):
+    for run, steps in (("", 4), ("resumed", 4), ("lines", 2))[: 3 if processes == 1 else 2]:
         results = json.loads((output / run / "all_results.json").read_text())
         assert results["global_step"] == steps
         assert results["perplexity"] == pytest.approx(math.exp(results["eval_loss"]))
@@ -144,15 +143,15 @@ def check_trainer(output: Path, kind: str, processes: int = 1) -> None:
     check_resumed(output, output / "resumed", "trainer_state.json")
 
 
-def check_loop(output: Path) -> None:
-    for run, epoch in (("", 1), ("resumed", 1), ("steps", 0)):
+def check_loop(output: Path, processes: int = 1) -> None:
+    for run, epoch in (("", 1), ("resumed", 1), ("steps", 0))[: 3 if processes == 1 else 2]:
         results = json.loads((output / run / "all_results.json").read_text())
         assert results["epoch"] == epoch
         assert results["perplexity"] == pytest.approx(math.exp(results["eval_loss"]), rel=1e-4)
         assert 1 < results["eval_loss"] < 1.1 * math.log(len(VOCABULARY))
     whole, resumed = (json.loads((output / run / "all_results.json").read_text()) for run in ("", "resumed"))
     assert whole["step"] == resumed["step"] and whole["losses"] == resumed["losses"]
-    assert (output / "steps" / "step_2").is_dir()
+    assert processes > 1 or (output / "steps" / "step_2").is_dir()
 
 
 def check_resumed(whole: Path, resumed: Path, state: str) -> None:
@@ -231,5 +230,5 @@ def test_two_processes_of_accelerate(inputs, tmp_path):
     launcher += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
     launch(launcher, tmp_path, runs_of("loop", inputs, tmp_path))
     for kind in KINDS:
-        check_loop(tmp_path / kind)
+        check_loop(tmp_path / kind, processes=2)
         check_saved(tmp_path / kind, kind)
