@@ -31,10 +31,13 @@ def tokenizer_of(
     return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
 
 
-def wordpiece(**options: object) -> PreTrainedTokenizerFast:
-    return tokenizer_of(
+def wordpiece(extra_special_tokens: tuple = (), **options: object) -> PreTrainedTokenizerFast:
+    tokenizer = tokenizer_of(
         ["the", "cat", "##s", "##,", ",", "[unused7]", "##", "run"], models.WordPiece, **options
     )
+    if extra_special_tokens:
+        tokenizer.add_special_tokens({"extra_special_tokens": list(extra_special_tokens)})
+    return tokenizer
 
 
 def kinds_by_token(tokenizer: object) -> dict[str, int]:
@@ -92,7 +95,24 @@ def test_bos_and_eos_are_special():
         {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<e>"]}
     )
     kinds = kinds_by_token(tokenizer)
-    assert (kinds["<s>"], kinds["</s>"], kinds["<e>"]) == (2, 2, 1)
+    assert (kinds["<s>"], kinds["</s>"], kinds["<e>"]) == (2, 2, 2)
+
+
+def test_special_tokens_without_a_role():
+    tokenizer = wordpiece(extra_special_tokens=["[E1]"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[E2]"]})
+    tokenizer.add_tokens([AddedToken("[E3]", special=True)], special_tokens=True)
+    tokenizer.add_tokens(["[E4]"])
+    kinds = kinds_by_token(tokenizer)
+    assert [kinds[f"[E{i}]"] for i in (1, 2, 3, 4)] == [2, 2, 2, 1] and kinds["[UNK]"] == 1
+    for mask_them in (False, True):
+        masker = SpanMasker.from_tokenizer(tokenizer, mask_additional_tokens=mask_them)
+        ids = tokenizer.convert_tokens_to_ids(["[E1]", "[E2]", "[E3]"])
+        assert masker.kinds[ids].tolist() == ([1, 1, 1] if mask_them else [2, 2, 2])
+        assert all((id in masker.random_ids.tolist()) == mask_them for id in ids)
+        assert masker.kinds[tokenizer.sep_token_id] == 2
+    with pytest.raises(TypeError, match="mask_additional_tokens is 1"):
+        SpanMasker.from_tokenizer(tokenizer, mask_additional_tokens=1)
 
 
 @pytest.mark.parametrize(
