@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spanbert_ext.masking.checks import flag, integer, integer_tensor, kind_tensor, mask_tensor, shown
+from spanbert_ext.masking.checks import integer_tensor, kind_tensor, mask_tensor
 from spanbert_ext.masking.word_kinds import (
     BYTE_FALLBACK,
     CONTINUES,
@@ -17,6 +17,7 @@ from spanbert_ext.masking.word_kinds import (
     vocabulary_kinds,
 )
 from spanbert_ext.masking.word_marks import BYTE_LEVEL_SPACE, SENTENCEPIECE_SPACE, word_mark
+from spanbert_ext.ops._common import flag, integer, shown
 
 _SPAN, _REPLACEMENT, _PLAIN = "\x1b[7m", "\x1b[36m", "\x1b[0m"
 
