@@ -12,15 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from spanbert_ext.masking.checks import (
-    epoch_tensor,
-    integer_tensor,
-    kind_tensor,
-    mask_tensor,
-    shown,
-    special_tensor,
-)
-from spanbert_ext.ops._common import may_read_values
+from spanbert_ext.masking.checks import epoch_tensor, integer_tensor, kind_tensor, mask_tensor, special_tensor
+from spanbert_ext.ops._common import may_read_values, shown
 
 ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tokens_mask", "token_kinds")
 # The padding of the columns along the tokens; every other column is padded with 0.
@@ -335,24 +328,3 @@ def check_ids(input_ids: Tensor, size: int, what: str) -> None:
     raise IndexError(
         f"input_ids[{row}, {position}] is {int(input_ids[row, position])}, but {what} has {size} ids"
     )
-
-
-def repeats_ids(labels: Sequence[Any], input_ids: Sequence[Any]) -> bool:
-    """Whether a column of labels says no more than the rows' ids: each is its token's id, or -100."""
-    all_labels, all_ids = stack_if_equal(labels), stack_if_equal(input_ids)
-    if isinstance(all_labels, Tensor) and isinstance(all_ids, Tensor):
-        same_shape = all_labels.shape == all_ids.shape
-        return same_shape and bool(((all_labels == all_ids) | (all_labels == -100)).all())
-    return all(map(_repeats, labels, input_ids))
-
-
-def _repeats(labels: Any, ids: Any) -> bool:
-    if isinstance(labels, list) and labels == ids:
-        return True
-    try:
-        labels, ids = np.asarray(labels), np.asarray(ids)
-    except (TypeError, ValueError, RuntimeError):  # lists of different lengths; tensors on a GPU
-        return False
-    if labels.dtype.kind not in "biuf" or labels.shape != ids.shape:
-        return False
-    return bool(((labels == ids) | (labels == -100)).all())

@@ -8,17 +8,19 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchEncoding
 
-from spanbert_ext.masking.batching import as_features, check_ids, explicit_kinds, repeats_ids, to_tensors
-from spanbert_ext.masking.checks import choice, epoch_number, flag, integer, real, shown
+from spanbert_ext.masking.batching import as_features, check_ids, explicit_kinds, stack_if_equal, to_tensors
+from spanbert_ext.masking.checks import choice, epoch_number
 from spanbert_ext.masking.mask_epochs import BatchEpochs
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.masking.row_bounds import HostNumber
 from spanbert_ext.masking.row_bounds import row_bounds as bounds_of
 from spanbert_ext.masking.word_kinds import word_kinds_of_rows
+from spanbert_ext.ops._common import flag, integer, real, shown
 
 MADE_HERE = ("masked_positions", "left_boundary", "right_boundary", "max_rows", "max_read_rows", "all_text")
 USED_HERE = ("special_tokens_mask", "token_kinds", "candidates", "sample_ids", "sample_epoch")
@@ -284,7 +286,7 @@ class DataCollatorForSpanMasking:
 
     def _replace_labels(self, labels: Sequence[Any], input_ids: Sequence[Any]) -> None:
         """Says once that a column of labels is lost, unless it says no more than the ids."""
-        if self._labels_reported or repeats_ids(labels, input_ids):
+        if self._labels_reported or _labels_repeat_ids(labels, input_ids):
             return
         self._labels_reported.fill_(True)
         warnings.warn(
@@ -301,3 +303,24 @@ class DataCollatorForSpanMasking:
             return self.epoch
         shared = int(self._shared_epoch)
         return shared if shared >= 0 else self._batch_epochs.next()
+
+
+def _labels_repeat_ids(labels: Sequence[Any], input_ids: Sequence[Any]) -> bool:
+    """Whether a column of labels says no more than the rows' ids: each is its token's id, or -100."""
+    all_labels, all_ids = stack_if_equal(labels), stack_if_equal(input_ids)
+    if isinstance(all_labels, Tensor) and isinstance(all_ids, Tensor):
+        same_shape = all_labels.shape == all_ids.shape
+        return same_shape and bool(((all_labels == all_ids) | (all_labels == -100)).all())
+    return all(map(_row_repeats_ids, labels, input_ids))
+
+
+def _row_repeats_ids(labels: Any, ids: Any) -> bool:
+    if isinstance(labels, list) and labels == ids:
+        return True
+    try:
+        labels, ids = np.asarray(labels), np.asarray(ids)
+    except (TypeError, ValueError, RuntimeError):  # lists of different lengths; tensors on a GPU
+        return False
+    if labels.dtype.kind not in "biuf" or labels.shape != ids.shape:
+        return False
+    return bool(((labels == ids) | (labels == -100)).all())

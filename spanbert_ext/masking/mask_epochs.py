@@ -10,12 +10,12 @@ from torch.utils.data import get_worker_info
 from spanbert_ext.masking.checks import EPOCHS
 
 _SLOTS = 1024  # workers with a cell of their own
-# 2^32 over the golden ratio: of its multiples modulo 2^32 the first N keep a distance of 2^32 / (2.24 N).
+# 2^32 over the golden ratio: its first N <= 10,000 multiples modulo 2^32 keep a distance of 2^32 / (2.3 N).
 _PASS_STEP = 0x9E3779B9
 
 
 def batch_epoch(run: int, batch: int) -> int:
-    """The epoch of the batch's masks: no two are equal among N passes of fewer than 2^32 / (2.24 N) batches each."""
+    """The epoch of the batch's masks: no two are equal among N <= 10,000 passes of up to 2^32 / (2.3 N) batches."""
     return (batch + run * _PASS_STEP) % EPOCHS
 
 

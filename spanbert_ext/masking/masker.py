@@ -12,18 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spanbert_ext.masking.checks import (
-    choice,
-    flag,
-    integer,
-    integer_tensor,
-    kind_tensor,
-    mask_tensor,
-    real,
-    shown,
-)
+from spanbert_ext.masking.checks import choice, integer_tensor, kind_tensor, mask_tensor
 from spanbert_ext.masking.show import show_spans
 from spanbert_ext.masking.word_kinds import SPECIAL, STARTS, vocabulary_kinds
+from spanbert_ext.ops._common import flag, integer, real, shown
 from spanbert_ext.ops.span_mask import span_mask
 
 Array = Tensor | np.ndarray

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spanbert_ext.masking.checks import flag, integer, integer_tensor, kind_tensor, mask_tensor, shown
+from spanbert_ext.masking.checks import integer_tensor, kind_tensor, mask_tensor
 from spanbert_ext.masking.word_kinds import (
     BYTE_FALLBACK,
     CONTINUES,
@@ -16,7 +16,8 @@ from spanbert_ext.masking.word_kinds import (
     byte_level_bytes,
     vocabulary_kinds,
 )
-from spanbert_ext.masking.word_marks import BYTE_LEVEL_SPACE, word_mark
+from spanbert_ext.masking.word_marks import BYTE_LEVEL_SPACE, SENTENCEPIECE_SPACE, word_mark
+from spanbert_ext.ops._common import flag, integer, shown
 
 _SPAN, _REPLACEMENT, _PLAIN = "\x1b[7m", "\x1b[36m", "\x1b[0m"
 
@@ -35,13 +36,13 @@ class _Tokens(NamedTuple):
             return token.encode()
         if self.mark == BYTE_LEVEL_SPACE:
             data = byte_level_bytes(token)
-            return token.encode() if data is None else data.strip(b" ") or data
+            return token.encode() if data is None else data.strip(b" ")
         if BYTE_FALLBACK.fullmatch(token):
             return bytes([int(token[3:5], 16)])
-        return (token.replace(self.mark, "") if self.mark else token).encode() or token.encode()
+        return (token.replace(self.mark, "") if self.mark else token).encode()
 
     def piece(self, id: int) -> str:
-        return printable(self.data(id))
+        return printable(self.data(id)) or SENTENCEPIECE_SPACE
 
     def text(self, ids: np.ndarray, kinds: np.ndarray | None) -> str:
         """Tokens `[n]` as words, with a space before what starts one."""
@@ -49,7 +50,7 @@ class _Tokens(NamedTuple):
         for position, id in enumerate(ids):
             joined = kinds is not None and kinds[position] == CONTINUES
             data += (b"" if joined or position == 0 else b" ") + self.data(id)
-        return printable(data)
+        return printable(data) or SENTENCEPIECE_SPACE
 
 
 def show_spans(
@@ -85,7 +86,8 @@ def show_spans(
     tokens = _tokens_of(tokenizer)
     kinds = None
     if token_kinds is not None:
-        kinds = kind_tensor("token_kinds", token_kinds, "cpu").numpy().reshape(-1, ids.shape[1])
+        kinds = kind_tensor("token_kinds", token_kinds, "cpu").numpy()
+        kinds = kinds[None] if kinds.ndim == 1 else kinds
         if kinds.shape != ids.shape:
             raise ValueError(f"token_kinds has shape {[*kinds.shape]}; expected [B, L] = {[*ids.shape]}")
     count = len(ids) if rows is None else min(rows, len(ids))
@@ -94,7 +96,8 @@ def show_spans(
         arrays_of_row = {name: array[row] for name, array in arrays.items()}
         blocks.append(_show_row(row, arrays_of_row, None if kinds is None else kinds[row], tokens, color))
     if count < len(ids):
-        blocks.append(f"... {len(ids) - count} more rows")
+        more = len(ids) - count
+        blocks.append(f"... {more} more row{'s' if more > 1 else ''}")
     return "\n".join(blocks)
 
 

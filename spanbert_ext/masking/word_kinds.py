@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spanbert_ext.masking.checks import integer_tensor, shown
+from spanbert_ext.masking.checks import integer_tensor
 from spanbert_ext.masking.word_marks import BYTE_LEVEL_SPACE, WordMark, word_mark
+from spanbert_ext.ops._common import shown
 
 CONTINUES, STARTS, SPECIAL = 0, 1, 2
 

@@ -52,7 +52,13 @@ def word_mark(tokenizer: Any, tokens: Sequence[str]) -> WordMark:
     mark, ends = _mark_between(pieces)
     starting = sum(token.startswith(mark) for token in tokens) if mark else 0
     if starting and ends is None:  # words are not cut apart before the model: its tokens show where spaces go
-        ends = sum(token.endswith(mark) and token.strip(mark) != "" for token in tokens) > starting
+        across = sum(mark in token.lstrip(mark) for token in tokens)
+        if across > starting:
+            raise _unmarked(
+                tokenizer,
+                f"{across} tokens have {mark!r} inside or at their end, {starting} begin with it",
+                False,
+            )
     if starting and not ends:
         return WordMark(mark, True)
     if type(model).__name__ == "WordLevel":
@@ -65,7 +71,7 @@ def word_mark(tokenizer: Any, tokens: Sequence[str]) -> WordMark:
     name, first = type(model).__name__, type(backend.pre_tokenizer).__name__
     kept = f"no token of its {name} vocabulary begins with {mark!r}" if mark else ""
     gone = f"{first} takes the spaces away, and the {name} model has no prefix for what continues a word"
-    raise _unmarked(tokenizer, kept or gone)
+    raise _unmarked(tokenizer, kept or gone, len(pieces) > 1)
 
 
 def _pieces(backend: Any, text: str) -> list[str]:
@@ -113,24 +119,25 @@ def _largest(tokens: Sequence[str], marks: Sequence[str], has: Any) -> str:
     return mark if _count(tokens, mark, has) >= max(1, _ENOUGH * len(tokens)) else ""
 
 
-def _remedy(tokenizer: Any) -> str:
-    if getattr(tokenizer, "is_fast", False):
-        return (
-            "DataCollatorForSpanMasking(tokenizer, kinds='words') takes the words from the tokenizer's word_ids; "
-            "or give each row token_kinds, or SpanMasker a table `kinds` of your own"
-        )
+def _remedy(word_ids: bool) -> str:
+    """`word_ids`: whether the tokenizer knows the words itself."""
+    own = "token_kinds_from_words makes them), or SpanMasker a table `kinds` of your own"
+    if not word_ids:
+        return f"Give each row token_kinds ({own}"
     return (
-        "Give each row token_kinds, with DataCollatorForSpanMasking(tokenizer, kinds='words') "
-        "(token_kinds_from_words makes them), or SpanMasker a table `kinds` of your own"
+        "DataCollatorForSpanMasking(tokenizer, kinds='words') takes the words from the tokenizer's word_ids. "
+        f"Or give each row token_kinds ({own}"
     )
 
 
 def _marks_ends(tokenizer: Any, mark: str) -> ValueError:
     return ValueError(
         f"the tokenizer marks the ends of words ({mark!r}): a token's kind depends on the token before it and no "
-        f"table by id exists. {_remedy(tokenizer)}"
+        f"table by id exists. {_remedy(getattr(tokenizer, 'is_fast', False))}"
     )
 
 
-def _unmarked(tokenizer: Any, why: str) -> ValueError:
-    return ValueError(f"cannot tell where words start: {why}. {_remedy(tokenizer)}")
+def _unmarked(tokenizer: Any, why: str, cut: bool = True) -> ValueError:
+    """`cut`: whether the pre-tokenizer cuts words apart."""
+    word_ids = cut and getattr(tokenizer, "is_fast", False)
+    return ValueError(f"cannot tell where words start: {why}. {_remedy(word_ids)}")
