@@ -32,7 +32,9 @@ def make_model(shape: Shape, layers: int, device: torch.device) -> nn.Module:
         intermediate_size=4 * shape.hidden,
         max_position_embeddings=max(512, shape.length),
     )
-    return SpanBertForPreTraining.from_config(config, attn_implementation="sdpa").to(device)
+    # results are compared in eval(), without dropout: the loss is to be that of a training step there too
+    options = {"evaluation_loss": "sum", "evaluation_logits": False}
+    return SpanBertForPreTraining.from_config(config, attn_implementation="sdpa", **options).to(device)
 
 
 Batch = dict[str, Any]

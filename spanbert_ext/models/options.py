@@ -12,6 +12,8 @@ DEFAULT_OPTIONS = {
     "skip_unread_rows": True,
     "count_rows": True,
     "assume_all_text": False,
+    "evaluation_loss": "mlm",
+    "evaluation_logits": "auto",
 }
 
 
@@ -39,4 +41,9 @@ def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict
     for name in ("skip_unread_rows", "count_rows", "assume_all_text"):
         if not isinstance(options[name], bool):
             raise ValueError(f"{name} is {options[name]!r}, expected True or False")
+    if options["evaluation_loss"] not in ("mlm", "sum"):
+        raise ValueError(f"evaluation_loss is {options['evaluation_loss']!r}, expected 'mlm' or 'sum'")
+    logits = options["evaluation_logits"]
+    if not isinstance(logits, bool) and logits != "auto":
+        raise ValueError(f"evaluation_logits is {logits!r}, expected 'auto', True or False")
     return options

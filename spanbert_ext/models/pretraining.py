@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils.generic import can_return_tuple
 
 from spanbert_ext.masking.batching import check_ids, explicit_kinds
 from spanbert_ext.masking.masker import SpanMasker
+from spanbert_ext.models.evaluation import logits_are_read
 from spanbert_ext.models.families import Family
 from spanbert_ext.models.head_loss import find_heads, head_loss
 from spanbert_ext.models.inputs import (
@@ -64,7 +64,12 @@ class SpanBertForPreTraining:
     of yours inside the encoder that expect all of them; `count_rows` (True), whether labels without index tensors
     are counted on the host before the encoder runs, which is one synchronisation on CUDA: without it, all L
     positions are decoded there; `assume_all_text` (False), whether every batch is without padding, as
-    `forward(all_text=True)` says of one.
+    `forward(all_text=True)` says of one; `evaluation_loss` ("mlm"), what `loss` is in `eval()`: the MLM's mean, as of
+    the native class, so that its exponential is the perplexity of masked tokens, or "sum", as in training;
+    `evaluation_logits` ("auto"), whether a batch with labels gives logits in `eval()`, as the native class does, or
+    `row_statistics` in their place: "auto" gives statistics to a Trainer whose `compute_metrics` is `span_metrics`
+    (which tells how functions around it are recognised), or that keeps nothing but the loss, and logits to
+    everybody else; under nn.DataParallel and in a model compiled as a whole always logits.
 
     Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in
     training by a step that is counted on the device, in evaluation always by the same one. Such a batch has
@@ -95,6 +100,8 @@ class SpanBertForPreTraining:
         skip_unread_rows: bool | None = None,
         count_rows: bool | None = None,
         assume_all_text: bool | None = None,
+        evaluation_loss: str | None = None,
+        evaluation_logits: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         refused = None if self.family.refuse is None else self.family.refuse(config)
@@ -111,6 +118,8 @@ class SpanBertForPreTraining:
             "skip_unread_rows": skip_unread_rows,
             "count_rows": count_rows,
             "assume_all_text": assume_all_text,
+            "evaluation_loss": evaluation_loss,
+            "evaluation_logits": evaluation_logits,
         }
         options = resolve_options(getattr(config, "span_pretraining", None), given)
         config.span_pretraining = options
@@ -215,7 +224,6 @@ class SpanBertForPreTraining:
         self.masker = masker
         self.masking_seed = seed
 
-    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -234,14 +242,17 @@ class SpanBertForPreTraining:
         token_kinds: Tensor | None = None,
         special_tokens_mask: Tensor | None = None,
         candidates: Tensor | None = None,
-        return_logits: bool = False,
+        return_logits: bool | None = None,
         return_loss: bool = True,
         max_rows: int | None = None,
         max_read_rows: int | None = None,
         all_text: bool | None = None,
+        return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> SpanBertForPreTrainingOutput:
-        """The loss of a masked batch, or the logits of a plain one.
+    ) -> SpanBertForPreTrainingOutput | tuple[Any, ...]:
+        """The loss of a masked batch, in evaluation with logits, or the logits of a plain one.
+
+        In training `loss` is the sum of both heads', each a mean; in `eval()` the MLM's alone, see `evaluation_loss`.
 
         Args:
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, kwargs: the encoder's.
@@ -257,7 +268,9 @@ class SpanBertForPreTraining:
             sample_ids, sample_epoch: [B] int64; token_kinds, special_tokens_mask: [B, L]; candidates:
                 [B, M, 2]: for masking here, ignored where labels are given. They stand in the signature
                 because Trainer drops columns that do not.
-            return_logits: also the logits [B, L, V] when there is a loss. Without labels they always come.
+            return_logits: whether the logits [B, L, V] come when there is a loss; None: not in training, and in
+                `eval()` as `evaluation_logits` says, in the place of `row_statistics`; of text that is masked here
+                only by True. Without a loss they always come.
             return_loss: False leaves text without labels unmasked although there is a masker.
             max_rows, max_read_rows: bounds, which the collator computes, of the MLM's targets and of the rows of
                 hidden states that the heads read (masked positions, both boundaries, the first of each row). They
@@ -267,6 +280,7 @@ class SpanBertForPreTraining:
             all_text: whether no position is padding. Then the encoder gets no attention_mask, which means the same
                 as ones; if not, a mask that is ready. Either spares a synchronisation on CUDA; None: transformers
                 reads attention_mask to find out.
+            return_dict: False, or so in the configuration, gives a tuple, with the native class's outputs alone.
 
         Raises:
             ValueError: index tensors without labels, or boundaries that are not a pair beside masked positions;
@@ -279,7 +293,12 @@ class SpanBertForPreTraining:
         indices = given_indices(labels, masked_positions, left_boundary, right_boundary)
         max_rows = plain_bound("max_rows", max_rows)
         max_read_rows = plain_bound("max_read_rows", max_read_rows)
-        return_logits, return_loss = truth("return_logits", return_logits), truth("return_loss", return_loss)
+        return_loss = truth("return_loss", return_loss)
+        if return_logits is not None:
+            truth("return_logits", return_logits)
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        unasked = return_logits is None and labels is not None and not self.training
+        unasked = unasked and logits_are_read(options["evaluation_logits"], return_dict)
         seen = encoder_mask(self.config, self.family, attention_mask, all_text)
         if input_ids is not None:
             check_ids(input_ids, self.config.vocab_size, "the model")
@@ -314,32 +333,36 @@ class SpanBertForPreTraining:
             indices = (labelled.positions,)
             max_rows = labelled.max_rows if max_rows is None else max_rows
             max_read_rows = labelled.max_read_rows if max_read_rows is None else max_read_rows
-        shown = return_logits or kwargs.get("output_hidden_states") or self.config.output_hidden_states
+        with_logits = labels is None or unasked or bool(return_logits)
+        shown = with_logits or kwargs.get("output_hidden_states") or self.config.output_hidden_states
         heads = find_heads(self, with_sbo)
-        all_rows = labels is None or shown or not options["skip_unread_rows"] or heads.read_all_rows
+        all_rows = shown or not options["skip_unread_rows"] or heads.read_all_rows
         with only_rows(self, text, None if all_rows else indices, max_read_rows):
             encoded = encode(self, inputs, kwargs)
         x = encoded[0]  # [B, L, H]
 
         fields = {"hidden_states": encoded.get("hidden_states"), "attentions": encoded.get("attentions")}
-        if labels is None or return_logits:
+        if with_logits:
             fields["logits"] = heads.mlm.whole(x)
-        if labels is None:
-            return SpanBertForPreTrainingOutput(**fields)
-
-        losses = head_loss(
-            heads,
-            x,
-            labels,
-            *indices,
-            sbo_weight=options["sbo_weight"],
-            num_items_in_batch=scalar("num_items_in_batch", num_items_in_batch),
-            num_sbo_items=scalar("num_sbo_items", num_sbo_items),
-            label_smoothing=options["label_smoothing"] if self.training else 0.0,
-            max_rows=max_rows,
-        )
-        found = {name: x for name, x in losses._asdict().items() if with_sbo or not name.startswith("sbo_")}
-        return SpanBertForPreTrainingOutput(**found, **fields)
+        if labels is not None:
+            in_sum = self.training or options["evaluation_loss"] == "sum"
+            losses = head_loss(
+                heads,
+                x,
+                labels,
+                *indices,
+                sbo_weight=options["sbo_weight"] if in_sum else 0.0,
+                num_items_in_batch=scalar("num_items_in_batch", num_items_in_batch),
+                num_sbo_items=scalar("num_sbo_items", num_sbo_items),
+                label_smoothing=options["label_smoothing"] if self.training else 0.0,
+                max_rows=max_rows,
+            )
+            found = losses._asdict().items()
+            fields |= {name: x for name, x in found if with_sbo or not name.startswith("sbo_")}
+        if unasked:
+            fields["row_statistics"] = None
+        output = SpanBertForPreTrainingOutput(**fields)
+        return output if return_dict else output.to_tuple()
 
     def _masking_epoch(self) -> Tensor:
         if not self.training:

@@ -132,7 +132,7 @@ def span_table(
     there, and what each head fills in. With `sbo` the first span that the SBO predicts too, else that column
     is empty."""
     moved = {name: x.to(model.device) if isinstance(x, Tensor) else x for name, x in batch.items()}
-    outputs = model.eval()(**moved)
+    outputs = model.eval()(**moved, return_logits=False)
     original = torch.where(batch["labels"] >= 0, batch["labels"], batch["input_ids"])  # [B, L]
     titles = ("text before", "masked span", "MLM head", "SBO head", "text after")
     lines = [" | ".join(map(_clip, titles)).rstrip(), "-+-".join(["-" * CELL] * 5)]

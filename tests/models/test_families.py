@@ -65,7 +65,8 @@ def quiet():
 
 def built(model_type: str, **options) -> SpanBertForPreTraining:
     torch.manual_seed(1)
-    model = SpanBertForPreTraining(family_config(model_type, **options), position_dim=24)
+    training = {"evaluation_loss": "sum", "evaluation_logits": False}  # in eval() for want of dropout alone
+    model = SpanBertForPreTraining(family_config(model_type, **options), position_dim=24, **training)
     with torch.no_grad():
         for p in model.parameters():  # biases that are zero and scales of one would hide mistakes
             if p.dim() == 1:

@@ -49,8 +49,9 @@ def loss_by_calling(model: SpanBertForPreTraining, batch: dict[str, Tensor]) -> 
 
 
 def assert_right(model: SpanBertForPreTraining, tolerance: float = 1e-9) -> None:
-    """Loss and gradients in training and the loss in evaluation."""
+    """Loss and gradients in training and the loss in evaluation, there of both heads too."""
     batch = make_batch()
+    model.config.span_pretraining |= {"evaluation_loss": "sum", "evaluation_logits": False}
     for training in (True, False):
         model.train(training)
         losses, found = [], []
@@ -273,7 +274,7 @@ def test_modules_that_compile_themselves_are_right():
 
 
 def test_a_quantised_model():
-    model, batch = make_model().eval(), make_batch()
+    model, batch = make_model(evaluation_loss="sum").eval(), make_batch()
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
     assert type(quantised.sbo.dense1) is not nn.Linear
     with torch.no_grad():

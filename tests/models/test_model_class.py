@@ -73,6 +73,8 @@ class TestClass:
             "skip_unread_rows": False,
             "count_rows": False,
             "assume_all_text": True,
+            "evaluation_loss": "sum",
+            "evaluation_logits": False,
         }
         model = SpanBertForPreTraining.from_config(tiny_config(), **options)
         assert model.config.span_pretraining == options

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -25,7 +23,6 @@ from torch.nn import functional as F
 from transformers import BertForMaskedLM
 
 from spanbert_ext.models import pretraining
-from spanbert_ext.models.pretraining import span_metrics
 
 
 def head_sums(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, int, int]:
@@ -138,8 +135,7 @@ class TestLoss:
         assert len(output.hidden_states) == 3
         asked = model(**batch, return_logits=True)
         torch.testing.assert_close(asked.logits, expected.logits)
-        assert "logits" not in model(**batch)
-        assert isinstance(model(**batch, return_dict=False), tuple)
+        assert "logits" not in model(**batch, return_logits=False)
         embedded = model(
             inputs_embeds=model.get_input_embeddings()(batch["input_ids"]),
             attention_mask=batch["attention_mask"],
@@ -276,21 +272,3 @@ class TestSignature:
         columns = ("sample_ids", "sample_epoch", "token_kinds", "special_tokens_mask")
         for name in (*columns, "max_rows", "max_read_rows", "all_text"):
             assert name in parameters
-
-    def test_trainer_keeps_row_statistics_alone(self):
-        model, batch = make_model().eval(), make_batch()
-        ignored = model.config.keys_to_ignore_at_inference
-        assert [name for name in model(**batch) if name not in [*ignored, "loss"]] == ["row_statistics"]
-
-
-class TestMetrics:
-    def test_means_are_weighted_by_tokens(self):
-        rows = np.array([[2.0, 1, 1, 0, 0, 0], [3.0, 9, 0, 8.0, 4, 1]], dtype=np.float32)
-        expected = {"mlm_loss": 0.5, "mlm_accuracy": 0.1, "sbo_loss": 2.0, "sbo_accuracy": 0.25}
-        for predictions in (rows, (rows, None), [rows[:1], rows[1:]]):
-            assert span_metrics(SimpleNamespace(predictions=predictions)) == pytest.approx(expected)
-        assert set(span_metrics(SimpleNamespace(predictions=rows[:1]))) == {"mlm_loss", "mlm_accuracy"}
-
-    def test_other_predictions_are_refused(self):
-        with pytest.raises(ValueError, match=r"row_statistics.*\(2, 7, 9\)"):
-            span_metrics(SimpleNamespace(predictions=np.zeros((2, 7, 9))))

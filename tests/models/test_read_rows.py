@@ -120,8 +120,9 @@ class TestLastLayer:
         model.config.output_hidden_states = True
         torch.testing.assert_close(model(**batch).hidden_states[-1], expected)
         model.config.output_hidden_states = False
-        assert computed == [every] * 5
-        model(**batch)
+        model(**batch)  # in evaluation with logits
+        assert computed == [every] * 6
+        model(**batch, return_logits=False)
         assert computed[-1] == len(rows_read(batch))
 
     def test_an_error_leaves_no_rows_behind(self, monkeypatch):
@@ -175,14 +176,14 @@ class TestLastLayer:
         batch = make_batch()
         expected = make_model(skip_unread_rows=False).double().eval()(**batch).loss
         for path in ("bert.encoder", "bert.encoder.layer.1", "bert.encoder.layer.1.attention"):
-            model = make_model().double().eval()
+            model = make_model(evaluation_logits=False).double().eval()
             computed = rows_computed(model)
             parent, name = model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
             setattr(parent, name, Wrapped(getattr(parent, name)))
             assert model(**batch).loss == expected
             assert computed == [batch["input_ids"].numel()]
         for path in ("attention.output", "output"):
-            model = make_model().double().eval()
+            model = make_model(evaluation_logits=False).double().eval()
             layer = model.bert.encoder.layer[-1]
             fresh = copy.deepcopy(model.bert.encoder.layer[0].get_submodule(path))
             fresh.load_state_dict(layer.get_submodule(path).state_dict())
@@ -190,7 +191,7 @@ class TestLastLayer:
             assert model(**batch).loss == expected
 
     def test_copies_skip_too(self, rows_computed):
-        model, batch = make_model().eval(), make_batch()
+        model, batch = make_model(evaluation_logits=False).eval(), make_batch()
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             computed = rows_computed(twin)
             assert torch.equal(twin(**batch).loss, model(**batch).loss)
@@ -260,7 +261,7 @@ class TestRecomputation:
         assert computed == [make_batch()["input_ids"].numel()] * 2
 
     def test_a_checkpointed_layer_in_evaluation_is_computed_once(self, rows_computed):
-        model, batch = make_model(), make_batch()
+        model, batch = make_model(evaluation_logits=False), make_batch()
         model.gradient_checkpointing_enable()
         computed = rows_computed(model)
         model.eval()
@@ -271,7 +272,7 @@ class TestRecomputation:
         assert computed == [len(rows_read(batch)), every, every]
 
     def test_a_layer_compiled_by_itself_computes_all_rows(self, rows_computed):
-        model, batch = make_model().eval(), make_batch()
+        model, batch = make_model(evaluation_logits=False).eval(), make_batch()
         computed = rows_computed(model)
         expected = model(**batch).loss
         model.bert.encoder.layer[-1].compile(backend="eager")

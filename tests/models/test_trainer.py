@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from tiny_models import VOCABULARY, one_thread, tiny_config, tiny_texts, tiny_tokenizer  # noqa: F401
@@ -132,18 +131,6 @@ class TestEvaluation:
         for result in results:
             for name in ("mlm_loss", "sbo_loss", "mlm_accuracy", "sbo_accuracy"):
                 assert result[f"eval_{name}"] == pytest.approx(expected[name].item(), rel=1e-5), name
-
-    def test_compute_metrics_sees_row_statistics_only(self, tmp_path):
-        seen = []
-
-        def metrics(evaluation):
-            seen.append(evaluation)
-            return span_metrics(evaluation)
-
-        make_trainer(
-            tmp_path, evaluation=make_rows(10), metrics=metrics, per_device_eval_batch_size=4
-        ).evaluate()
-        assert isinstance(seen[0].predictions, np.ndarray) and seen[0].predictions.shape == (10, 6)
 
     def test_trainers_label_smoothing_raises(self, tmp_path):
         trainer = make_trainer(tmp_path, make_rows(8), max_steps=1, label_smoothing_factor=0.1)
