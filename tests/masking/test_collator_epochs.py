@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from collator_samples import ragged_rows, rectangle
 from tiny_models import one_thread, same, tiny_tokenizer  # noqa: F401
 from torch.utils.data import DataLoader
 
+import spanbert_ext
 from spanbert_ext import DataCollatorForSpanMasking
 from spanbert_ext.masking.mask_epochs import BatchEpochs, batch_epoch
 
@@ -207,7 +209,8 @@ class TestWorkers:
         (tmp_path / "rows.json").write_text(json.dumps(rows))
         done = subprocess.run(
             [sys.executable, "-c", NEW_PROCESS, str(tmp_path)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"},
+            env=os.environ
+            | {"PYTHONPATH": str(Path(spanbert_ext.__file__).parents[1]), "PYTHONHASHSEED": "7"},
             capture_output=True,
             text=True,
             check=True,
