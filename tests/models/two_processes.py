@@ -1,7 +1,7 @@
 """What each of two processes runs for test_two_processes.py: all cases in one start, errors written as JSON.
 
-    torchrun --nproc-per-node 2 two_processes.py FOLDER torch
-    accelerate launch --num_processes 2 --cpu two_processes.py FOLDER accelerate
+    torchrun --nproc-per-node 2 two_processes.py FOLDER torchrun
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 two_processes.py FOLDER accelerate
 
 Every error is relative to one process with the rows of both.
 """
@@ -28,8 +28,14 @@ from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback, span_m
 
 WORLD = 2
 ROWS = {
-    "ragged rows": ["the small dog", "a cat", *tiny_texts(4, words=(8, 8)), *tiny_texts(6, seed=1, words=(32, 40))],
+    "ragged rows": [
+        "the small dog",
+        "a cat",
+        *tiny_texts(4, words=(8, 8)),
+        *tiny_texts(6, seed=1, words=(32, 40)),
+    ],
     "a rank without masked tokens": [*tiny_texts(6, words=(4, 24)), *[""] * 6],
+    "equal counts, the MLM's alone": 2 * tiny_texts(6, words=(4, 24)),
 }
 
 
@@ -59,10 +65,12 @@ def error(found: Tensor, wanted: Tensor) -> float:
     return float(torch.maximum(norm, (found - wanted).abs().max() / wanted.abs().max()))
 
 
-def step(model: nn.Module, parallel: Callable, batches: list[dict], totals: dict, scale: float) -> dict[str, Tensor]:
+def step(
+    model: nn.Module, parallel: Callable, batches: list[dict], totals: dict, scale: float
+) -> dict[str, Tensor]:
     """Loss, gradient and weights of one step. The mean over processes is a sum when each loss is times `scale`."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    loss = torch.zeros(())
+    loss = torch.zeros((), dtype=model.sbo.bias.dtype)
     for batch in batches:
         part = parallel(**batch, **totals).loss
         (part * scale).backward()
@@ -72,7 +80,7 @@ def step(model: nn.Module, parallel: Callable, batches: list[dict], totals: dict
     return {"loss": loss, "gradient": gradient, "weights": flat(model.parameters())}
 
 
-def one_step(wrap: Callable, rank: int) -> dict:
+def one_step(wrap: Callable, rank: int, dtype: torch.dtype = torch.float32) -> dict:
     """A wrapped model on both processes' halves of the rows against the bare one on all of them."""
     tokenizer, errors = tiny_tokenizer(), {}
     for case, texts in ROWS.items():
@@ -81,15 +89,20 @@ def one_step(wrap: Callable, rank: int) -> dict:
         totals = counts([batch])
         for count in totals.values():
             distributed.all_reduce(count)
-        model = make_model()
+        if case == "equal counts, the MLM's alone":
+            del totals["num_sbo_items"]
+        model = make_model().to(dtype)
         found = step(model, wrap(model), [batch], totals, WORLD)
         distributed.all_reduce(found["loss"])
-        alone = make_model()
+        alone = make_model().to(dtype)
         wanted = step(alone, alone, [collate(rows)], {}, 1)
         errors[case] = {name: error(found[name], wanted[name]) for name in wanted}
-        shapes = [None] * WORLD
-        distributed.all_gather_object(shapes, (list(batch["left_boundary"].shape), int((batch["labels"] >= 0).sum())))
-        errors[case]["shapes"] = shapes
+        shapes: list = [None] * WORLD
+        targets = int((batch["labels"] >= 0).sum())
+        distributed.all_gather_object(
+            shapes, [*batch["labels"].shape, batch["left_boundary"].shape[1], targets]
+        )
+        errors[case]["shapes"] = shapes  # B, L, K, targets
     return errors
 
 
@@ -102,6 +115,7 @@ def shard(model: nn.Module) -> nn.Module:
 
 def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, **options) -> dict:
     """A plain Trainer in float64: its updates, of 2 x 2 rows in each process, against one batch of 8."""
+    held_out = rows[:7] if data is rows else data.rows
     padded = options.pop("pad_to_multiple_of", None)
     collator = DataCollatorForSpanMasking(tiny_tokenizer(), pad_to_multiple_of=padded)
     recorder = Gradients()
@@ -125,7 +139,7 @@ def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, *
         ),
         data_collator=collator,
         train_dataset=data,
-        eval_dataset=rows[:7],
+        eval_dataset=held_out if data is rows else data,
         callbacks=[recorder, SpanMaskingCallback(collator)],
         compute_metrics=span_metrics,
     )
@@ -144,7 +158,7 @@ def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, *
         errors.append(error(found, flat(p.grad for p in alone.parameters())))
     metrics = trainer.evaluate()
     with torch.no_grad():
-        whole = alone.eval()(**collate(rows[:7]), return_logits=False)
+        whole = alone.eval()(**collate(held_out), return_logits=False)
     evaluation = [abs(metrics[f"eval_{name}"] / whole[name].item() - 1) for name in ("mlm_loss", "sbo_loss")]
     return {"world": trainer.args.world_size, "updates": errors, "evaluation": evaluation}
 
@@ -161,8 +175,10 @@ def accelerate_loop(accelerator: Accelerator) -> dict:
     found = step(bare, model, batches, totals, accelerator.num_processes)
     alone = make_model()
     wanted = step(alone, alone, [collate(rows[:8])], {}, 1)
-    result = {name: error(accelerator.reduce(found[name], "sum") if name == "loss" else found[name], wanted[name])
-              for name in wanted}
+    result = {
+        name: error(accelerator.reduce(found[name], "sum") if name == "loss" else found[name], wanted[name])
+        for name in wanted
+    }
 
     model.eval()
     alone = make_model().eval()
@@ -183,10 +199,11 @@ def accelerate_loop(accelerator: Accelerator) -> dict:
 def main(folder: Path, launcher: str) -> None:
     torch.set_num_threads(1)
     rows = ragged_rows(12)
-    if launcher == "torch":
+    if launcher == "torchrun":
         distributed.init_process_group("gloo")
         rank = distributed.get_rank()
         result = {"ddp": one_step(DistributedDataParallel, rank), "fsdp2": one_step(shard, rank)}
+        result["ddp, float64"] = one_step(DistributedDataParallel, rank, torch.float64)
         result["trainer"] = trainer_errors(folder / "plain", rows, rows)
         result["trainer, resumed"] = trainer_errors(folder / "resumed", rows, rows, resume=True)
     else:
@@ -198,9 +215,12 @@ def main(folder: Path, launcher: str) -> None:
             folder / "dispatched", Stream(rows[:8]), rows[:8], pad_to_multiple_of=32, **stream
         )
         result["stream, read by each"] = trainer_errors(
-            folder / "read", Stream(rows[:8]), rows[:8], accelerator_config={"dispatch_batches": False}, **stream
+            folder / "read",
+            Stream(rows[:8]),
+            rows[:8],
+            accelerator_config={"dispatch_batches": False},
+            **stream,
         )
-    result["processes"] = distributed.get_world_size()
     (folder / f"{launcher}-{rank}.json").write_text(json.dumps(result))
     distributed.barrier()
     # Destroying a DistributedDataParallel joins gloo's threads while holding the GIL, which one of them may be
