@@ -51,10 +51,11 @@ def launch(launcher: str, folder: Path) -> dict:
         launcher,
     ]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr[-4000:]
+    assert run.returncode == 0, run.stderr[run.stderr.find("Traceback") :][:4000]
     first, second = (json.loads((folder / f"{launcher}-{rank}.json").read_text()) for rank in range(2))
+    printed = first.pop("example", None), second.pop("example", None)
     assert first == second
-    return first
+    return first | {"example": printed}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,12 @@ def test_trainer(request, launcher, case, updates):
     assert report["world"] == 2 and len(report["updates"]) == updates
     assert max(report["updates"]) < FLOAT64
     assert max(report["evaluation"]) < 1e-6
+
+
+def test_the_example(torchrun):
+    first, second = torchrun["example"]
+    losses = [float(line.rpartition(" ")[2]) for line in first]
+    assert len(losses) == 5 and losses[-1] < losses[0] - 0.1 and second == []
 
 
 def test_a_loop_under_accelerate(accelerate):

@@ -8,8 +8,11 @@ Every error is relative to one process with the rows of both.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -196,13 +199,28 @@ def accelerate_loop(accelerator: Accelerator) -> dict:
     return result
 
 
+def run_example() -> list[str]:
+    """What examples/two_processes.py prints."""
+    script = Path(__file__).resolve().parents[2] / "examples" / "two_processes.py"
+    sys.path.insert(0, str(script.parent))
+    arguments, sys.argv = sys.argv, [str(script)]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_path(str(script), run_name="__main__")
+    sys.argv = arguments
+    return printed.getvalue().splitlines()
+
+
 def main(folder: Path, launcher: str) -> None:
     torch.set_num_threads(1)
     rows = ragged_rows(12)
     if launcher == "torchrun":
-        distributed.init_process_group("gloo")
-        rank = distributed.get_rank()
-        result = {"ddp": one_step(DistributedDataParallel, rank), "fsdp2": one_step(shard, rank)}
+        printed = run_example()
+        rank = int(os.environ["RANK"])
+        # a file: the launcher's store holds the addresses of the group that the example had
+        options = {"init_method": f"file://{folder}/store", "rank": rank, "world_size": WORLD}
+        distributed.init_process_group("gloo", **options)
+        result: dict = {"example": printed, "fsdp2": one_step(shard, rank)}
+        result["ddp"] = one_step(DistributedDataParallel, rank)
         result["ddp, float64"] = one_step(DistributedDataParallel, rank, torch.float64)
         result["trainer"] = trainer_errors(folder / "plain", rows, rows)
         result["trainer, resumed"] = trainer_errors(folder / "resumed", rows, rows, resume=True)
@@ -212,7 +230,12 @@ def main(folder: Path, launcher: str) -> None:
         result = {"loop": accelerate_loop(accelerator), "fsdp2": one_step(shard, rank)}
         stream = {"max_steps": 1, "num_train_epochs": 1}
         result["stream, dispatched"] = trainer_errors(
-            folder / "dispatched", Stream(rows[:8]), rows[:8], pad_to_multiple_of=32, **stream
+            folder / "dispatched",
+            Stream(rows[:8]),
+            rows[:8],
+            pad_to_multiple_of=32,
+            dataloader_num_workers=1,
+            **stream,
         )
         result["stream, read by each"] = trainer_errors(
             folder / "read",
