@@ -106,7 +106,7 @@ def test_trainer(request, launcher, case, updates):
 def test_the_example(torchrun):
     first, second = torchrun["example"]
     losses = [float(line.rpartition(" ")[2]) for line in first]
-    assert len(losses) == 5 and losses[-1] < losses[0] - 0.1 and second == []
+    assert len(losses) == 5 and min(losses[1:]) < losses[0] - 0.3 and second == []
 
 
 def test_a_loop_under_accelerate(accelerate):
