@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from test_trainer_counts import Gradients, Stream, ragged_rows
-from tiny_models import make_model, tiny_texts, tiny_tokenizer
+from tiny_models import in_order, make_model, tiny_texts, tiny_tokenizer
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -133,7 +133,6 @@ def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, *
             per_device_train_batch_size=2,
             per_device_eval_batch_size=2,
             gradient_accumulation_steps=2,
-            train_sampling_strategy="sequential",
             ddp_backend="gloo",
             report_to="none",
             disable_tqdm=True,
@@ -146,6 +145,8 @@ def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, *
         callbacks=[recorder, SpanMaskingCallback(collator)],
         compute_metrics=span_metrics,
     )
+    if data is rows:
+        in_order(trainer)
     trainer.train()
     if resume:
         distributed.barrier()
