@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_models import gradients, in_order, make_model, one_thread, tiny_texts, tiny_tokenizer  # noqa: F401
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -43,14 +44,14 @@ def flat(model) -> Tensor:
 
 
 def make_trainer(
-    folder, data, exact: bool = True, grouped: bool = False, **options
+    folder, data, exact: bool = True, grouped: bool = False, model=None, **options
 ) -> tuple[Trainer, list[Tensor]]:
     """Updates of 4 batches of 2 rows, in the rows' order; the weights stay as they are. Also the gradients to come."""
     collator = DataCollatorForSpanMasking(tiny_tokenizer(), epoch=None if exact else 0)
     recorder = Gradients()
     defaults = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2, "save_strategy": "no"}
     trainer = Trainer(
-        make_model().double(),
+        model or make_model().double(),
         TrainingArguments(
             str(folder),
             learning_rate=0.0,
@@ -155,6 +156,20 @@ def test_a_batch_size_that_is_found(tmp_path):
     trainer.model.register_forward_pre_hook(small_memory, with_kwargs=True)
     trainer.train()
     assert len(found) == 1 and error(found[0], rows) < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # a module with adapters is called
+def test_adapters(tmp_path):
+    def adapted() -> PeftModel:
+        options = LoraConfig(target_modules=["query"], modules_to_save=["sbo"], init_lora_weights=False)
+        return get_peft_model(make_model().double(), options).double()
+
+    rows = ragged_rows(8)
+    trainer, found = make_trainer(tmp_path, rows, model=adapted(), max_steps=1)
+    trainer.train()
+    model = adapted()
+    model(**DataCollatorForSpanMasking(tiny_tokenizer(), epoch=0)(rows)).loss.backward()
+    torch.testing.assert_close(found[0], flat(model), rtol=1e-10, atol=1e-12)
 
 
 def test_evaluation_counts_its_own(tmp_path):

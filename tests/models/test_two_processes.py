@@ -91,6 +91,7 @@ def test_fully_sharded(request, launcher):
     ("launcher", "case", "updates"),
     [
         ("torchrun", "trainer", 4),  # two epochs of 12 rows: 8 and a remainder of 4
+        ("torchrun", "trainer, counts by process", 4),
         ("torchrun", "trainer, resumed", 7),
         ("accelerate", "stream, dispatched", 1),
         ("accelerate", "stream, read by each", 1),

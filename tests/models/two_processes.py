@@ -158,7 +158,14 @@ def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, *
     errors = []
     for found, (epoch, of_update) in zip(recorder.found, updates, strict="max_steps" not in options):
         alone.zero_grad()
-        alone(**collate(of_update, epoch)).loss.backward()
+        if trainer.args.average_tokens_across_devices:
+            parts = [of_update]
+        else:  # the mean of the processes' means: every other batch of two rows is one's own
+            parts = [
+                [row for i, row in enumerate(of_update) if i // 2 % WORLD == rank] for rank in range(WORLD)
+            ]
+        for part in parts:
+            (alone(**collate(part, epoch)).loss / len(parts)).backward()
         errors.append(error(found, flat(p.grad for p in alone.parameters())))
     metrics = trainer.evaluate()
     with torch.no_grad():
@@ -224,6 +231,9 @@ def main(folder: Path, launcher: str) -> None:
         result["ddp"] = one_step(DistributedDataParallel, rank)
         result["ddp, float64"] = one_step(DistributedDataParallel, rank, torch.float64)
         result["trainer"] = trainer_errors(folder / "plain", rows, rows)
+        result["trainer, counts by process"] = trainer_errors(
+            folder / "local", rows, rows, average_tokens_across_devices=False
+        )
         result["trainer, resumed"] = trainer_errors(folder / "resumed", rows, rows, resume=True)
     else:
         accelerator = Accelerator(cpu=True)
