@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from spanbert_ext.masking.callback import SpanMaskingCallback
     from spanbert_ext.masking.collator import DataCollatorForSpanMasking
     from spanbert_ext.masking.masker import MaskedBatch, SpanMasker
-    from spanbert_ext.masking.word_kinds import token_kinds_from_word_ids
+    from spanbert_ext.masking.show import show_spans
+    from spanbert_ext.masking.word_kinds import token_kinds_from_word_ids, token_kinds_from_words
     from spanbert_ext.models.output import span_metrics
     from spanbert_ext.models.pretraining import SpanBertForPreTraining
     from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
@@ -24,8 +25,10 @@ _MODULES = {
     "SpanBoundaryHead": "models.span_boundary_head",
     "SpanMasker": "masking.masker",
     "SpanMaskingCallback": "masking.callback",
+    "show_spans": "masking.show",
     "span_metrics": "models.output",
     "token_kinds_from_word_ids": "masking.word_kinds",
+    "token_kinds_from_words": "masking.word_kinds",
 }
 
 __all__ = [
@@ -38,8 +41,10 @@ __all__ = [
     "build_info",
     "ops",
     "reference",
+    "show_spans",
     "span_metrics",
     "token_kinds_from_word_ids",
+    "token_kinds_from_words",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,19 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from spanbert_ext.masking.checks import integer_tensor, kind_tensor, shown, special_tensor
-from spanbert_ext.ops._common import may_read_values
+from spanbert_ext.masking.checks import epoch_tensor, integer_tensor, kind_tensor, mask_tensor, special_tensor
+from spanbert_ext.ops._common import may_read_values, shown
 
+ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tokens_mask", "token_kinds")
 # The padding of the columns along the tokens; every other column is padded with 0.
 PADDING_VALUES = {"special_tokens_mask": 1, "token_kinds": 2}
+CHECKS = {
+    "attention_mask": mask_tensor,
+    "sample_ids": integer_tensor,
+    "sample_epoch": epoch_tensor,
+    "token_kinds": kind_tensor,
+    "special_tokens_mask": special_tensor,
+}
 
 
 def as_features(examples: Sequence[Any]) -> list[Mapping[str, Any]]:
@@ -45,13 +53,67 @@ def as_features(examples: Sequence[Any]) -> list[Mapping[str, Any]]:
     return rows
 
 
+def to_tensors(
+    given: Mapping[str, Sequence[Any]], tokenizer: Any, multiple: int | None
+) -> tuple[dict[str, Any], bool]:
+    """Every column as a tensor, those along the tokens in one width; always with an attention mask.
+
+    Args:
+        given: the columns by name, one element a row; with `input_ids`.
+        tokenizer: with the padding token and side.
+        multiple: the width is rounded up to a multiple of it.
+
+    Returns:
+        The tensors by name, and whether the rows have no padding, so that the masker needs no mask.
+    """
+    columns = {name: stack_if_equal(rows) for name, rows in given.items()}
+    lengths = row_lengths("input_ids", columns["input_ids"])
+    width = max(lengths)
+    if multiple is not None:
+        width = -(-width // multiple) * multiple
+    ragged = min(lengths) < width
+    if ragged and tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"{min(lengths)} tokens need padding to {width}, but the tokenizer has no padding token"
+        )
+    own_mask = "attention_mask" in columns
+    if not own_mask and not ragged:
+        columns["attention_mask"] = torch.ones(len(lengths), width, dtype=torch.int64)
+    elif not own_mask:
+        columns["attention_mask"] = [torch.ones(length, dtype=torch.int64) for length in lengths]
+
+    side = getattr(tokenizer, "padding_side", "right")
+    batch = {}
+    for name, rows in columns.items():
+        value = tokenizer.pad_token_id if name == "input_ids" else PADDING_VALUES.get(name, 0)
+        if name == "candidates":
+            batch[name] = stack_candidates(
+                rows, [width - length if side == "left" else 0 for length in lengths]
+            )
+            continue
+        along_tokens = name == "input_ids" or name in ALONG_TOKENS
+        if along_tokens and name != "input_ids":
+            check_lengths(name, row_lengths(name, rows), lengths)
+        make = partial(stack_or_pad, name, rows, value or 0, side, width if along_tokens else None)
+        if name in CHECKS and name in given:
+            batch[name] = by_example(CHECKS[name], name, given[name], make, int(along_tokens))
+        else:
+            batch[name] = make()
+        if along_tokens and not isinstance(batch[name], Tensor):
+            raise TypeError(
+                f"column {name!r} holds {shown(rows[0])}; expected one list of numbers per example"
+            )
+    batch["input_ids"] = integral_ids(given["input_ids"], batch["input_ids"])
+    return batch, not ragged and (not own_mask or bool(batch["attention_mask"].all()))
+
+
 def stack_if_equal(rows: Sequence[Any]) -> Tensor | Sequence[Any]:
     """Tensors or arrays of one shape as one tensor `[B, ...]`, never touched one by one; other rows as they are."""
     try:
         if isinstance(rows[0], Tensor):
-            return torch.stack(list(rows))
+            return _typed(torch.stack(list(rows)))
         if isinstance(rows[0], np.ndarray):
-            return torch.from_numpy(np.stack(rows))
+            return _typed(torch.from_numpy(np.stack(rows)))
     except (TypeError, ValueError, RuntimeError):  # shapes that differ, or kinds of rows mixed
         pass
     return rows
@@ -123,15 +185,24 @@ def _stack_or_pad_rows(rows: Sequence[Any], padding_value: float, side: str) -> 
 
 def _as_tensor(row: Any) -> Tensor:
     if isinstance(row, Tensor):
-        return row
+        return _typed(row)
     if isinstance(row, np.ndarray):
-        return torch.from_numpy(row.copy())  # a memory-mapped row may be read-only
+        return _typed(torch.from_numpy(row.copy()))  # a memory-mapped row may be read-only
     array = np.asarray(row)
     if array.size == 0:
-        array = array.astype(np.int64)  # an empty list has no dtype: it takes that of the other rows
+        return torch.from_numpy(array.astype(np.int64))
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise TypeError(f"expected numbers of one shape, found {array.dtype}")
     return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+
+def _typed(column: Tensor) -> Tensor:
+    """Without elements the float that torch.tensor([]) is says nothing: int64, which takes the other rows' dtype."""
+    return column.to(torch.int64) if column.numel() == 0 and column.is_floating_point() else column
+
+
+def _is_empty(row: Any) -> bool:
+    return isinstance(row, (Tensor, np.ndarray)) and 0 in row.shape
 
 
 def check_lengths(name: str, lengths: list[int], expected: list[int]) -> None:
@@ -151,7 +222,7 @@ def integral_ids(rows: Sequence[Any], input_ids: Tensor) -> Tensor:
         error = found
     for index, row in enumerate(rows):
         try:
-            integer_tensor("input_ids", row)
+            integer_tensor("input_ids", [] if _is_empty(row) else row)
         except (TypeError, ValueError) as found:
             raise type(found)(
                 f"input_ids must be integers, not {input_ids.dtype} (example {index}: {found})"
@@ -171,7 +242,7 @@ def stack_candidates(rows: Sequence[Any], shifts: list[int]) -> Tensor:
 def _spans(name: str, row: Any) -> Tensor:
     """The half-open spans of one row, int64 `[M, 2]`."""
     expected = "spans [[start, end], ...] of integers"
-    spans = integer_tensor(name, row, expected=expected)
+    spans = integer_tensor(name, [] if _is_empty(row) else row, expected=expected)
     if spans.numel() == 0:
         return spans.reshape(0, 2)
     if spans.dim() != 2 or spans.shape[1] != 2:
@@ -194,6 +265,8 @@ def by_example(
     except (TypeError, ValueError) as found:
         error = found
     for index, row in enumerate(rows):
+        if dim == 1 and _is_empty(row):
+            continue
         shape = list(check(f"example {index}: {name}", row).shape)
         if len(shape) != dim:
             expected = "one number a token" if dim else "one number"

@@ -7,69 +7,18 @@ checked, unless SPANBERT_EXT_DEBUG=1.
 from __future__ import annotations
 
 import numbers
-import operator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import may_read_values
+from spanbert_ext.ops._common import integer, may_read_values, shown
 
 EPOCHS = 2**32  # the epoch is one 32-bit word of the sampler's counter
 KINDS = "0 (continues a word), 1 (starts a word) or 2 (special)"
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1  # of int64
 _HANDY = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
-
-def shown(value: Any) -> str:
-    """What a wrong value is, in one line: its type, and the value itself where that is short."""
-    if value is None:
-        return "None"
-    if isinstance(value, Tensor):
-        return str(value.dtype) if value.dim() else f"a tensor of {value.dtype}"
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype}"
-    if isinstance(value, (numbers.Number, np.generic, str, bytes)):
-        text = repr(value) if isinstance(value, (str, bytes)) else str(value)
-        return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(value).__name__})"
-    return f"a {type(value).__name__}"
-
-
-def integer(name: str, value: Any, expected: str = "an integer") -> int:
-    """`value` as an int of Python's own.
-
-    Raises:
-        TypeError: floats, bools, tensors, strings.
-        ValueError: int64 cannot hold it.
-    """
-    if type(value) is not int:
-        if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} is {shown(value)}; expected {expected}")
-        try:
-            value = operator.index(value)  # NumPy's integers too
-        except TypeError:  # an array of several
-            raise TypeError(f"{name} is {shown(value)}; expected {expected}") from None
-    if not _LOWEST <= value <= _HIGHEST:
-        raise ValueError(f"{name} is {shown(value)}; expected {expected} that int64 can hold")
-    return value
-
-
-def real(name: str, value: Any) -> float:
-    """`value` as a float; raises TypeError for what is no number, bools and tensors among it."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise TypeError(f"{name} is {shown(value)}; expected a number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is {shown(value)}; expected a number that a float can hold") from None
-
-
-def flag(name: str, value: Any) -> bool:
-    """`value` as a bool; raises TypeError for everything else."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {shown(value)}; expected True or False")
-    return bool(value)
 
 
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:

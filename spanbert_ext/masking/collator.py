@@ -4,76 +4,70 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
+from transformers import BatchEncoding
 
-from spanbert_ext.masking.batching import (
-    PADDING_VALUES,
-    as_features,
-    by_example,
-    check_ids,
-    check_lengths,
-    explicit_kinds,
-    integral_ids,
-    row_lengths,
-    stack_candidates,
-    stack_if_equal,
-    stack_or_pad,
-)
-from spanbert_ext.masking.checks import (
-    EPOCHS,
-    choice,
-    epoch_number,
-    epoch_tensor,
-    flag,
-    integer,
-    integer_tensor,
-    kind_tensor,
-    mask_tensor,
-    real,
-    shown,
-    special_tensor,
-)
+from spanbert_ext.masking.batching import as_features, check_ids, explicit_kinds, stack_if_equal, to_tensors
+from spanbert_ext.masking.checks import choice, epoch_number
+from spanbert_ext.masking.mask_epochs import BatchEpochs
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.masking.row_bounds import HostNumber, batches_are_joined
 from spanbert_ext.masking.row_bounds import row_bounds as bounds_of
-from spanbert_ext.masking.word_kinds import token_kinds_from_word_ids
+from spanbert_ext.masking.word_kinds import word_kinds_of_rows
+from spanbert_ext.ops._common import flag, integer, real, shown
 
-MADE_HERE = ("labels", "masked_positions", "left_boundary", "right_boundary")
-MADE_HERE += ("max_rows", "max_read_rows", "all_text")
-USED_HERE = ("special_tokens_mask", "token_kinds", "word_ids", "candidates", "sample_ids", "sample_epoch")
-CHECKS = {
-    "attention_mask": mask_tensor,
-    "sample_ids": integer_tensor,
-    "sample_epoch": epoch_tensor,
-    "token_kinds": kind_tensor,
-    "special_tokens_mask": special_tensor,
+MADE_HERE = ("masked_positions", "left_boundary", "right_boundary", "max_rows", "max_read_rows", "all_text")
+USED_HERE = ("special_tokens_mask", "token_kinds", "candidates", "sample_ids", "sample_epoch")
+# Names of the stock collator, and what they are called here.
+STOCK_NAMES = {
+    "mlm_probability": "ratio",
+    "mask_replace_prob": "mask_share",
+    "random_replace_prob": "random_share",
 }
-ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tokens_mask", "token_kinds")
+
+
+def _masker_option(stock_name: str) -> property:
+    """An option of the masker under the stock collator's name; to set it gives this collator another masker."""
+    option = STOCK_NAMES[stock_name]
+
+    def read(self: DataCollatorForSpanMasking) -> float:
+        return getattr(self.masker, option)
+
+    def write(self: DataCollatorForSpanMasking, value: float) -> None:
+        masker, nothing = copy.copy(self.masker), torch.empty(0, 0, dtype=torch.int64)
+        setattr(masker, option, real(stock_name, value))
+        masker(nothing, token_kinds=nothing)  # the operator checks it
+        self.masker = masker
+        if self._masker_options is not None:
+            self._masker_options = self._masker_options | {option: getattr(masker, option)}
+
+    return property(read, write)
 
 
 class DataCollatorForSpanMasking:
     """Makes a batch of masked spans from tokenized rows (SpanBERT, section 2.1).
 
-    Takes the place of transformers' `DataCollatorForLanguageModeling`. Rows are mappings of lists, arrays or
-    tensors (or bare lists of ids) with `input_ids` and any other columns. Rows of one length are stacked,
-    others padded.
+    Takes the place of transformers' `DataCollatorForLanguageModeling`: its arguments, in their order, and its
+    attributes mean the same here. Rows are mappings of lists, arrays or tensors (or bare lists of ids) with `input_ids`
+    and any other columns. Rows of one length are stacked, others padded.
 
-    The batch: `input_ids`, `labels` `[B, L]`; `masked_positions`, `left_boundary`, `right_boundary` `[B, K]`
-    (all int64); `attention_mask` `[B, L]`; every other column; and, behind the tensors, plain numbers that the model
-    would otherwise have to read from a GPU (`row_bounds`). These columns are read and not passed on:
+    The batch, a `BatchEncoding`: `input_ids`, `labels` `[B, L]`; `masked_positions`, `left_boundary`, `right_boundary`
+    `[B, K]` (all int64); `attention_mask` `[B, L]`; every other column; and, behind the tensors, plain numbers that the
+    model would otherwise have to read from a GPU (`row_bounds`). These columns are read and not passed on:
 
     * `token_kinds`: 0 continues a word, 1 starts one, 2 is never masked; or `word_ids`, with `kinds="words"`;
     * `special_tokens_mask`: where it is 1 nothing is masked, whatever the token;
     * `candidates`: half-open token spans `[[start, end], ...]` of the row to draw from first (entities, noun
       phrases);
-    * `sample_ids`, `sample_epoch`: one integer per row; see below.
+    * `sample_ids`, `sample_epoch`: one integer per row; see below;
+    * `offset_mapping`, and `labels`, in whose place come those of the masked tokens: with one warning, unless they
+      repeat the ids, as scripts that group texts make them.
 
     They hold integers (`special_tokens_mask`: 0 and 1, or bools). Floats, integral ones too, other columns of bools and
     what int64 cannot hold are refused, never rounded.
@@ -85,12 +79,13 @@ class DataCollatorForSpanMasking:
     2. `epoch`, when given: this collator then makes the same masks forever (`evaluation()`);
     3. what `set_epoch` was last given. It lies in shared memory, so it reaches running workers too;
        `SpanMaskingCallback` calls it for you;
-    4. in a DataLoader's worker: the loader's base seed plus the number of the batch (a persistent worker
-       keeps its base seed in every epoch, so the seed alone would repeat the masks);
-    5. otherwise a draw from torch's global generator for every batch.
+    4. a number that no other batch of this collator has: without workers that of the batch since the collator was
+       made, in a DataLoader's workers one of the pass and the batch in it (`BatchEpochs`).
 
-    With 1 to 3 the masks are bit-identical for any batch size, number of workers or ranks, and after a
-    resume. With 4 and 5 they are fresh in every epoch but depend on the set-up.
+    With 1 to 3 the masks are bit-identical for any batch size, number of workers or ranks, and after a resume. With 4
+    they are fresh in every pass, and the same in every process that makes the same batches with the same `seed`, given
+    or not; they depend on the number of workers, and start anew after a resume. Torch's generators and their seeds
+    have no part in it: runs that shall differ need other seeds here.
 
     **Evaluation** needs one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one
     collator for both, add `SpanMaskingCallback(collator)` to the callbacks; without it give the evaluation
@@ -98,15 +93,20 @@ class DataCollatorForSpanMasking:
     evaluation loader.
 
     Args:
-        tokenizer: with a mask token; with a padding token where rows differ in length.
-        masker: a finished `SpanMasker`. Without one, `masker_options` go to `SpanMasker.from_tokenizer`.
-        seed: of all masks; 64 bits.
-        epoch: a fixed epoch, 0 <= epoch < 2**32.
+        tokenizer: with a mask token; with a padding token where rows differ in length. Tokens that are added to it
+            later are read at the next batch (in running workers they are unknown).
+        mlm: must stay true.
+        whole_word_mask: spans are of whole words either way, and replaced as `mask_replace_prob` says;
+            `scheme="tokens"` masks single tokens.
+        mlm_probability, mask_replace_prob, random_replace_prob: the masker's `ratio`, `mask_share`, `random_share`.
         pad_to_multiple_of: rounds the width of the batch up.
+        return_tensors: "pt" or "np".
+        seed: of all masks; 64 bits. None: 0.
+        masker: a finished `SpanMasker`. Without one, `masker_options` go to `SpanMasker.from_tokenizer`.
+        epoch: a fixed epoch, 0 <= epoch < 2**32.
         kinds: where words begin. "prefix": by the token's text. "words": by the word ids of a fast tokenizer;
             rows are then `BatchEncoding`s of one text, or have a column `word_ids` or `token_kinds`
-            (`token_kinds_from_word_ids`).
-        return_tensors: "pt" or "np".
+            (`token_kinds_from_word_ids`, `token_kinds_from_words`).
         row_bounds: "auto" adds plain numbers: `all_text`, whether no row is padded, and `max_rows` and
             `max_read_rows`, each where it spares at least a quarter of the rows that a GPU would otherwise compute.
             They are integers whose `.to(device)` changes nothing. accelerate's dispatching loader (an iterable
@@ -114,64 +114,92 @@ class DataCollatorForSpanMasking:
             workers that are not forked they are there, and raise TypeError: "Can only concatenate tensors". False:
             none, for that case and for ragged batches of a model that is compiled as a whole, where each of the
             numbers would be a graph. The model's option `assume_all_text` helps there.
-        mlm, mlm_probability: names of the stock collator: `mlm` must stay true, `mlm_probability` is the
-            masker's `ratio`.
-        masker_options: `ratio`, `p`, `max_words`, ... of `SpanMasker`.
+        tf_experimental_compile: of older stock collators; must stay false.
+        masker_options: `ratio`, `p`, `max_words`, ... of `SpanMasker`, and `mask_additional_tokens` of its
+            `from_tokenizer`.
 
     Raises:
         ValueError: an option out of range; a dataset column that the collator makes itself; rows that
             disagree; an element that its column cannot hold.
-        TypeError: an option of a wrong type; both a masker and its options; ids or other integers that are none.
+        TypeError: an option of a wrong type; both a masker and its options, or one option under two names; ids or
+            other integers that are none.
         IndexError: an id beyond the tokenizer's.
     """
+
+    mlm_probability = _masker_option("mlm_probability")
+    mask_replace_prob = _masker_option("mask_replace_prob")
+    random_replace_prob = _masker_option("random_replace_prob")
 
     def __init__(
         self,
         tokenizer: Any,
+        mlm: bool = True,
+        whole_word_mask: bool | None = None,
+        mlm_probability: float | None = None,
+        mask_replace_prob: float | None = None,
+        random_replace_prob: float | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str = "pt",
+        seed: int | None = None,
         *,
         masker: SpanMasker | None = None,
-        seed: int = 0,
         epoch: int | None = None,
-        pad_to_multiple_of: int | None = None,
         kinds: str = "prefix",
-        return_tensors: str = "pt",
         row_bounds: Literal["auto", False] = "auto",
-        mlm: bool = True,
-        mlm_probability: float | None = None,
+        tf_experimental_compile: bool = False,
         **masker_options: Any,
     ) -> None:
         if not flag("mlm", mlm):
             raise ValueError(
                 "mlm=False: this collator masks; use DataCollatorForLanguageModeling for causal models"
             )
+        if flag("tf_experimental_compile", tf_experimental_compile):
+            raise ValueError("tf_experimental_compile=True: batches are of PyTorch or NumPy alone")
         if row_bounds is not False and not (isinstance(row_bounds, str) and row_bounds == "auto"):
             raise ValueError(f"row_bounds must be 'auto' or False, not {row_bounds!r}")
         if not hasattr(tokenizer, "pad_token_id"):
             raise TypeError(f"tokenizer is {shown(tokenizer)}; expected a transformers tokenizer")
         if masker is not None and not isinstance(masker, SpanMasker):
             raise TypeError(f"masker is {shown(masker)}; expected a SpanMasker or None")
-        if mlm_probability is not None:
-            masker_options.setdefault("ratio", real("mlm_probability", mlm_probability))
-        if masker is not None and masker_options:
-            raise TypeError(f"give a masker or its options, not both: {sorted(masker_options)}")
-        self.seed = integer("seed", seed)
+        given = zip(STOCK_NAMES, (mlm_probability, mask_replace_prob, random_replace_prob), strict=True)
+        given = {name: real(name, value) for name, value in given if value is not None}
+        if masker is not None and (masker_options or given):
+            raise TypeError(f"give a masker or its options, not both: {sorted({**masker_options, **given})}")
+        for name, value in given.items():
+            if STOCK_NAMES[name] in masker_options:
+                raise TypeError(f"give {name} or {STOCK_NAMES[name]}, not both: they are one option")
+            masker_options[STOCK_NAMES[name]] = value
+        self.seed = 0 if seed is None else integer("seed", seed)
         self.epoch = None if epoch is None else epoch_number(epoch)
         if pad_to_multiple_of is not None:
             pad_to_multiple_of = integer("pad_to_multiple_of", pad_to_multiple_of, "an integer or None")
             if pad_to_multiple_of < 1:
                 raise ValueError(f"pad_to_multiple_of must be at least 1, not {pad_to_multiple_of}")
+        self.mlm = True
         self.pad_to_multiple_of = pad_to_multiple_of
         self.kinds = choice("kinds", kinds, ("prefix", "words"))
         self.return_tensors = choice("return_tensors", return_tensors, ("pt", "np"))
         self.row_bounds = row_bounds
         self.tokenizer = tokenizer
-        self.masker = masker if masker is not None else SpanMasker.from_tokenizer(tokenizer, **masker_options)
+        self._masker_options = masker_options if masker is None else None
+        if masker is None:
+            self._read_tokenizer()
+        else:
+            self.masker = masker
+        if (
+            whole_word_mask is not None
+            and flag("whole_word_mask", whole_word_mask)
+            and not self.whole_word_mask
+        ):
+            raise TypeError("whole_word_mask=True and scheme='tokens', which masks single tokens: give one")
         self._shared_epoch = torch.tensor(-1).share_memory_()  # -1: never set
-        self._batches_made = 0
+        self._labels_reported = torch.tensor(False).share_memory_()
+        self._batch_epochs = BatchEpochs()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._shared_epoch.share_memory_()  # an ordinary pickle carries the value, not the sharing
+        for shared in (self._shared_epoch, self._labels_reported):
+            shared.share_memory_()  # an ordinary pickle carries the value, not the sharing
 
     def __repr__(self) -> str:
         """One line: the tokenizer's type, the seed, and what `SpanMasker` shows and is not the default here."""
@@ -185,6 +213,10 @@ class DataCollatorForSpanMasking:
         options = "".join(f", {name}={value!r}" for name, value in shown_options.items())
         return f"DataCollatorForSpanMasking({type(self.tokenizer).__name__}{options})"
 
+    @property
+    def whole_word_mask(self) -> bool:
+        return self.masker.scheme != "tokens"
+
     def set_epoch(self, epoch: int) -> None:
         """Masks from now on as in `epoch` (0 <= epoch < 2**32), in every worker; a fixed `epoch` stays."""
         self._shared_epoch.fill_(epoch_number(epoch))
@@ -196,15 +228,17 @@ class DataCollatorForSpanMasking:
         return collator
 
     def training(self) -> DataCollatorForSpanMasking:
-        """A collator with the same options and no fixed epoch; it shares `set_epoch` with this one."""
+        """A collator with the same options and no fixed epoch; it shares `set_epoch` and the count of batches."""
         collator = copy.copy(self)
         collator.epoch = None
         return collator
 
-    def __call__(self, examples: Sequence[Any], return_tensors: str | None = None) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[Any], return_tensors: str | None = None) -> BatchEncoding:
         if return_tensors is None:
             return_tensors = self.return_tensors
         choice("return_tensors", return_tensors, ("pt", "np"))
+        if self._masker_options is not None and len(self.tokenizer) != self._tokenizer_size:
+            self._read_tokenizer()
         rows = as_features(examples)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         for name in MADE_HERE:
@@ -213,10 +247,13 @@ class DataCollatorForSpanMasking:
                     f"the dataset has a column {name!r}, which DataCollatorForSpanMasking makes itself: "
                     f"remove it, for example with dataset.remove_columns({name!r})"
                 )
+        if "labels" in columns:
+            self._replace_labels(columns.pop("labels"), columns["input_ids"])
         if self.kinds == "words" and "token_kinds" not in columns:
-            columns["token_kinds"] = [_word_kinds(index, row) for index, row in enumerate(rows)]
-        columns.pop("word_ids", None)
-        batch, all_text = self._tensors(columns)
+            columns["token_kinds"] = word_kinds_of_rows(rows)
+        for name in ("word_ids", "offset_mapping"):
+            columns.pop(name, None)
+        batch, all_text = to_tensors(columns, self.tokenizer, self.pad_to_multiple_of)
         input_ids, special = batch["input_ids"], batch.get("special_tokens_mask")
         table = torch.as_tensor(self.masker.kinds)  # [V]
         if self.kinds == "words":  # by word ids a [SEP] that was typed in the text is a word
@@ -243,53 +280,23 @@ class DataCollatorForSpanMasking:
             positions = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
             batch |= bounds_of(positions, input_ids.shape[1])
             batch["all_text"] = HostNumber(all_text)
-        return batch
+        return BatchEncoding(batch)
 
-    def _tensors(self, given: dict[str, list[Any]]) -> tuple[dict[str, Any], bool]:
-        """Every column as a tensor, those along the tokens in one width; always with an attention mask.
+    def _read_tokenizer(self) -> None:
+        self._tokenizer_size = len(self.tokenizer)
+        self.masker = SpanMasker.from_tokenizer(self.tokenizer, kinds=self.kinds, **self._masker_options)
 
-        Also whether the rows have no padding, so that the masker needs no mask.
-        """
-        columns = {name: stack_if_equal(rows) for name, rows in given.items()}
-        lengths = row_lengths("input_ids", columns["input_ids"])
-        width = max(lengths)
-        if self.pad_to_multiple_of is not None:
-            width = -(-width // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        ragged = min(lengths) < width
-        if ragged and self.tokenizer.pad_token_id is None:
-            raise ValueError(
-                f"{min(lengths)} tokens need padding to {width}, but the tokenizer has no padding token"
-            )
-        own_mask = "attention_mask" in columns
-        if not own_mask and not ragged:
-            columns["attention_mask"] = torch.ones(len(lengths), width, dtype=torch.int64)
-        elif not own_mask:
-            columns["attention_mask"] = [torch.ones(length, dtype=torch.int64) for length in lengths]
-
-        side = getattr(self.tokenizer, "padding_side", "right")
-        batch = {}
-        for name, rows in columns.items():
-            value = self.tokenizer.pad_token_id if name == "input_ids" else PADDING_VALUES.get(name, 0)
-            if name == "candidates":
-                batch[name] = stack_candidates(
-                    rows, [width - length if side == "left" else 0 for length in lengths]
-                )
-                continue
-            along_tokens = name == "input_ids" or name in ALONG_TOKENS
-            if along_tokens and name != "input_ids":
-                check_lengths(name, row_lengths(name, rows), lengths)
-            make = partial(stack_or_pad, name, rows, value or 0, side, width if along_tokens else None)
-            if name in CHECKS and name in given:
-                batch[name] = by_example(CHECKS[name], name, given[name], make, int(along_tokens))
-            else:
-                batch[name] = make()
-            if along_tokens and not isinstance(batch[name], Tensor):
-                raise TypeError(
-                    f"column {name!r} holds {shown(rows[0])}; expected one list of numbers per example"
-                )
-        batch["input_ids"] = integral_ids(given["input_ids"], batch["input_ids"])
-        all_text = not ragged and (not own_mask or bool(batch["attention_mask"].all()))
-        return batch, all_text
+    def _replace_labels(self, labels: Sequence[Any], input_ids: Sequence[Any]) -> None:
+        """Says once that a column of labels is lost, unless it says no more than the ids."""
+        if self._labels_reported or _labels_repeat_ids(labels, input_ids):
+            return
+        self._labels_reported.fill_(True)
+        warnings.warn(
+            "the dataset's column 'labels' is no copy of input_ids. DataCollatorForSpanMasking puts the ids of the "
+            "masked tokens in its place, as transformers' collator does; dataset.remove_columns('labels') ends this "
+            "warning",
+            stacklevel=3,
+        )
 
     def _next_epoch(self, sample_epoch: Tensor | None) -> int | Tensor:
         if sample_epoch is not None:
@@ -297,32 +304,25 @@ class DataCollatorForSpanMasking:
         if self.epoch is not None:
             return self.epoch
         shared = int(self._shared_epoch)
-        if shared >= 0:
-            return shared
-        worker = get_worker_info()
-        if worker is None:
-            return int(torch.randint(EPOCHS, ()))
-        batch_number = self._batches_made * worker.num_workers + worker.id
-        self._batches_made += 1
-        return (worker.seed - worker.id + batch_number) % EPOCHS
+        return shared if shared >= 0 else self._batch_epochs.next()
 
 
-def _word_kinds(index: int, row: Any) -> np.ndarray:
-    if "word_ids" in row:
-        word_ids = row["word_ids"]
-    elif getattr(row, "is_fast", False):  # a BatchEncoding that still holds the tokenizer's own encoding
-        word_ids = row.word_ids()
-    else:
-        raise ValueError(
-            f"kinds='words': example {index} has neither 'token_kinds' nor 'word_ids' and is no fast encoding; "
-            f"its columns are {sorted(row)}. Make a column 'token_kinds' with "
-            "token_kinds_from_word_ids(encoding.word_ids())"
-        )
+def _labels_repeat_ids(labels: Sequence[Any], input_ids: Sequence[Any]) -> bool:
+    """Whether a column of labels says no more than the rows' ids: each is its token's id, or -100."""
+    all_labels, all_ids = stack_if_equal(labels), stack_if_equal(input_ids)
+    if isinstance(all_labels, Tensor) and isinstance(all_ids, Tensor):
+        same_shape = all_labels.shape == all_ids.shape
+        return same_shape and bool(((all_labels == all_ids) | (all_labels == -100)).all())
+    return all(map(_row_repeats_ids, labels, input_ids))
+
+
+def _row_repeats_ids(labels: Any, ids: Any) -> bool:
+    if isinstance(labels, list) and labels == ids:
+        return True
     try:
-        kinds = token_kinds_from_word_ids(word_ids)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"example {index}: {error}") from None
-    ids = row["input_ids"]
-    if hasattr(ids, "__len__") and getattr(ids, "ndim", 1) == 1 and len(kinds) != len(ids):
-        raise ValueError(f"example {index}: word_ids has {len(kinds)} entries for {len(ids)} input_ids")
-    return kinds
+        labels, ids = np.asarray(labels), np.asarray(ids)
+    except (TypeError, ValueError, RuntimeError):  # lists of different lengths; tensors on a GPU
+        return False
+    if labels.dtype.kind not in "biuf" or labels.shape != ids.shape:
+        return False
+    return bool(((labels == ids) | (labels == -100)).all())

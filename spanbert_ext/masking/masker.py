@@ -12,17 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spanbert_ext.masking.checks import (
-    choice,
-    flag,
-    integer,
-    integer_tensor,
-    kind_tensor,
-    mask_tensor,
-    real,
-    shown,
-)
+from spanbert_ext.masking.checks import choice, integer_tensor, kind_tensor, mask_tensor
+from spanbert_ext.masking.show import show_spans
 from spanbert_ext.masking.word_kinds import SPECIAL, STARTS, vocabulary_kinds
+from spanbert_ext.ops._common import flag, integer, real, shown
 from spanbert_ext.ops.span_mask import span_mask
 
 Array = Tensor | np.ndarray
@@ -84,6 +77,10 @@ class MaskedBatch:
                     spans.append((position, position + 1))
             rows.append(spans)
         return rows
+
+    def show(self, tokenizer: Any, **options: Any) -> str:
+        """For people: `print(batch.show(tokenizer))` prints words and spans. `options` are those of `show_spans`."""
+        return show_spans(self.as_dict(), tokenizer, **options)
 
 
 class SpanMasker:
@@ -157,18 +154,36 @@ class SpanMasker:
         self.fill_after_candidates = flag("fill_after_candidates", fill_after_candidates)
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._tokens_seen = self._words_seen = 0
+        self._needs_token_kinds = False
         self(torch.empty(0, 0, dtype=torch.int64))  # the operator checks every option
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Any, **options: Any) -> SpanMasker:
+    def from_tokenizer(
+        cls,
+        tokenizer: Any,
+        *,
+        kinds: Literal["prefix", "words"] = "prefix",
+        mask_additional_tokens: bool = False,
+        **options: Any,
+    ) -> SpanMasker:
         """A masker with the words, special ids and pool of random ids of a transformers tokenizer.
 
-        `options` are those of `SpanMasker`. Random ids are drawn from all ids below `len(tokenizer)` but
-        special and unused ones. See `spanbert_ext.masking.word_kinds` for the rules.
+        Random ids are drawn from all ids below `len(tokenizer)` but special and unused ones. See
+        `spanbert_ext.masking.word_kinds` for the rules.
+
+        Args:
+            kinds: where words begin. "prefix": by the marks of the vocabulary. "words": each call brings its
+                `token_kinds`, as the collator's does with its option of that name.
+            mask_additional_tokens: take special tokens without a role of their own, such as `[E1]` of
+                `extra_special_tokens`, for words. By default they are never masked and never random ids.
+            options: those of `SpanMasker`.
 
         Raises:
-            ValueError: no mask token; a vocabulary of special tokens alone; one that marks the ends of words.
+            ValueError: no mask token; a vocabulary of special tokens alone; with "prefix", one that does not mark the
+                beginnings of words (`scheme="tokens"` needs none).
         """
+        choice("kinds", kinds, ("prefix", "words"))
+        flag("mask_additional_tokens", mask_additional_tokens)
         if not hasattr(tokenizer, "get_vocab"):
             raise TypeError(f"tokenizer is {shown(tokenizer)}; expected a transformers tokenizer")
         if getattr(tokenizer, "mask_token_id", None) is None:
@@ -176,10 +191,15 @@ class SpanMasker:
                 f"{type(tokenizer).__name__} has no mask token. Add one: tokenizer.add_special_tokens("
                 "{'mask_token': '[MASK]'}), then model.resize_token_embeddings(len(tokenizer))"
             )
-        vocabulary = vocabulary_kinds(tokenizer)
+        by_marks = kinds == "prefix" and options.get("scheme") != "tokens"
+        vocabulary = vocabulary_kinds(
+            tokenizer, marked=by_marks, mask_additional_tokens=mask_additional_tokens
+        )
         options.setdefault("random_ids", vocabulary.random_ids)
         options.setdefault("pad_token_id", tokenizer.pad_token_id)
-        return cls(vocabulary.kinds, tokenizer.mask_token_id, vocabulary.kinds.numel(), **options)
+        masker = cls(vocabulary.kinds, tokenizer.mask_token_id, vocabulary.kinds.numel(), **options)
+        masker._needs_token_kinds = kinds == "words" and masker.scheme != "tokens"
+        return masker
 
     def __call__(
         self,
@@ -209,6 +229,11 @@ class SpanMasker:
         Raises:
             TypeError, ValueError, IndexError: naming the argument, what it is and what was expected.
         """
+        if self._needs_token_kinds and token_kinds is None:
+            raise ValueError(
+                "token_kinds is None; expected the kinds of this batch's tokens, as the masker was made with "
+                "kinds='words'"
+            )
         from_numpy = isinstance(input_ids, np.ndarray)
         ids = _as_ids(input_ids)
         device = ids.device

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spanbert_ext.models.fused_path import global_hooks, not_readable, warn_once
-from spanbert_ext.ops._common import Impl, as_float, as_int, check_tensors, may_read_values
+from spanbert_ext.ops._common import Impl, check_tensors, integer, may_read_values, real
 from spanbert_ext.ops.boundary_mlp import boundary_mlp
 
 _INITIAL_STD = 0.02  # BERT's initializer_range
@@ -70,7 +70,7 @@ class SpanBoundaryHead(nn.Module):
                 raise ValueError(f"SpanBoundaryHead: {name} is {size!r}, expected an integer of at least 1")
             if size >= 2**31:
                 raise ValueError(f"SpanBoundaryHead: {name} is {size}, expected less than 2^31")
-        eps = as_float("SpanBoundaryHead", "eps", eps)
+        eps = real("SpanBoundaryHead: eps", eps)
         self.hidden_size = hidden_size
         self.position_slots = position_slots
         self.position_embeddings = nn.Embedding(position_slots, position_dim)
@@ -145,7 +145,7 @@ class SpanBoundaryHead(nn.Module):
         else:
             warn_once(*unknown, "the span-boundary head calls its modules, for all B * K rows at once")
             if max_rows is not None:
-                as_int("SpanBoundaryHead", "max_rows", max_rows)
+                integer("SpanBoundaryHead: max_rows", max_rows)
             y = self._call_modules(x, *indices)
             if token_rows is not None:
                 y = (y, _rows_of_tokens(x, token_rows))

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ def check_tensors(op: str, required: dict[str, Any], optional: dict[str, Any] | 
             if value is None and group is optional:
                 continue
             if not isinstance(value, Tensor):
-                raise TypeError(f"{op}: {name} is {describe(value)}, expected {expected}")
+                raise TypeError(f"{op}: {name} is {shown(value)}, expected {expected}")
             if value.layout is not _STRIDED or value.is_nested or value.is_quantized:
                 kind = "nested" if value.is_nested else "quantized" if value.is_quantized else value.layout
                 raise ValueError(
@@ -52,49 +53,67 @@ def check_tensors(op: str, required: dict[str, Any], optional: dict[str, Any] | 
                 raise ValueError(f"{op}: {name} is on {value.device}, expected {device} as {first_name}")
 
 
-def describe(value: Any) -> str:
-    """`None`, or the type with its article, as messages call what is not of the expected type."""
+def shown(value: Any) -> str:
+    """What a wrong value is, in one line: its type, and the value itself where that is short."""
     if value is None:
         return "None"
+    if isinstance(value, Tensor):
+        return str(value.dtype) if value.dim() else f"a tensor of {value.dtype}"
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
     kind = type(value).__name__
+    if isinstance(value, (numbers.Number, np.generic, str, bytes)):
+        text = repr(value) if isinstance(value, (str, bytes)) else str(value)
+        return f"{text if len(text) <= 40 else text[:37] + '...'} ({kind})"
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
 
 
-def as_int(op: str, name: str, value: Any) -> int:
-    """An int, NumPy's integers among them, that fits 64 bits; raises TypeError or ValueError."""
-    if isinstance(value, torch.SymInt):
+def integer(name: str, value: Any, expected: str = "an integer") -> int:
+    """`value` as an int of Python's own, or the symbol that stands for one in a compiled call.
+
+    Raises:
+        TypeError: floats, bools, tensors, strings.
+        ValueError: int64 cannot hold it.
+    """
+    in_graph = isinstance(value, int) and not isinstance(value, bool) and torch.compiler.is_compiling()
+    if isinstance(value, torch.SymInt) or in_graph:  # operator.index would make a symbol a constant
         return value
-    if isinstance(value, (bool, Tensor)):
-        raise TypeError(f"{op}: {name} is {describe(value)}, expected an int")
-    if isinstance(value, int) and torch.compiler.is_compiling():
-        return value  # operator.index would make a symbol a constant
-    try:
-        index = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{op}: {name} is {describe(value)}, expected an int") from None
-    if not -(2**63) <= index < 2**63:
-        raise ValueError(f"{op}: {name} is {index}, expected -2^63 to 2^63 - 1")
-    return index
+    if type(value) is not int:
+        if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} is {shown(value)}; expected {expected}")
+        try:
+            value = operator.index(value)  # NumPy's integers too
+        except TypeError:  # an array of several
+            raise TypeError(f"{name} is {shown(value)}; expected {expected}") from None
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is {shown(value)}; expected {expected} that int64 can hold")
+    return value
 
 
-def as_float(op: str, name: str, value: Any) -> float:
-    """A real number, NumPy's among them, as a double; raises TypeError or ValueError."""
+def real(name: str, value: Any) -> float:
+    """`value` as a float, or the symbol that stands for a number in a compiled call.
+
+    Raises:
+        TypeError: what is no number, bools and tensors among it.
+        ValueError: a double cannot hold it.
+    """
     if isinstance(value, (torch.SymFloat, torch.SymInt)):
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{op}: {name} is {describe(value)}, expected a float")
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name} is {shown(value)}; expected a number")
     if isinstance(value, float) and torch.compiler.is_compiling():
         return value
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{op}: {name} is {value}, expected a number within a double's range") from None
+        raise ValueError(f"{name} is {shown(value)}; expected a number within a double's range") from None
 
 
-def check_bool(op: str, name: str, value: Any) -> None:
-    """Raises TypeError for anything but True and False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{op}: {name} is {describe(value)}, expected a bool")
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool; raises TypeError for everything else."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {shown(value)}; expected True or False")
+    return bool(value)
 
 
 def expect(condition: bool | torch.SymBool, error: type[Exception], message: Callable[[], str]) -> None:

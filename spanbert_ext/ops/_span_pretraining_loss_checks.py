@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spanbert_ext.ops._common import check_tensors, compute_dtype, describe
+from spanbert_ext.ops._common import check_tensors, compute_dtype, shown
 
 _OP = "span_pretraining_loss"
 
@@ -80,14 +80,14 @@ def check_decoder(weight: Any, bias: Tensor | None, sbo_bias: Tensor | None) -> 
 def check_functions(transform: Any, boundary_rows: Any, has_sbo: bool) -> None:
     """Raises TypeError for what cannot be called, ValueError where boundaries have no head."""
     if not callable(transform):
-        raise TypeError(f"{_OP}: transform is {describe(transform)}, expected a function of [..., H]")
+        raise TypeError(f"{_OP}: transform is {shown(transform)}, expected a function of [..., H]")
     if has_sbo and boundary_rows is None:
         raise ValueError(
             f"{_OP}: boundary_rows is None, expected a SpanBoundaryHead when boundaries are given"
         )
     if boundary_rows is not None and not callable(boundary_rows):
         raise TypeError(
-            f"{_OP}: boundary_rows is {describe(boundary_rows)}, expected a SpanBoundaryHead or a function"
+            f"{_OP}: boundary_rows is {shown(boundary_rows)}, expected a SpanBoundaryHead or a function"
         )
 
 
@@ -155,7 +155,7 @@ class CheckedBoundaryRows:
         if self.gives_token_rows:
             if not isinstance(result, tuple) or len(result) != 2:
                 raise TypeError(
-                    f"{_OP}: boundary_rows returned {describe(result)}, expected a pair, as it has gives_token_rows"
+                    f"{_OP}: boundary_rows returned {shown(result)}, expected a pair, as it has gives_token_rows"
                 )
             rows, of_tokens = result
             expected = (options["token_rows"].shape[0], x.shape[2])
@@ -168,7 +168,7 @@ def _check_result(
     name: str, result: Any, expected: tuple[int, ...], dimensions: str, device: torch.device
 ) -> None:
     if not isinstance(result, Tensor):
-        raise TypeError(f"{_OP}: {name} returned {describe(result)}, expected a tensor {dimensions}")
+        raise TypeError(f"{_OP}: {name} returned {shown(result)}, expected a tensor {dimensions}")
     if result.shape != expected or result.device != device:
         raise ValueError(
             f"{_OP}: {name} returned shape {list(result.shape)} on {result.device}, expected {dimensions} = "

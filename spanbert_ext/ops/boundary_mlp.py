@@ -19,12 +19,12 @@ from spanbert_ext.ops._autograd import (
 from spanbert_ext.ops._common import (
     Impl,
     accumulation_dtype,
-    as_float,
-    as_int,
     check_tensors,
     compute_dtype,
     expect_one_device,
+    integer,
     may_read_values,
+    real,
     require_kernels,
     use_reference,
 )
@@ -105,8 +105,8 @@ def boundary_mlp(
     }
     check_tensors("boundary_mlp", {"x": x, **indices, **parameters}, {"token_rows": token_rows})
     dtype = compute_dtype("boundary_mlp", x, parameters)
-    eps = as_float("boundary_mlp", "eps", eps)
-    max_rows = None if max_rows is None else as_int("boundary_mlp", "max_rows", max_rows)
+    eps = real("boundary_mlp: eps", eps)
+    max_rows = None if max_rows is None else integer("boundary_mlp: max_rows", max_rows)
     if plain:
         given = {"x": x, **indices, **parameters, "token_rows": token_rows, "max_rows": max_rows}
         if not torch.compiler.is_compiling():

@@ -12,14 +12,14 @@ from spanbert_ext.ops import _head_targets_checks
 from spanbert_ext.ops._autograd import by_name
 from spanbert_ext.ops._common import (
     Impl,
-    as_float,
-    as_int,
-    check_bool,
     check_tensors,
-    describe,
     expect_one_device,
+    flag,
+    integer,
     may_read_values,
+    real,
     require_kernels,
+    shown,
     use_reference,
 )
 from spanbert_ext.reference.outputs import HeadStatistics, HeadTargets
@@ -62,9 +62,9 @@ def head_targets(
         {"left_boundary": left_boundary, "num_items": num_items, "num_sbo_items": num_sbo_items},
     )
     if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"head_targets: dtype is {describe(dtype)}, expected torch.float32 or torch.float64")
-    sbo_weight = as_float("head_targets", "sbo_weight", sbo_weight)
-    max_rows = None if max_rows is None else as_int("head_targets", "max_rows", max_rows)
+        raise TypeError(f"head_targets: dtype is {shown(dtype)}, expected torch.float32 or torch.float64")
+    sbo_weight = real("head_targets: sbo_weight", sbo_weight)
+    max_rows = None if max_rows is None else integer("head_targets: max_rows", max_rows)
     if plain:
         if not torch.compiler.is_compiling():
             _head_targets_checks.check_arguments(
@@ -114,7 +114,7 @@ def head_statistics(
     check_tensors(
         "head_statistics", {"ranks": ranks, "nll": nll, "prediction": prediction, "targets": targets}
     )
-    check_bool("head_statistics", "has_sbo", has_sbo)
+    has_sbo = flag("head_statistics: has_sbo", has_sbo)
     if plain:
         if not torch.compiler.is_compiling():
             _head_targets_checks.check_statistics(nll, prediction, targets, ranks, has_sbo)

@@ -13,14 +13,14 @@ from spanbert_ext.ops import _span_mask_checks
 from spanbert_ext.ops._autograd import by_name
 from spanbert_ext.ops._common import (
     Impl,
-    as_float,
-    as_int,
-    check_bool,
     check_tensors,
-    describe,
     expect_one_device,
+    flag,
+    integer,
     may_read_values,
+    real,
     require_kernels,
+    shown,
     use_reference,
 )
 from spanbert_ext.reference.outputs import SpanMaskOutput
@@ -122,13 +122,13 @@ def span_mask(
 def _as_options(**options: Any) -> dict[str, Any]:
     """Both implementations compute with the same doubles and ints."""
     for name in _FLOATS:
-        options[name] = as_float("span_mask", name, options[name])
+        options[name] = real(f"span_mask: {name}", options[name])
     for name in _INTS:
-        options[name] = as_int("span_mask", name, options[name])
+        options[name] = integer(f"span_mask: {name}", options[name])
     for name in _BOOLS:
-        check_bool("span_mask", name, options[name])
+        options[name] = flag(f"span_mask: {name}", options[name])
     if options["vocab_size"] is not None:
-        options["vocab_size"] = as_int("span_mask", "vocab_size", options["vocab_size"])
+        options["vocab_size"] = integer("span_mask: vocab_size", options["vocab_size"])
     return options
 
 
@@ -137,11 +137,9 @@ def _scalar_tensor(value: int | Tensor, name: str, device: torch.device) -> Tens
     if isinstance(value, Tensor):
         return value
     try:
-        value = as_int("span_mask", name, value)
+        value = integer(f"span_mask: {name}", value)
     except TypeError:
-        raise TypeError(
-            f"span_mask: {name} is {describe(value)}, expected an int or an int64 tensor"
-        ) from None
+        raise TypeError(f"span_mask: {name} is {shown(value)}, expected an int or an int64 tensor") from None
     return torch.full((), value, dtype=torch.int64, device=device)
 
 

@@ -12,10 +12,10 @@ from spanbert_ext.ops import _span_pretraining_loss_checks as checks
 from spanbert_ext.ops._common import (
     Impl,
     accumulation_dtype,
-    as_float,
-    as_int,
     compute_dtype,
+    integer,
     may_read_values,
+    real,
     use_reference,
 )
 from spanbert_ext.ops._vocab_ce_checks import check_label_smoothing
@@ -89,9 +89,9 @@ def span_pretraining_loss(
     sbo_weight = _as_number("sbo_weight", sbo_weight, x)
     num_items_in_batch = _as_number("num_items_in_batch", num_items_in_batch, x)
     num_sbo_items = _as_number("num_sbo_items", num_sbo_items, x)
-    label_smoothing = as_float(_OP, "label_smoothing", label_smoothing)
+    label_smoothing = real(f"{_OP}: label_smoothing", label_smoothing)
     check_label_smoothing(_OP, label_smoothing)
-    max_rows = None if max_rows is None else as_int(_OP, "max_rows", max_rows)
+    max_rows = None if max_rows is None else integer(f"{_OP}: max_rows", max_rows)
     if max_rows is not None and max_rows < 0:
         raise ValueError(f"{_OP}: max_rows is {max_rows}, expected at least 0")
     mlm_rows = max_rows
@@ -170,7 +170,7 @@ def _as_number(name: str, value: Tensor | float | None, x: Tensor) -> Tensor | f
     if isinstance(value, Tensor):
         checks.check_one_value(name, value, x.device)
         return value
-    number = as_float(_OP, name, value)
+    number = real(f"{_OP}: {name}", value)
     if name != "sbo_weight" and not 0 <= number <= _MOST_ITEMS:
         raise ValueError(f"{_OP}: {name} is {number}, expected the number of targets of a step")
     return number

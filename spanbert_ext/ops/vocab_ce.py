@@ -22,14 +22,14 @@ from spanbert_ext.ops._autograd import (
 from spanbert_ext.ops._common import (
     Impl,
     accumulation_dtype,
-    as_float,
-    as_int,
     check_tensors,
     compute_dtype,
-    describe,
     expect_one_device,
+    integer,
     may_read_values,
+    real,
     require_kernels,
+    shown,
     use_reference,
 )
 from spanbert_ext.reference.outputs import VocabCEOutput
@@ -85,8 +85,8 @@ def vocab_ce(
     )
     dtype = compute_dtype("vocab_ce", h, {"weight": weight, "bias": bias}, "h")
     first_rows = _as_first_rows(first_rows)
-    label_smoothing = as_float("vocab_ce", "label_smoothing", label_smoothing)
-    max_rows = None if max_rows is None else as_int("vocab_ce", "max_rows", max_rows)
+    label_smoothing = real("vocab_ce: label_smoothing", label_smoothing)
+    max_rows = None if max_rows is None else integer("vocab_ce: max_rows", max_rows)
     _check_finite(h, targets)
     if plain:
         if not torch.compiler.is_compiling():
@@ -119,14 +119,12 @@ def vocab_ce(
 
 def _as_first_rows(first_rows: Any) -> list[int]:
     if isinstance(first_rows, (str, bytes, Tensor)):
-        raise TypeError(f"vocab_ce: first_rows is {describe(first_rows)}, expected a sequence of ints")
+        raise TypeError(f"vocab_ce: first_rows is {shown(first_rows)}, expected a sequence of ints")
     try:
         rows = list(first_rows)
     except TypeError:
-        raise TypeError(
-            f"vocab_ce: first_rows is {describe(first_rows)}, expected a sequence of ints"
-        ) from None
-    return [as_int("vocab_ce", f"first_rows[{g}]", row) for g, row in enumerate(rows)]
+        raise TypeError(f"vocab_ce: first_rows is {shown(first_rows)}, expected a sequence of ints") from None
+    return [integer(f"vocab_ce: first_rows[{g}]", row) for g, row in enumerate(rows)]
 
 
 def _check_finite(h: Tensor, targets: Tensor) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from tiny_models import one_thread, same, tiny_tokenizer  # noqa: F401
 from torch.utils.data import DataLoader
 
 from spanbert_ext import DataCollatorForSpanMasking
+from spanbert_ext.masking.mask_epochs import BatchEpochs, batch_epoch
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +67,16 @@ class TestEpochs:
         hashed = collator([{"input_ids": row}, {"input_ids": row}])["labels"]
         assert torch.equal(hashed[0], hashed[1])
 
-    def test_without_any_epoch_torchs_generator_decides(self, tokenizer, rows):
-        collator = DataCollatorForSpanMasking(tokenizer)
-        torch.manual_seed(0)
-        first, second = collator(rows), collator(rows)
-        torch.manual_seed(0)
-        assert same(collator(rows), first) and not same(first, second)
+    def test_without_any_epoch_a_batch_has_its_number(self, tokenizer, rows):
+        collator = DataCollatorForSpanMasking(tokenizer, seed=42)
+        for number in range(3):
+            torch.manual_seed(number)
+            fixed = DataCollatorForSpanMasking(tokenizer, seed=42, epoch=number)
+            assert same(collator(rows), fixed(rows))
+        assert same(collator.training()(rows), DataCollatorForSpanMasking(tokenizer, seed=42, epoch=3)(rows))
+        assert same(collator(rows), DataCollatorForSpanMasking(tokenizer, seed=42, epoch=4)(rows))
+        without_seed = DataCollatorForSpanMasking(tokenizer, seed=None)
+        assert same(without_seed(rows), DataCollatorForSpanMasking(tokenizer, seed=0, epoch=0)(rows))
 
     def test_evaluation_and_training_share_all_but_the_epoch(self, tokenizer, rows):
         collator = DataCollatorForSpanMasking(tokenizer, seed=3)
@@ -83,7 +92,14 @@ class TestEpochs:
             assert same(twin(rows), collator(rows))
             twin.set_epoch(3)
             assert not same(twin(rows), collator(rows))
-            assert twin._shared_epoch.is_shared()
+            assert twin._shared_epoch.is_shared() and twin._batch_epochs._cells.is_shared()
+
+    def test_copies_go_on_where_they_were_made(self, tokenizer, rows):
+        collator = DataCollatorForSpanMasking(tokenizer)
+        collator(rows)
+        twins = pickle.loads(pickle.dumps(collator)), copy.deepcopy(collator)
+        second = collator(rows)
+        assert all(same(twin(rows), second) for twin in twins)
 
 
 def loader(collator, rows, workers: int, persistent: bool, batch_size: int = 8) -> DataLoader:
@@ -104,6 +120,45 @@ def one_epoch(batches: DataLoader) -> list[tuple[int, ...]]:
 WORKERS = [(0, False), (2, False), (2, True)]
 
 
+class TestBatchEpochs:
+    def test_no_epoch_comes_twice(self):
+        epochs = {batch_epoch(run, batch) for run in range(100) for batch in range(1000)}
+        assert len(epochs) == 100_000 and batch_epoch(0, 7) == 7
+        for count in (10, 1000, 10_000):
+            begins = torch.tensor([batch_epoch(run, 0) for run in range(count)]).sort().values
+            gaps = torch.cat([begins.diff(), begins[:1] + 2**32 - begins[-1:]])
+            assert int(gaps.min()) > 2**32 / (2.3 * count)
+
+    def test_workers_of_a_loader_agree(self):
+        workers = [BatchEpochs() for _ in range(3)]
+        for worker in workers:
+            worker._cells = workers[0]._cells
+        joined = lambda seed, order: [workers[id]._join(id, seed) for id in order]  # noqa: E731
+        assert joined(5, [1, 0, 2]) == [1, 1, 1]
+        assert joined(2**40 + 6, [0, 1]) == [2, 2]  # worker 2 was not asked for a batch
+        assert joined(7, [2, 0, 1]) == [3, 3, 3]
+        assert joined(7, [1, 2, 0]) == [4, 4, 4]  # the same seed again
+        assert joined(5, [0, 1, 2]) == [5, 5, 5]
+
+    def test_workers_that_begin_at_once(self):
+        """Each has read the cells before another has written its own."""
+        first, second = BatchEpochs(), BatchEpochs()
+        assert first._join(0, 9) == second._join(1, 9) == 1
+
+
+NEW_PROCESS = """
+import json, sys, torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
+from spanbert_ext import DataCollatorForSpanMasking
+
+torch.manual_seed(5)
+collator = DataCollatorForSpanMasking(PreTrainedTokenizerFast.from_pretrained(sys.argv[1]), seed=42)
+batches = DataLoader(json.load(open(sys.argv[1] + "/rows.json")), 2, collate_fn=collator, num_workers=2)
+print(json.dumps([[batch["input_ids"].tolist() for batch in batches] for _ in range(2)]))
+"""
+
+
 class TestWorkers:
     """Epochs differ with 0 or 2 workers, persistent or not; with a set epoch workers do not matter."""
 
@@ -114,6 +169,52 @@ class TestWorkers:
         for a, b in ((0, 1), (0, 2), (1, 2)):
             unchanged = sum(x == y for x, y in zip(epochs[a], epochs[b], strict=True))
             assert unchanged < 10  # of 40; some short rows may meet the same mask by chance
+
+    @pytest.mark.parametrize(("workers", "persistent"), [*WORKERS, (1, False), (1, True)])
+    def test_a_new_collator_repeats_the_passes(self, tokenizer, rows, workers, persistent):
+        passes = []
+        for torch_seed in (0, 1):
+            torch.manual_seed(torch_seed)
+            collator = DataCollatorForSpanMasking(tokenizer, seed=42)
+            batches = loader(collator, rows[:24], workers, persistent, batch_size=4)
+            passes.append([one_epoch(batches) for _ in range(3)])
+        assert passes[0] == passes[1]
+        assert len(set(map(tuple, passes[0]))) == 3
+
+    @pytest.mark.parametrize("persistent", [False, True])
+    def test_passes_that_stop_early(self, tokenizer, rows, persistent):
+        found = []
+        for _ in range(2):
+            collator = DataCollatorForSpanMasking(tokenizer, seed=42)
+            batches = loader(collator, rows[:24], 2, persistent, batch_size=4)
+            for _ in range(2):
+                for _ in batches:
+                    break
+            found.append(one_epoch(batches) + one_epoch(loader(collator, rows[:24], 2, False, batch_size=4)))
+        assert found[0] == found[1]
+
+    def test_a_loader_that_is_seeded_anew_for_every_pass(self, tokenizer, rows):
+        batches = loader(DataCollatorForSpanMasking(tokenizer), rows[:16], 2, False, batch_size=4)
+        passes = set()
+        for _ in range(3):
+            torch.manual_seed(0)
+            passes.add(tuple(one_epoch(batches)))
+        assert len(passes) == 3
+
+    def test_a_new_process_repeats_them(self, tokenizer, rows, tmp_path):
+        tokenizer.save_pretrained(tmp_path)
+        rows = [row["input_ids"] for row in rows[:8]]
+        (tmp_path / "rows.json").write_text(json.dumps(rows))
+        done = subprocess.run(
+            [sys.executable, "-c", NEW_PROCESS, str(tmp_path)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        batches = loader(DataCollatorForSpanMasking(tokenizer, seed=42), rows, 2, False, 2)
+        here = [[batch["input_ids"].tolist() for batch in batches] for _ in range(2)]
+        assert json.loads(done.stdout) == here and here[0] != here[1]
 
     def test_workers_do_not_repeat_each_other(self, tokenizer):
         row = rectangle(1, 60)[0]
@@ -147,6 +248,9 @@ class TestWorkers:
             persistent_workers=True,
             multiprocessing_context="spawn",
         )
+        forked = loader(DataCollatorForSpanMasking(tokenizer), rows, 1, True)
+        for _ in range(2):
+            assert one_epoch(batches) == one_epoch(forked)
         for epoch in (3, 4):
             collator.set_epoch(epoch)
             alone = DataCollatorForSpanMasking(tokenizer, epoch=epoch)

@@ -26,7 +26,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "name",
         [
-            *("labels", "masked_positions", "left_boundary", "right_boundary"),
+            *("masked_positions", "left_boundary", "right_boundary"),
             *("max_rows", "max_read_rows", "all_text"),
         ],
     )
@@ -267,5 +267,5 @@ def test_repr(tokenizer):
         tokenizer, epoch=0, pad_to_multiple_of=8, row_bounds=False, ratio=0.3
     )
     assert repr(changed).endswith(
-        "ratio=0.3, pad_token_id=0, epoch=0, pad_to_multiple_of=8, row_bounds=False)"
+        "ratio=0.3, pad_token_id=0, pad_to_multiple_of=8, epoch=0, row_bounds=False)"
     )

@@ -167,13 +167,21 @@ BAD_INPUTS = {
     "impl": (bad(impl="slow"), ValueError, "impl is 'slow'"),
     "impl type": (bad(impl=None), ValueError, "impl is None"),
     "no tensor": (bad(kinds=[0, 1]), TypeError, "kinds is a list, expected a tensor"),
-    "no optional tensor": (bad(sample_ids=3), TypeError, "sample_ids is an int, expected a tensor or None"),
+    "no optional tensor": (
+        bad(sample_ids=3),
+        TypeError,
+        r"sample_ids is 3 \(int\), expected a tensor or None",
+    ),
     "layout": (bad(input_ids=IDS.to_sparse()), ValueError, "input_ids is a torch.sparse_coo tensor"),
-    "ratio type": (bad(ratio="0.3"), TypeError, "ratio is a str, expected a float"),
-    "ratio tensor": (bad(ratio=torch.tensor(0.3)), TypeError, "ratio is a Tensor, expected a float"),
+    "ratio type": (bad(ratio="0.3"), TypeError, r"ratio is '0\.3' \(str\); expected a number"),
+    "ratio tensor": (
+        bad(ratio=torch.tensor(0.3)),
+        TypeError,
+        "ratio is a tensor of torch.float32; expected a number",
+    ),
     "ratio beyond doubles": (bad(ratio=10**400), ValueError, "ratio is 1000.*within a double's range"),
-    "max_words type": (bad(max_words=3.0), TypeError, "max_words is a float, expected an int"),
-    "max_words bool": (bad(max_words=True), TypeError, "max_words is a bool, expected an int"),
+    "max_words type": (bad(max_words=3.0), TypeError, r"max_words is 3\.0 \(float\); expected an int"),
+    "max_words bool": (bad(max_words=True), TypeError, r"max_words is True \(bool\); expected an int"),
     "pad_token_id size": (
         bad(pad_token_id=2**63),
         ValueError,
@@ -182,7 +190,7 @@ BAD_INPUTS = {
     "replace_per_token type": (
         bad(replace_per_token=1),
         TypeError,
-        "replace_per_token is an int, expected a bool",
+        r"replace_per_token is 1 \(int\); expected True or False",
     ),
 }
 

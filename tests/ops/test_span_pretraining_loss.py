@@ -270,7 +270,7 @@ def test_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_items_in_batch": "12"}, TypeError, "num_items_in_batch is a str, expected a float"),
+        ({"num_items_in_batch": "12"}, TypeError, r"num_items_in_batch is '12' \(str\); expected a number"),
         (
             {"num_items_in_batch": torch.ones(2)},
             ValueError,
@@ -285,7 +285,7 @@ def test_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
         ),
         ({"sbo_weight": None}, TypeError, "sbo_weight is None, expected a float"),
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1.0"),
-        ({"max_rows": 1.5}, TypeError, "max_rows is a float, expected an int"),
+        ({"max_rows": 1.5}, TypeError, r"max_rows is 1\.5 \(float\); expected an int"),
         ({"max_rows": 3}, ValueError, "max_rows is 3, expected at least 12"),
         ({"impl": "slow"}, ValueError, "impl is 'slow'"),
     ],
@@ -315,7 +315,7 @@ def test_bad_options_are_named(
             TypeError,
             "weight has dtype .*64 and the result of transform",
         ),
-        ("boundary_rows", 3, TypeError, "boundary_rows is an int, expected a SpanBoundaryHead"),
+        ("boundary_rows", 3, TypeError, r"boundary_rows is 3 \(int\), expected a SpanBoundaryHead"),
         ("boundary_rows", lambda x, *_, **__: x, ValueError, r"boundary_rows returned shape \[4, 14, 12\]"),
         ("boundary_rows", lambda *_, **__: (1, 2), TypeError, "boundary_rows returned a tuple"),
     ],

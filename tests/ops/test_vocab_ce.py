@@ -288,8 +288,8 @@ def test_inputs_stay_unchanged_and_may_be_strided() -> None:
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1, expected 0 <= label_smoothing < 1"),
         ({"weight": torch.zeros(127, 16, device="meta")}, ValueError, "weight is on meta, expected cpu as h"),
         ({"h": torch.zeros(33, 16, dtype=torch.int64)}, TypeError, "h has dtype torch.int64"),
-        ({"targets": 3}, TypeError, "targets is an int, expected a tensor"),
-        ({"bias": "b"}, TypeError, "bias is a str, expected a tensor or None"),
+        ({"targets": 3}, TypeError, r"targets is 3 \(int\), expected a tensor"),
+        ({"bias": "b"}, TypeError, r"bias is 'b' \(str\), expected a tensor or None"),
         ({"weight": torch.zeros(127, 16).to_sparse()}, ValueError, "weight is a torch.sparse_coo tensor"),
         ({"h": torch.zeros(33, 16).to_mkldnn()}, ValueError, "h is a torch._mkldnn tensor"),
         (
@@ -298,8 +298,8 @@ def test_inputs_stay_unchanged_and_may_be_strided() -> None:
             "h is a nested tensor",
         ),
         ({"first_rows": None}, TypeError, "first_rows is None, expected a sequence of ints"),
-        ({"first_rows": (0, 1.5)}, TypeError, r"first_rows\[1\] is a float, expected an int"),
-        ({"label_smoothing": "0.1"}, TypeError, "label_smoothing is a str, expected a float"),
+        ({"first_rows": (0, 1.5)}, TypeError, r"first_rows\[1\] is 1\.5 \(float\); expected an int"),
+        ({"label_smoothing": "0.1"}, TypeError, r"label_smoothing is '0\.1' \(str\); expected a number"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, object], error: type[Exception], message: str) -> None:
