@@ -1,4 +1,4 @@
-"""Trainer's epochs for the collator, which Trainer does not pass on, and one epoch for every evaluation."""
+"""What Trainer does not pass on: its epochs to the collator, the SBO's count to the model; one epoch for evaluation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from spanbert_ext.masking.checks import epoch_number, shown
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.masking.sbo_items import calling_trainer, count_sbo_items
 
 
 class SpanMaskingCallback(TrainerCallback):
-    """Sets a `DataCollatorForSpanMasking` to the Trainer's epochs, and fixes the epoch of every evaluation.
+    """Sets a collator to the Trainer's epochs, fixes the epoch of every evaluation, and counts the SBO's targets.
 
         Trainer(..., data_collator=collator, callbacks=[SpanMaskingCallback(collator)])
 
@@ -31,6 +32,11 @@ class SpanMaskingCallback(TrainerCallback):
       without the fixed epoch, and `collator.epoch = None` takes it away;
     * the beginning of training puts `collator.training()` into the training loader;
     * the beginning of every epoch calls `collator.set_epoch`, which only training reads.
+
+    Trainer hands the model the number of MLM targets in all batches and processes of an update, `num_items_in_batch`.
+    From the beginning of training on, every batch also has `num_sbo_items`, the number of SBO targets, counted by
+    the same method of Trainer. The gradient of an update is then that of one batch of all its rows, under gradient
+    accumulation and on several processes; without it the SBO is weighted by each batch's share of the MLM targets.
 
     Added by `trainer.add_callback`, which fires no event, the callback fixes the epoch of evaluation when training
     begins. An `evaluate` or `predict` before that has masks of its own, and warns; with persistent workers so have the
@@ -71,6 +77,9 @@ class SpanMaskingCallback(TrainerCallback):
         loader.collate_fn = self._with_training_collator(loader.collate_fn)
         self.collator.epoch = self.evaluation_epoch
         self._next_epoch = int(state.epoch or 0)  # a resumed run goes on in its epoch
+        trainer = calling_trainer()
+        if trainer is not None:
+            count_sbo_items(trainer)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

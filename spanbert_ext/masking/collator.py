@@ -17,7 +17,7 @@ from spanbert_ext.masking.batching import as_features, check_ids, explicit_kinds
 from spanbert_ext.masking.checks import choice, epoch_number
 from spanbert_ext.masking.mask_epochs import BatchEpochs
 from spanbert_ext.masking.masker import SpanMasker
-from spanbert_ext.masking.row_bounds import HostNumber
+from spanbert_ext.masking.row_bounds import HostNumber, batches_are_joined
 from spanbert_ext.masking.row_bounds import row_bounds as bounds_of
 from spanbert_ext.masking.word_kinds import word_kinds_of_rows
 from spanbert_ext.ops._common import flag, integer, real, shown
@@ -109,10 +109,11 @@ class DataCollatorForSpanMasking:
             (`token_kinds_from_word_ids`, `token_kinds_from_words`).
         row_bounds: "auto" adds plain numbers: `all_text`, whether no row is padded, and `max_rows` and
             `max_read_rows`, each where it spares at least a quarter of the rows that a GPU would otherwise compute.
-            They are integers whose `.to(device)` changes nothing. False: tensors alone, for accelerate's
-            dispatching loader (an iterable dataset in several processes, or `dispatch_batches`), which raises
-            TypeError: "Can only concatenate tensors", and for ragged batches of a model that is compiled as a whole,
-            where each of the numbers would be a graph. The model's option `assume_all_text` helps there.
+            They are integers whose `.to(device)` changes nothing. accelerate's dispatching loader (an iterable
+            dataset in several processes, or `dispatch_batches`) joins batches of tensors alone and gets none; in
+            workers that are not forked they are there, and raise TypeError: "Can only concatenate tensors". False:
+            none, for that case and for ragged batches of a model that is compiled as a whole, where each of the
+            numbers would be a graph. The model's option `assume_all_text` helps there.
         tf_experimental_compile: of older stock collators; must stay false.
         masker_options: `ratio`, `p`, `max_words`, ... of `SpanMasker`, and `mask_additional_tokens` of its
             `from_tokenizer`.
@@ -274,7 +275,8 @@ class DataCollatorForSpanMasking:
             batch.pop(name, None)
         if return_tensors == "np":
             batch = {name: x.numpy() if isinstance(x, Tensor) else x for name, x in batch.items()}
-        if self.row_bounds == "auto":  # last: accelerate expects a tensor as the first value
+        if self.row_bounds == "auto" and not batches_are_joined():
+            # last: accelerate expects a tensor as the first value
             positions = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
             batch |= bounds_of(positions, input_ids.shape[1])
             batch["all_text"] = HostNumber(all_text)

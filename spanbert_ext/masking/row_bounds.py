@@ -6,6 +6,7 @@ sized for the most that there could be, which is much where rows are short.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,22 @@ class HostNumber(int):
 
     def cuda(self, *args: Any, **kwargs: Any) -> HostNumber:
         return self
+
+
+def batches_are_joined() -> bool:
+    """Whether accelerate will join this batch with others, which it can do with tensors alone.
+
+    Its dispatching loader reads an iterable dataset, or any with `dispatch_batches`, in the first of several processes
+    and sends the others their share. While it is read it is accelerate's active loader, also in workers that are
+    forked then; workers that are started anew do not know.
+    """
+    states = sys.modules.get("accelerate.state")
+    if states is None or not states.GradientState._shared_state:  # nobody has a loader of accelerate
+        return False
+    from accelerate.data_loader import DataLoaderDispatcher
+
+    loader = getattr(states.GradientState(), "active_dataloader", None)
+    return isinstance(loader, DataLoaderDispatcher) and loader.state.num_processes > 1
 
 
 def rounded_up(count: int) -> int:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import concatenate, send_to_device
 from tiny_models import (  # noqa: F401
     full_batch,
+    in_order,
     make_model,
     one_thread,
     skewed_batch,
@@ -66,7 +67,6 @@ def test_trainer_trains_and_evaluates(tmp_path, workers):
                 per_device_eval_batch_size=96,
                 gradient_accumulation_steps=2,
                 dataloader_num_workers=workers,
-                train_sampling_strategy="sequential",
                 report_to="none",
                 disable_tqdm=True,
                 use_cpu=True,
@@ -78,7 +78,7 @@ def test_trainer_trains_and_evaluates(tmp_path, workers):
             callbacks=[SpanMaskingCallback(collator)],
             compute_metrics=span_metrics,
         )
-        trainer.train()
+        in_order(trainer).train()
         return trainer.evaluate(), seen
 
     found, seen = results("auto")

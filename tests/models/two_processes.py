@@ -1,0 +1,267 @@
+"""What each of two processes runs for test_two_processes.py: all cases in one start, errors written as JSON.
+
+    torchrun --nproc-per-node 2 two_processes.py FOLDER torchrun
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 two_processes.py FOLDER accelerate
+
+Every error is relative to one process with the rows of both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from test_trainer_counts import Gradients, Stream, ragged_rows
+from tiny_models import in_order, make_model, tiny_texts, tiny_tokenizer
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback, span_metrics
+
+WORLD = 2
+ROWS = {
+    "ragged rows": [
+        "the small dog",
+        "a cat",
+        *tiny_texts(4, words=(8, 8)),
+        *tiny_texts(6, seed=1, words=(32, 40)),
+    ],
+    "a rank without masked tokens": [*tiny_texts(6, words=(4, 24)), *[""] * 6],
+    "equal counts, the MLM's alone": 2 * tiny_texts(6, words=(4, 24)),
+}
+
+
+def collate(rows: list[dict], epoch: int = 0, **options) -> dict:
+    return DataCollatorForSpanMasking(tiny_tokenizer(), epoch=epoch, **options)(rows)
+
+
+def counts(batches: list[dict]) -> dict[str, Tensor]:
+    """Of one process."""
+    return {
+        "num_items_in_batch": sum((batch["labels"] >= 0).sum() for batch in batches),
+        "num_sbo_items": sum((batch["left_boundary"] >= 0).sum() for batch in batches),
+    }
+
+
+def full(x: Tensor) -> Tensor:
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def flat(tensors) -> Tensor:
+    return torch.cat([full(x).detach().flatten() for x in tensors])
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    """The larger of the norms' and the largest elements' ratio."""
+    norm = (found - wanted).norm() / wanted.norm()
+    return float(torch.maximum(norm, (found - wanted).abs().max() / wanted.abs().max()))
+
+
+def step(
+    model: nn.Module, parallel: Callable, batches: list[dict], totals: dict, scale: float
+) -> dict[str, Tensor]:
+    """Loss, gradient and weights of one step. The mean over processes is a sum when each loss is times `scale`."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    loss = torch.zeros((), dtype=model.sbo.bias.dtype)
+    for batch in batches:
+        part = parallel(**batch, **totals).loss
+        (part * scale).backward()
+        loss += part.detach()
+    gradient = flat(p.grad for p in model.parameters())
+    optimizer.step()
+    return {"loss": loss, "gradient": gradient, "weights": flat(model.parameters())}
+
+
+def one_step(wrap: Callable, rank: int, dtype: torch.dtype = torch.float32) -> dict:
+    """A wrapped model on both processes' halves of the rows against the bare one on all of them."""
+    tokenizer, errors = tiny_tokenizer(), {}
+    for case, texts in ROWS.items():
+        rows = [dict(tokenizer(text)) for text in texts]
+        batch = collate(rows[6 * rank : 6 * rank + 6])
+        totals = counts([batch])
+        for count in totals.values():
+            distributed.all_reduce(count)
+        if case == "equal counts, the MLM's alone":
+            del totals["num_sbo_items"]
+        model = make_model().to(dtype)
+        found = step(model, wrap(model), [batch], totals, WORLD)
+        distributed.all_reduce(found["loss"])
+        alone = make_model().to(dtype)
+        wanted = step(alone, alone, [collate(rows)], {}, 1)
+        errors[case] = {name: error(found[name], wanted[name]) for name in wanted}
+        shapes: list = [None] * WORLD
+        targets = int((batch["labels"] >= 0).sum())
+        distributed.all_gather_object(
+            shapes, [*batch["labels"].shape, batch["left_boundary"].shape[1], targets]
+        )
+        errors[case]["shapes"] = shapes  # B, L, K, targets
+    return errors
+
+
+def shard(model: nn.Module) -> nn.Module:
+    mesh = distributed.device_mesh.init_device_mesh("cpu", (WORLD,))
+    for module in (*model.bert.encoder.layer, model.sbo, model):
+        fully_shard(module, mesh=mesh)
+    return model
+
+
+def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, **options) -> dict:
+    """A plain Trainer in float64: its updates, of 2 x 2 rows in each process, against one batch of 8."""
+    held_out = rows[:7] if data is rows else data.rows
+    padded = options.pop("pad_to_multiple_of", None)
+    collator = DataCollatorForSpanMasking(tiny_tokenizer(), pad_to_multiple_of=padded)
+    recorder = Gradients()
+    defaults = {"num_train_epochs": 2, "save_strategy": "steps" if resume else "no", "save_steps": 1}
+    trainer = Trainer(
+        make_model().double(),
+        TrainingArguments(
+            str(folder),
+            learning_rate=0.0,
+            optim="sgd",
+            max_grad_norm=0.0,
+            per_device_train_batch_size=2,
+            per_device_eval_batch_size=2,
+            gradient_accumulation_steps=2,
+            ddp_backend="gloo",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            **(defaults | options),
+        ),
+        data_collator=collator,
+        train_dataset=data,
+        eval_dataset=held_out if data is rows else data,
+        callbacks=[recorder, SpanMaskingCallback(collator)],
+        compute_metrics=span_metrics,
+    )
+    if data is rows:
+        in_order(trainer)
+    trainer.train()
+    if resume:
+        distributed.barrier()
+        trainer.train(resume_from_checkpoint=str(folder / "checkpoint-1"))
+    updates = [(epoch, rows[at : at + 8]) for epoch in range(2) for at in range(0, len(rows), 8)]
+    if resume:
+        updates += updates[1:]
+    alone = make_model().double()
+    errors = []
+    for found, (epoch, of_update) in zip(recorder.found, updates, strict="max_steps" not in options):
+        alone.zero_grad()
+        if trainer.args.average_tokens_across_devices:
+            parts = [of_update]
+        else:  # the mean of the processes' means: every other batch of two rows is one's own
+            parts = [
+                [row for i, row in enumerate(of_update) if i // 2 % WORLD == rank] for rank in range(WORLD)
+            ]
+        for part in parts:
+            (alone(**collate(part, epoch)).loss / len(parts)).backward()
+        errors.append(error(found, flat(p.grad for p in alone.parameters())))
+    metrics = trainer.evaluate()
+    with torch.no_grad():
+        whole = alone.eval()(**collate(held_out), return_logits=False)
+    evaluation = [abs(metrics[f"eval_{name}"] / whole[name].item() - 1) for name in ("mlm_loss", "sbo_loss")]
+    return {"world": trainer.args.world_size, "updates": errors, "evaluation": evaluation}
+
+
+def accelerate_loop(accelerator: Accelerator) -> dict:
+    """A loop of one's own, 2 x 2 ragged rows a process and update, then its evaluation of 7 rows."""
+    rows = ragged_rows(16)
+    loader = DataLoader(rows, batch_size=2, collate_fn=DataCollatorForSpanMasking(tiny_tokenizer(), epoch=0))
+    held_out = DataLoader(rows[:7], batch_size=2, collate_fn=loader.collate_fn)
+    bare = make_model()
+    model, loader, held_out = accelerator.prepare(bare, loader, held_out)
+    batches = list(loader)[:2]
+    totals = {name: accelerator.reduce(count, "sum") for name, count in counts(batches).items()}
+    found = step(bare, model, batches, totals, accelerator.num_processes)
+    alone = make_model()
+    wanted = step(alone, alone, [collate(rows[:8])], {}, 1)
+    result = {
+        name: error(accelerator.reduce(found[name], "sum") if name == "loss" else found[name], wanted[name])
+        for name in wanted
+    }
+
+    model.eval()
+    alone = make_model().eval()
+    bare.load_state_dict(alone.state_dict())
+    gathered = []
+    with torch.no_grad():
+        for batch in held_out:
+            output = model(**batch, return_logits=False)
+            gathered.append(accelerator.gather_for_metrics(output.row_statistics))  # [B, 6] of both
+        statistics = torch.cat(gathered)
+        whole = alone(**collate(rows[:7]), return_logits=False)
+    nll, targets = statistics[:, 0].sum(), statistics[:, 1].sum()
+    result["evaluation"] = float(abs(nll / targets / whole.mlm_loss - 1))
+    result["evaluated"] = len(statistics)
+    return result
+
+
+def run_example() -> list[str]:
+    """What examples/two_processes.py prints."""
+    script = Path(__file__).resolve().parents[2] / "examples" / "two_processes.py"
+    sys.path.insert(0, str(script.parent))
+    arguments, sys.argv = sys.argv, [str(script)]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_path(str(script), run_name="__main__")
+    sys.argv = arguments
+    return printed.getvalue().splitlines()
+
+
+def main(folder: Path, launcher: str) -> None:
+    torch.set_num_threads(1)
+    rows = ragged_rows(12)
+    if launcher == "torchrun":
+        printed = run_example()
+        rank = int(os.environ["RANK"])
+        # a file: the launcher's store holds the addresses of the group that the example had
+        options = {"init_method": f"file://{folder}/store", "rank": rank, "world_size": WORLD}
+        distributed.init_process_group("gloo", **options)
+        result: dict = {"example": printed, "fsdp2": one_step(shard, rank)}
+        result["ddp"] = one_step(DistributedDataParallel, rank)
+        result["ddp, float64"] = one_step(DistributedDataParallel, rank, torch.float64)
+        result["trainer"] = trainer_errors(folder / "plain", rows, rows)
+        result["trainer, counts by process"] = trainer_errors(
+            folder / "local", rows, rows, average_tokens_across_devices=False
+        )
+        result["trainer, resumed"] = trainer_errors(folder / "resumed", rows, rows, resume=True)
+    else:
+        accelerator = Accelerator(cpu=True)
+        rank = accelerator.process_index
+        result = {"loop": accelerate_loop(accelerator), "fsdp2": one_step(shard, rank)}
+        stream = {"max_steps": 1, "num_train_epochs": 1}
+        result["stream, dispatched"] = trainer_errors(
+            folder / "dispatched",
+            Stream(rows[:8]),
+            rows[:8],
+            pad_to_multiple_of=32,
+            dataloader_num_workers=1,
+            **stream,
+        )
+        result["stream, read by each"] = trainer_errors(
+            folder / "read",
+            Stream(rows[:8]),
+            rows[:8],
+            accelerator_config={"dispatch_batches": False},
+            **stream,
+        )
+    (folder / f"{launcher}-{rank}.json").write_text(json.dumps(result))
+    distributed.barrier()
+    # Destroying a DistributedDataParallel joins gloo's threads while holding the GIL, which one of them may be
+    # waiting for (torch 2.13): the results are on disk, so leave without tearing down.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
