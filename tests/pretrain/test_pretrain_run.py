@@ -156,6 +156,29 @@ def test_resume_refuses_another_corpus(finished, corpus, tmp_path, capsys):
     assert "not the one that the run" in capsys.readouterr().err
 
 
+def test_one_document_is_held_out_by_passages_and_files_keep_their_order(tmp_path, capsys):
+    texts = [text for _, text in itertools.islice(builtin_documents(), 2)]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+
+    def load(*names: str) -> dict:
+        corpus = [str(tmp_path / f"{name}.txt") for name in names]
+        cache = str(tmp_path / "cache")
+        options = Options(corpus=corpus, cache_dir=cache, vocab_size=200, block_size=16).resolve()
+        return train.load_data(options, tmp_path)[3]
+
+    alone = load("0")
+    printed = capsys.readouterr().out
+    assert (
+        "Held out: " in printed and "whole documents would be 100.0% of the text instead of 10.0%." in printed
+    )
+    assert alone["held_out_unit"] == "passages" and alone["held_out_passages"] > 0
+    assert alone["train_blocks"] > 4 * alone["held_out_blocks"] > 0
+    forth, back = load("0", "1"), load("1", "0")
+    assert forth.pop("corpus_digest") != back.pop("corpus_digest")
+    assert forth.pop("corpus") != back.pop("corpus") and forth == back
+
+
 def test_a_checkpoint_cut_off_while_written_is_passed_over(finished, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(finished, folder)
