@@ -13,8 +13,11 @@ FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
 
+# One process a core, each of up to 1 GB, and a thread in each (tests/conftest.py). Neighbours stay together as long as
+# all are busy: a file's tests share what they set up.
+PARALLEL ?= -n $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((cores < 8 ? cores : 8))) --dist worksteal
 test: $(INSTALLED) ## the test suite
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 # In a clone of what is committed: an editable install belongs to one Python and one torch.
 test-lowest: ## the test suite with the lowest versions that pyproject.toml allows
@@ -61,7 +64,7 @@ EMULATED_TESTS := tests/ops tests/masking/test_masker.py tests/masking/test_mask
 	--ignore tests/ops/test_span_mask_distribution.py --ignore tests/ops/test_vocab_ce_rounding.py
 emulate: $(INSTALLED) ## the operators' tests with the CUDA code in the place of the CPU kernels, emulated
 	SPANBERT_EXT_CUDA=EMULATE SPANBERT_EXT_TUNING=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(EMULATED) .
-	PYTHONPATH=$(abspath $(EMULATED)) $(BIN)/pytest $(EMULATED_TESTS)
+	PYTHONPATH=$(abspath $(EMULATED)) $(BIN)/pytest $(PARALLEL) $(EMULATED_TESTS)
 
 CUDA_VENV := .venv-cuda
 CUDA_CONSTRAINTS := build/constraints-cuda.txt
@@ -80,7 +83,7 @@ cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against 
 	SPANBERT_EXT_CUDA=ON $(PIP) install -c $< --no-build-isolation '.[test]'
 	cd tests && $(abspath $(BIN))/python -m spanbert_ext
 	$(BIN)/python tools/kernel_resources.py
-	cd tests && $(abspath $(BIN))/pytest --ignore=benchmarks --ignore=pretrain
+	cd tests && $(abspath $(BIN))/pytest $(PARALLEL) --ignore=benchmarks --ignore=pretrain
 
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
 	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +18,11 @@ from spanbert_ext import build_info
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 # torch's cache of compiled graphs knows an operator by name alone: it would answer with the shapes of another build.
 torch.compiler.config.force_disable_caches = True
+
+# Processes that share the cores share the threads; so do those that they start.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 # How far the fused and the plain implementation may lie apart where both compute in the dtype of the key.
 # Tests that judge against float64 measure the error of both and need no number from here.
@@ -41,6 +48,13 @@ def missing_cuda() -> str | None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hostile-inputs", type=int, default=2000, help="inputs of test_hostile_inputs.py")
     parser.addoption("--hostile-seed", type=int, default=0, help="the seed that they are made from")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Caches of the Hugging Face libraries go to a folder of this process, and away with it."""
+    folder = tempfile.mkdtemp(prefix="spanbert-ext-tests-")
+    os.environ["HF_HOME"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

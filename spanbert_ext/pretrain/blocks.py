@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
+import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Sequence, Value
+
+from spanbert_ext.pretrain import sentences
+from spanbert_ext.pretrain.sentences import split_sentences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A sentence ends at a line's end, or after . ! ? … (and closing quotes or brackets) before white space and
-# something that may start one; after a CJK full stop always. Not after an initial or one of these
-# abbreviations.
-_ABBREVIATIONS = (
-    "Mr Mrs Ms Dr Prof St Jr Sr vs No Fig Eq Sec Vol pp cf al e.g i.e etc Inc Ltd Co Gen Col Capt Lt Sgt Rev "
-    "Gov Sen Rep U.S"
-)
-_OPEN, _CLOSE = "\"'\u201c\u2018(\\[", "\"'\u201d\u2019)\\]\u300d\u300f"  # quotes and brackets
-_SENTENCE_END = re.compile(
-    rf"[.!?\u2026]+[{_CLOSE}]*(?=\s+[{_OPEN}]*[^\Wa-z_])\s+|[\u3002\uff01\uff1f][{_CLOSE}]*(?=\S)"
-)
-_NO_END = re.compile(rf"(?:^|[\s{_OPEN}])(?:[^\W\d_]|{'|'.join(map(re.escape, _ABBREVIATIONS.split()))})\.$")
+_TOGETHER = 1_000_000  # characters that are tokenized in one call
 
 
-def split_sentences(text: str) -> list[str]:
-    """The sentences of a document, in order; joined by white space they are the document again."""
-    sentences = []
-    for line in text.split("\n"):
-        start = 0
-        for match in _SENTENCE_END.finditer(line):
-            sentence = line[start : match.end()].rstrip()
-            if not _NO_END.search(sentence):
-                sentences.append(sentence)
-                start = match.end()
-        if line[start:].strip():
-            sentences.append(line[start:].strip())
-    return sentences
+def rows_in_memory(documents: Dataset, most: int = 64) -> int:
+    """How many documents to read at once: fewer than `most` where some are so long that these might fill the
+    memory."""
+    longest = pc.max(pc.binary_length(documents.data.column("text"))).as_py() or 1
+    return max(1, min(most, 2**26 // longest))
 
 
 def pack_sentences(sentences: Iterable[list[int]], capacity: int) -> Iterator[list[int]]:
@@ -51,14 +37,15 @@ def pack_sentences(sentences: Iterable[list[int]], capacity: int) -> Iterator[li
     it)."""
     block: list[int] = []
     for sentence in sentences:
+        start = 0
         if len(block) + len(sentence) > capacity:
             if block:
                 yield block
-            while len(sentence) > capacity:
-                yield sentence[:capacity]
-                sentence = sentence[capacity:]
             block = []
-        block = block + sentence
+            while len(sentence) - start > capacity:
+                yield sentence[start : start + capacity]
+                start += capacity
+        block.extend(sentence[start:])
     if block:
         yield block
 
@@ -69,17 +56,27 @@ def _sample_id(document: int, block: int) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
+def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    """The token ids of each text, without special tokens."""
+    start = size = 0
+    for stop, text in enumerate(texts, 1):
+        size += len(text)
+        if size >= _TOGETHER or stop == len(texts):
+            yield from tokenizer(texts[start:stop], add_special_tokens=False, verbose=False)["input_ids"]
+            start, size = stop, 0
+
+
 def _blocks_of_batch(
     batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, block_size: int
 ) -> dict[str, list]:
-    sentences = [split_sentences(text) for text in batch["text"]]
-    flat = [sentence for document in sentences for sentence in document]
-    encoded = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"] if flat else [])
+    documents = [split_sentences(text) for text in batch["text"]]
+    encoded = _encode([sentence for document in documents for sentence in document], tokenizer)
     columns: dict[str, list] = {"input_ids": [], "sample_ids": []}
-    for digest, document in zip(batch["digest"], sentences, strict=True):
-        ids = [next(encoded) for _ in document]
+    for digest, document in zip(batch["digest"], documents, strict=True):
+        ids = itertools.islice(encoded, len(document))
         for number, block in enumerate(pack_sentences(ids, block_size - 2)):
-            columns["input_ids"].append([tokenizer.cls_token_id, *block, tokenizer.sep_token_id])
+            row = [tokenizer.cls_token_id, *block, tokenizer.sep_token_id]
+            columns["input_ids"].append(np.array(row, dtype=np.int32))  # an eighth of the list's memory
             columns["sample_ids"].append(_sample_id(digest, number))
     return columns
 
@@ -92,12 +89,12 @@ def build_blocks(
 
     Columns: `input_ids` (int32 list), `sample_ids` (int64). `tokenizer` must be fast and have cls and sep
     tokens."""
-    rules = inspect.getsource(sys.modules[__name__])
+    rules = "".join(map(inspect.getsource, (sys.modules[__name__], sentences)))
     key = (documents._fingerprint, tokenizer.backend_tokenizer.to_str(), str(block_size), rules)
     return documents.map(
         _blocks_of_batch,
         batched=True,
-        batch_size=64,
+        batch_size=rows_in_memory(documents),
         remove_columns=documents.column_names,
         fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
         features=Features({"input_ids": Sequence(Value("int32")), "sample_ids": Value("int64")}),

@@ -63,14 +63,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--corpus",
         nargs="+",
         metavar="PATH",
-        help="UTF-8 text: files, folders or quoted globs of .txt, .txt.gz, .txt.xz; a blank line ends "
-        "a document (default: the interpreter's own documentation)",
+        help="text: files, folders or quoted globs of .txt, .txt.gz, .txt.xz, .txt.bz2, .txt.zst; UTF-8, or UTF-16 or"
+        " UTF-32 with a byte order mark; a blank line ends a document (default: the interpreter's own"
+        " documentation)",
     )
     add(
         "--held-out",
         type=float,
         metavar="SHARE",
-        help="share of the documents kept for evaluation, chosen by a hash of their text",
+        help="share of the documents kept for evaluation, chosen by a hash of their text; where whole documents would"
+        " be less than a quarter or more than four times that share of the text, as with a single document,"
+        " of passages of some sentences",
     )
     add(
         "--block-size",

@@ -8,7 +8,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
-from spanbert_ext.pretrain.corpus import CorpusError
+from spanbert_ext.pretrain.sentences import cut_text
+from spanbert_ext.pretrain.text_files import CorpusError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUES = "##"
@@ -49,7 +50,10 @@ def _train(texts: Iterable[str], vocab_size: int, fixed: tuple[str, ...]) -> dic
         continuing_subword_prefix=CONTINUES,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    whole = (text.strip() for text in texts)  # cut at white space, where a word ends too
+    tokenizer.train_from_iterator(
+        (text[start:end] for text in whole for start, end in cut_text(text, 0, len(text))), trainer
+    )
     return tokenizer.get_vocab()
 
 

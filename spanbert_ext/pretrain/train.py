@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.output import span_metrics
-from spanbert_ext.pretrain.blocks import build_blocks
+from spanbert_ext.pretrain.blocks import build_blocks, rows_in_memory
 from spanbert_ext.pretrain.checkpoints import (
     CHECKPOINTS,
     METRICS_FILE,
@@ -43,7 +44,8 @@ from spanbert_ext.pretrain.checkpoints import (
     last_checkpoint,
     prepare_output,
 )
-from spanbert_ext.pretrain.corpus import CorpusError, load_documents, split_documents
+from spanbert_ext.pretrain.corpus import load_documents
+from spanbert_ext.pretrain.held_out import split_documents
 from spanbert_ext.pretrain.recipes import (
     MASKING_SCHEMES,
     MODELS,
@@ -61,6 +63,7 @@ from spanbert_ext.pretrain.report import (
     write_metrics,
 )
 from spanbert_ext.pretrain.starting_model import build_model
+from spanbert_ext.pretrain.text_files import CorpusError
 from spanbert_ext.pretrain.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 
 USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError)  # what the user can correct
@@ -209,7 +212,8 @@ def load_data(
 ) -> tuple[PreTrainedTokenizerBase, Dataset, Dataset, dict[str, Any]]:
     """Tokenizer, training blocks, held-out blocks, and facts about the corpus for the report."""
     documents = load_documents(options.corpus, options.cache_dir)
-    train_documents, held_out_documents = split_documents(documents, options.held_out)
+    split = split_documents(documents, options.held_out)
+    print(f"Held out: {split.rule}.", flush=True)
     name = options.tokenizer or (None if options.model in MODELS else options.model)
     if name is None and options.resume:
         name = str(folder / TOKENIZER)
@@ -217,20 +221,25 @@ def load_data(
         tokenizer = load_tokenizer(name)
     else:
         tokenizer = train_tokenizer(
-            lambda: (text for batch in train_documents.iter(256) for text in batch["text"]),
+            lambda: (
+                text for batch in split.train.iter(rows_in_memory(split.train)) for text in batch["text"]
+            ),
             options.vocab_size,
         )
-    train = build_blocks(train_documents, tokenizer, options.block_size, options.workers)
-    held_out = build_blocks(held_out_documents, tokenizer, options.block_size, options.workers)
+    train = build_blocks(split.train, tokenizer, options.block_size, options.workers)
+    held_out = build_blocks(split.held_out, tokenizer, options.block_size, options.workers)
     for part, blocks in (("training", train), ("held-out", held_out)):
         if not len(blocks):
             raise CorpusError(f"the tokenizer finds no token in the {part} documents")
-    digest = int(np.bitwise_xor.reduce(np.asarray(documents.data.column("digest")))) & (2**64 - 1)
+    digest = hashlib.blake2b(
+        np.asarray(documents.data.column("digest")).tobytes(), digest_size=8
+    )  # order counts
     facts = {
         "corpus": options.corpus or ["the interpreter's documentation (built-in)"],
-        "corpus_digest": f"{digest:016x}",
-        "train_documents": len(train_documents),
-        "held_out_documents": len(held_out_documents),
+        "corpus_digest": digest.hexdigest(),
+        "documents": len(documents),
+        "held_out_unit": split.unit,
+        f"held_out_{split.unit}": len(split.held_out),
         "train_blocks": len(train),
         "held_out_blocks": len(held_out),
     }

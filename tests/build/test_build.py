@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
+import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,28 +22,57 @@ from spanbert_ext import _library, build_info
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_python(code: str, folder: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter; `folder` is the first place where it looks for packages."""
-    path = os.pathsep.join(filter(None, [str(folder or ""), os.environ.get("PYTHONPATH", "")]))
+def run_python(code: str, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter."""
     return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path, **environ},
-        cwd=folder or Path(__file__).parent,  # not the source folder: the package may be installed elsewhere
+        [sys.executable, "-c", code, *arguments],
+        cwd=Path(__file__).parent,  # not the source folder: the package may be installed elsewhere
         capture_output=True,
         text=True,
         timeout=120,
     )
 
 
-@pytest.fixture
-def package_copy(tmp_path: Path) -> Path:
-    """The package's Python files in a folder of their own, with a library that cannot be opened."""
-    package = Path(spanbert_ext.__file__).parent
-    copy = tmp_path / "spanbert_ext"
+def copy_package(folder: Path) -> Path:
+    """The package's Python files in `folder`, with a library that cannot be opened."""
+    package, copy = Path(spanbert_ext.__file__).parent, folder / "spanbert_ext"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("_C.*", "__pycache__"))
     library = next(package.glob("_C.*"))
     (copy / library.name).write_text("not a library")
     return copy
+
+
+IMPORT_EACH = """
+import importlib, json, sys
+messages = {}
+for name, folder in json.loads(sys.argv[1]).items():
+    sys.path.insert(0, folder)
+    try:
+        import spanbert_ext
+    except ImportError as error:
+        messages[name] = str(error)
+    sys.path.remove(folder)
+    for module in [module for module in sys.modules if module.partition(".")[0] == "spanbert_ext"]:
+        del sys.modules[module]
+    importlib.invalidate_caches()
+print(json.dumps(messages))
+"""
+
+
+@pytest.fixture(scope="module")
+def import_errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the import of each faulty copy says: one process, in which none gets as far as a library."""
+    folder = tmp_path_factory.mktemp("copies")
+    replace_in_config(copy_package(folder / "another torch"), "TORCH_VERSION", "2.0.1+cpu")
+    replace_in_config(copy_package(folder / "another Python"), "PYTHON_VERSION", "3.9")
+    copy_package(folder / "no library in the file")
+    (copy_package(folder / "no configuration") / "_build_config.py").unlink()
+    for file in copy_package(folder / "no library").glob("_C.*"):
+        file.unlink()
+    folders = {path.name: str(path) for path in folder.iterdir()}
+    result = run_python(IMPORT_EACH, arguments=[json.dumps(folders)])
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def replace_in_config(package: Path, name: str, value: str) -> None:
@@ -55,36 +85,31 @@ def replace_in_config(package: Path, name: str, value: str) -> None:
 # --- The library is opened only where it fits --------------------------------------------------------------------
 
 
-def test_built_for_another_torch_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
-    replace_in_config(package_copy, "TORCH_VERSION", "2.0.1+cpu")
-    result = run_python("import spanbert_ext", package_copy.parent)
-    message = result.stderr.strip().splitlines()[-1]
-    assert message.startswith("ImportError")
+def test_built_for_another_torch_is_refused_before_the_library_is_opened(
+    import_errors: dict[str, str],
+) -> None:
+    message = import_errors["another torch"]
     assert "compiled for torch 2.0.1+cpu" in message
     assert f"this is torch {torch.__version__}" in message
     assert "pip install --force-reinstall --no-deps ." in message
 
 
-def test_built_for_another_python_is_refused_before_the_library_is_opened(package_copy: Path) -> None:
-    replace_in_config(package_copy, "PYTHON_VERSION", "3.9")
-    result = run_python("import spanbert_ext", package_copy.parent)
+def test_built_for_another_python_is_refused_before_the_library_is_opened(
+    import_errors: dict[str, str],
+) -> None:
     present = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    assert f"compiled for Python 3.9, but this is {present}" in result.stderr
+    assert f"compiled for Python 3.9, but this is {present}" in import_errors["another Python"]
 
 
-def test_a_library_that_does_not_load_says_how_to_rebuild(package_copy: Path) -> None:
-    result = run_python("import spanbert_ext", package_copy.parent)
-    assert "ImportError: spanbert_ext's operators do not load" in result.stderr
-    assert "pip install --force-reinstall" in result.stderr
+def test_a_library_that_does_not_load_says_how_to_rebuild(import_errors: dict[str, str]) -> None:
+    message = import_errors["no library in the file"]
+    assert message.startswith("spanbert_ext's operators do not load")
+    assert "pip install --force-reinstall" in message
 
 
-@pytest.mark.parametrize("missing", ["_build_config.py", "_C.*"])
-def test_a_missing_build_says_how_to_install(package_copy: Path, missing: str) -> None:
-    for file in package_copy.glob(missing):
-        file.unlink()
-    result = run_python("import spanbert_ext", package_copy.parent)
-    assert result.stderr.strip().splitlines()[-1].startswith("ImportError")
-    assert "pip install" in result.stderr
+@pytest.mark.parametrize("missing", ["no configuration", "no library"])
+def test_a_missing_build_says_how_to_install(import_errors: dict[str, str], missing: str) -> None:
+    assert "pip install" in import_errors[missing]
 
 
 @pytest.mark.parametrize(
@@ -185,19 +210,33 @@ def test_python_m_spanbert_ext_prints_build_info() -> None:
     assert printed == {name: str(value) for name, value in build_info().items()}
 
 
-def test_cpu_capability_is_lowered_and_never_raised() -> None:
-    code = "import spanbert_ext; print(spanbert_ext.build_info()['cpu_capability'])"
+ASK_EACH = """
+import os, sys, torch
+for asked in sys.argv[1].split(","):
+    reading, writing = os.pipe()
+    if os.fork() == 0:  # torch is there already, the package is not: it chooses in each child
+        os.environ["SPANBERT_EXT_CPU_CAPABILITY"] = asked
+        try:
+            import spanbert_ext
+            answer = spanbert_ext.build_info()["cpu_capability"]
+        except BaseException as error:
+            answer = repr(error)
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    print(os.fdopen(reading).read(), flush=True)
+    os.wait()
+"""
+
+
+def test_cpu_capability_is_lowered_and_never_raised_and_an_unknown_one_is_an_error() -> None:
     order = ["default", "avx2", "avx512"]
-    best = run_python(code, SPANBERT_EXT_CPU_CAPABILITY="").stdout.strip()
+    result = run_python(ASK_EACH, arguments=[",".join(["", *order, "sse9"])])
+    assert result.returncode == 0, result.stderr
+    best, *used, unknown = result.stdout.splitlines()
     assert best in str(build_info()["cpu_capabilities"]).split()
-    for asked in order:
-        used = run_python(code, SPANBERT_EXT_CPU_CAPABILITY=asked).stdout.strip()
-        assert used == min(asked, best, key=order.index)
-
-
-def test_an_unknown_cpu_capability_is_an_error() -> None:
-    result = run_python("import spanbert_ext; spanbert_ext.build_info()", SPANBERT_EXT_CPU_CAPABILITY="sse9")
-    assert "SPANBERT_EXT_CPU_CAPABILITY is 'sse9'; expected default, avx2 or avx512" in result.stderr
+    assert used == [min(asked, best, key=order.index) for asked in order]
+    assert "SPANBERT_EXT_CPU_CAPABILITY is 'sse9'; expected default, avx2 or avx512" in unknown
 
 
 # --- Public names ------------------------------------------------------------------------------------------------

@@ -79,6 +79,22 @@ def test_float32_is_as_near_as_its_rounding(name: str, device: str) -> None:
         torch.testing.assert_close(value.double(), exact[key], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["odd", "wide", "chunks"])
+def test_same_result_for_any_number_of_threads(name: str) -> None:
+    """Sums do not depend on the thread count; GEMMs are MKL's, so values are close, not equal."""
+    sample = SAMPLES[name]
+    grad_y, threads, results = grad_like(sample), torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 8):
+            torch.set_num_threads(count)
+            results.append(sample.value_and_gradients("fused", grad_y))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        for key, value in results[0].items():
+            torch.testing.assert_close(result[key], value, rtol=1e-12, atol=1e-12)
+
+
 def test_gradcheck() -> None:
     sample = small().requires_grad()
     names = list(sample.float_tensors())

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from boundary_samples import grad_like, sample_inputs
+from capabilities import CAPABILITIES, skip_where_missing
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -84,8 +85,9 @@ print(build_info()["cpu_capability"])
 """
 
 
-@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+@pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_instruction_set_agrees(capability: str) -> None:
+    skip_where_missing(capability)
     environment = os.environ | {
         "SPANBERT_EXT_CPU_CAPABILITY": capability,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
@@ -94,5 +96,4 @@ def test_every_instruction_set_agrees(capability: str) -> None:
         [sys.executable, "-c", CAPABILITY_SCRIPT], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    if result.stdout.split()[-1] != capability:
-        pytest.skip(f"this CPU has no {capability}: ran {result.stdout.split()[-1]}")
+    assert result.stdout.split()[-1] == capability

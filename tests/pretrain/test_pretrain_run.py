@@ -156,6 +156,29 @@ def test_resume_refuses_another_corpus(finished, corpus, tmp_path, capsys):
     assert "not the one that the run" in capsys.readouterr().err
 
 
+def test_one_document_is_held_out_by_passages_and_files_keep_their_order(tmp_path, capsys):
+    texts = [text for _, text in itertools.islice(builtin_documents(), 2)]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+
+    def load(*names: str) -> dict:
+        corpus = [str(tmp_path / f"{name}.txt") for name in names]
+        cache = str(tmp_path / "cache")
+        options = Options(corpus=corpus, cache_dir=cache, vocab_size=200, block_size=16).resolve()
+        return train.load_data(options, tmp_path)[3]
+
+    alone = load("0")
+    printed = capsys.readouterr().out
+    assert (
+        "Held out: " in printed and "whole documents would be 100.0% of the text instead of 10.0%." in printed
+    )
+    assert alone["held_out_unit"] == "passages" and alone["held_out_passages"] > 0
+    assert alone["train_blocks"] > 4 * alone["held_out_blocks"] > 0
+    forth, back = load("0", "1"), load("1", "0")
+    assert forth.pop("corpus_digest") != back.pop("corpus_digest")
+    assert forth.pop("corpus") != back.pop("corpus") and forth == back
+
+
 def test_a_checkpoint_cut_off_while_written_is_passed_over(finished, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(finished, folder)
@@ -167,26 +190,51 @@ def test_a_checkpoint_cut_off_while_written_is_passed_over(finished, tmp_path):
     assert checkpoints.last_checkpoint(folder) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_leaves_a_loadable_checkpoint(corpus, tmp_path, number):
+def endless(corpus: str, output: Path) -> list[str]:
+    command = arguments(corpus, output)
+    command[command.index("--max-steps") + 1] = "100000"
+    return command
+
+
+def assert_goes_on(output: Path, errors: str) -> None:
     from transformers import AutoModelForMaskedLM
 
+    assert f"spanbert-pretrain --output {output} --resume" in errors
+    AutoModelForMaskedLM.from_pretrained(checkpoints.last_checkpoint(output))
+
+
+def test_interrupted_process_leaves_a_loadable_checkpoint(corpus, tmp_path):
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "spanbert_ext.pretrain.cli", *arguments(corpus, output)]
-    command[command.index("--max-steps") + 1] = "100000"
+    command = [sys.executable, "-m", "spanbert_ext.pretrain.cli", *endless(corpus, output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             while not list(output.glob("checkpoints/*/trainer_state.json")):
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.05)
-            process.send_signal(number)
+            process.send_signal(signal.SIGTERM)
             errors = process.communicate(timeout=60)[1]
         finally:
             process.kill()
-    assert process.returncode == 128 + number
-    assert f"spanbert-pretrain --output {output} --resume" in errors
-    AutoModelForMaskedLM.from_pretrained(checkpoints.last_checkpoint(output))
+    assert process.returncode == 128 + signal.SIGTERM
+    assert_goes_on(output, errors)
+
+
+def test_ctrl_c_ends_the_run_after_a_checkpoint(corpus, tmp_path, monkeypatch, capsys):
+    """In this process: the signal comes in the third step, between two checkpoints."""
+    output, step = tmp_path / "out", train.SpanTrainer.training_step
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupted(self, *given, **options):
+        if self.state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *given, **options)
+
+    monkeypatch.setattr(train.SpanTrainer, "training_step", interrupted)
+    assert cli.main(endless(corpus, output)) == 128 + signal.SIGINT
+    assert checkpoints.last_checkpoint(output).name == "checkpoint-3"
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert_goes_on(output, capsys.readouterr().err)
 
 
 def test_no_sbo_trains_the_masked_language_model_alone(corpus, tmp_path):

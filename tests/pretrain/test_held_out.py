@@ -1,0 +1,147 @@
+"""What is held out: documents by hash; passages where documents are too few, too unequal or too short."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("datasets")
+
+from datasets import Dataset, Features, Value
+
+from spanbert_ext.pretrain.blocks import build_blocks
+from spanbert_ext.pretrain.corpus import digest
+from spanbert_ext.pretrain.held_out import passage_spans, split_documents
+from spanbert_ext.pretrain.text_files import CorpusError
+
+COLUMNS = {"text": Value("large_string"), "source": Value("string"), "digest": Value("int64")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tables_in_memory():
+    from datasets import disable_caching, enable_caching
+
+    disable_caching()
+    yield
+    enable_caching()
+
+
+def table(texts: list[str]) -> Dataset:
+    rows = {"text": texts, "source": ["a.txt"] * len(texts), "digest": [digest(text) for text in texts]}
+    return Dataset.from_dict(rows, features=Features(COLUMNS))
+
+
+def sentences(first: int, count: int) -> list[str]:
+    return [f"This is sentence number {number}." for number in range(first, first + count)]
+
+
+def document(first: int, count: int, end: str = " ") -> str:
+    return end.join(sentences(first, count))
+
+
+def characters(texts: list[str]) -> int:
+    return sum(len(text) for text in texts)
+
+
+def test_ordinary_documents_are_held_out_whole():
+    texts = [document(100 * number, 10) for number in range(40)]
+    split = split_documents(table(texts), 0.2)
+    assert split.unit == "documents" and split.rule == "8 of 40 documents, by a hash of their text"
+    again = split_documents(table([*reversed(texts), *texts]), 0.2)
+    assert len(split.held_out) == 8 and set(again.held_out["text"]) == set(split.held_out["text"])
+    assert len(again.held_out) == 16 and not set(again.train["text"]) & set(again.held_out["text"])
+
+
+@pytest.mark.parametrize("end", [" ", "\n"])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("count", [60, 5_000])
+def test_one_document_is_held_out_by_passages(count, share, end):
+    whole = document(0, count, end)
+    split = split_documents(table([whole]), share)
+    assert split.unit == "passages"
+    assert f"whole documents would be 100.0% of the text instead of {share:.1%}" in split.rule
+    held_out, train = split.held_out["text"], split.train["text"]
+    lost = set(sentences(0, count)) ^ {
+        s for text in [*held_out, *train] for s in text.replace(". ", ".\n").split("\n")
+    }
+    assert not lost  # whole sentences, each on one side
+    assert characters(held_out) + characters(train) >= 0.95 * len(whole)
+    assert share * 0.99 <= characters(held_out) / len(whole) <= share + 2 / 20
+    assert not any(text in other for text in held_out for other in train)
+    if count == 5_000:
+        assert characters(held_out) / len(held_out) == pytest.approx(2_000, rel=0.05)
+        if share == 0.01:  # what lies between two passages stays one text
+            assert len(train) <= len(held_out) + 1 + len(whole) // 100_000 and max(map(len, train)) > 50_000
+
+
+def test_passages_do_not_depend_on_the_order_of_documents():
+    texts = [document(0, 3_000), document(7_000, 20), "Tiny."]
+    splits = [split_documents(table(part), 0.05) for part in (texts, texts[::-1], texts)]
+    assert {split.unit for split in splits} == {"passages"}
+    for side in ("train", "held_out"):
+        parts = [sorted(getattr(split, side)["text"]) for split in splits]
+        assert parts[0] == parts[1] == parts[2]
+
+
+def test_a_document_that_outweighs_the_others_is_divided():
+    """Whichever has the smallest hash: the giant would be nearly all of the text, a tiny one nearly nothing."""
+    for number in range(6):
+        texts = [document(10_000 * number, 3_000), *(f"Tiny {number} {i}." for i in range(3))]
+        split = split_documents(table(texts), 0.1)
+        assert split.unit == "passages"
+        assert 0.1 <= characters(split.held_out["text"]) / characters(texts) < 0.13
+
+
+def test_equal_documents_and_passages_stay_together():
+    giant = document(0, 3_000)
+    split = split_documents(table([giant, giant]), 0.1)
+    assert split.unit == "passages"
+    held_out = list(split.held_out["text"])
+    assert len(held_out) == 2 * len(set(held_out)) and not set(held_out) & set(split.train["text"])
+    assert not any(text in other for text in set(held_out) for other in split.train["text"])
+
+
+def test_a_line_without_sentence_ends_is_divided_at_white_space():
+    words = " ".join(f"word{number}" for number in range(8_000))
+    split = split_documents(table([words]), 0.1)
+    assert split.unit == "passages"
+    both = " ".join([*split.held_out["text"], *split.train["text"]]).split()
+    assert sorted(both) == sorted(words.split())
+
+
+@pytest.mark.parametrize(
+    "texts", [["Alone."], ["Alone.", "Alone."], ["a" * 50_000], ["Ha. " * 20_000 + "Ha."]]
+)
+def test_what_cannot_be_divided_is_refused(texts):
+    with pytest.raises(
+        CorpusError, match=rf"{len(texts)} document\(s\) and .* [12] of them different: .* share of 0.1"
+    ):
+        split_documents(table(texts), 0.1)
+
+
+def test_a_short_rest_is_part_of_the_last_passage():
+    text = document(0, 100)
+    for size in (50, 170, 1_000, 2_000):
+        spans = list(passage_spans(text, size))
+        lengths = [end - start for start, end in spans]
+        assert min(lengths) >= size / 2 and max(lengths) < 1.5 * size + 60
+        assert " ".join(text[start:end] for start, end in spans) == text
+    assert list(passage_spans("", 10)) == [] and list(passage_spans("Hi.", 10)) == [(0, 3)]
+
+
+def test_no_block_holds_text_of_both_sides(tmp_path):
+    from tiny_models import tiny_texts, tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    whole = " ".join(text.capitalize() for text in tiny_texts(400))
+    split = split_documents(table([whole]), 0.1)
+    blocks = {side: build_blocks(getattr(split, side), tokenizer, 64) for side in ("train", "held_out")}
+    for side, rows in blocks.items():
+        ids = [token for row in rows["input_ids"] for token in row[1:-1]]
+        texts = getattr(split, side)["text"]
+        assert ids == [
+            token for text in texts for token in tokenizer(text, add_special_tokens=False).input_ids
+        ]
+    samples = [set(rows["sample_ids"]) for rows in blocks.values()]
+    assert not samples[0] & samples[1]
+    assert np.mean([len(row) for row in blocks["train"]["input_ids"]]) > 40
