@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from spanbert_ext.masking.batching import check_ids, explicit_kinds
@@ -32,8 +30,8 @@ from spanbert_ext.models.native_classes import (
     check_head,
     config_of_class_named,
     find_native,
-    registered_configs,
 )
+from spanbert_ext.models.native_folders import NativeFolders
 from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.models.output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.models.read_rows import labelled_positions, only_rows, prepare_rows
@@ -41,13 +39,8 @@ from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 
 __all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
 
-_HUB_ARGUMENTS = {
-    *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
-    *("trust_remote_code", "code_revision"),
-}
 
-
-class SpanBertForPreTraining:
+class SpanBertForPreTraining(NativeFolders):
     """A native masked language model that also predicts spans from their boundaries (SpanBERT, section 2.2).
 
     `SpanBertForPreTraining.from_pretrained(folder)`, `.from_config(config)` and
@@ -81,13 +74,17 @@ class SpanBertForPreTraining:
     """
 
     accepts_loss_kwargs = True  # Trainer leaves the division by num_items_in_batch to the model
-    native_class: type = PreTrainedModel
     family: Family
     head_shape: HeadShape  # where the MLM head's modules are
     layer_shape: LayerShape | None  # where those behind the last attention are
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().__new__(concrete_class(type(config)) if cls is SpanBertForPreTraining else cls)
+        return super().__new__(cls.made_for(type(config)))
+
+    @classmethod
+    def made_for(cls, config_class: type) -> type:
+        """The class whose models have configurations of that type: `cls` itself, unless it is for any."""
+        return concrete_class(config_class) if cls is SpanBertForPreTraining else cls
 
     def __init__(
         self,
@@ -145,64 +142,6 @@ class SpanBertForPreTraining:
         self.register_buffer("masking_step", torch.zeros((), dtype=torch.int64), persistent=False)
         self.post_init()  # once more, for the modules that the native class does not know
         prepare_rows(self)
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any
-    ) -> Any:
-        """Loads a native checkpoint, whose SBO is then initialised, or one of ours.
-
-        Arguments as in transformers, plus the options of the class.
-        """
-        if cls is not SpanBertForPreTraining:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
-        if isinstance(config, PreTrainedConfig):
-            config_class = type(config)
-        else:
-            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
-            config_class = _config_class(config or pretrained_model_name_or_path, hub)
-        kwargs.pop("code_revision", None)  # as AutoModelForMaskedLM, which hands nothing of it on
-        concrete = concrete_class(config_class)
-        return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
-
-    @classmethod
-    def from_config(cls, config: Any, **kwargs: Any) -> Any:
-        """A model with random weights. Keywords: `dtype`, `attn_implementation`, the options of the class.
-
-        `trust_remote_code` and `code_revision` are ignored: no code is loaded.
-        """
-        kwargs = {name: x for name, x in kwargs.items() if name not in ("trust_remote_code", "code_revision")}
-        concrete = concrete_class(type(config)) if cls is SpanBertForPreTraining else cls
-        return concrete._from_config(copy.deepcopy(config), **kwargs)
-
-    def save_pretrained(
-        self, save_directory: Any, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
-    ) -> None:
-        """Saves as the native class does, under its name: what loads the native model loads this one."""
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        self.config.architectures = [self.native_class.__name__]
-        if is_main_process:
-            config = copy.deepcopy(self.config)
-            del config.keys_to_ignore_at_inference  # of our outputs, not of the native ones
-            config.save_pretrained(save_directory)
-        if push_to_hub:  # only now: the folder is complete
-            wanted = ("commit_message", "private", "token", "create_pr", "revision")
-            name = kwargs.get("repo_id") or os.path.basename(os.path.normpath(save_directory))
-            self.push_to_hub(name, **{key: kwargs[key] for key in wanted if key in kwargs})
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
-    ) -> nn.Embedding:
-        """As in transformers; the SBO's vocabulary bias follows, with zeros for new tokens."""
-        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        old = self.sbo.bias
-        size = embeddings.weight.shape[0]
-        if old.shape[0] != size:
-            bias = old.new_zeros(size)  # [V]
-            kept = min(size, old.shape[0])
-            bias[:kept] = old.detach()[:kept]
-            self.sbo.bias = nn.Parameter(bias, requires_grad=old.requires_grad)
-        return embeddings
 
     def set_masker(self, masker: SpanMasker | None, seed: int = 0) -> None:
         """Masks in `forward` whatever comes without labels; None ends it.
@@ -387,17 +326,6 @@ class SpanBertForPreTraining:
 def _initial_std(config: Any) -> float:
     """Of the family's own weights: `initializer_range`, for which XLM says `init_std`."""
     return getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
-
-
-def _config_class(source: Any, hub: dict[str, Any]) -> type:
-    """The class of the configuration that a folder, or the hub, has for a model."""
-    registered = registered_configs()
-    if registered:  # AutoConfig need not know these
-        plain = {name: x for name, x in hub.items() if name not in ("trust_remote_code", "code_revision")}
-        saved, _ = PreTrainedConfig.get_config_dict(source, **plain)
-        if saved.get("model_type") in registered:
-            return registered[saved["model_type"]]
-    return type(AutoConfig.from_pretrained(source, **hub))
 
 
 def concrete_class(config_class: type) -> type:

@@ -35,7 +35,8 @@ def build(
 ) -> SpanBertForPreTraining:
     torch.manual_seed(0)
     config = family_config(name, **OWN.get(name, {}), **options)
-    model = SpanBertForPreTraining(config, position_dim=24, skip_unread_rows=skip)
+    evaluation = {"evaluation_loss": "sum", "evaluation_logits": False}  # as in training
+    model = SpanBertForPreTraining(config, position_dim=24, skip_unread_rows=skip, **evaluation)
     return model.to(torch.float32 if name in FLOAT32 else dtype)
 
 
