@@ -30,10 +30,17 @@ from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.ops import span_pretraining_loss
 
 ALL = supported_types()
-MAIN = [
+
+
+def present(*names: str) -> list[str]:
+    """Those of them that this transformers has."""
+    return [name for name in names if name in ALL]
+
+
+MAIN = present(
     *("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "distilbert", "electra", "albert"),
     *("deberta", "deberta-v2", "mpnet", "modernbert", "eurobert", "nomic_bert", "longformer", "big_bird"),
-]
+)
 # The first has sparse products of no other dtype; float64 gradients of the second are NaN.
 FLOAT32 = {"mra", "longformer"}
 TEXT = ("input_ids", "attention_mask")
@@ -90,6 +97,12 @@ def tolerance(model_type: str) -> float:
     return 2e-5 if model_type in FLOAT32 else 1e-10
 
 
+def assert_same(a: Tensor, b: Tensor, model_type: str) -> None:
+    """As the same weights compute them at other addresses, where products may round otherwise."""
+    close = tolerance(model_type)
+    torch.testing.assert_close(a, b, rtol=close, atol=close)
+
+
 def plain_sbo_loss(model: nn.Module, x: Tensor, batch: dict) -> Tensor:
     """The paper's formula, with modules that are called."""
     masked, left, right = (batch[name] for name in INDICES)
@@ -112,10 +125,10 @@ def test_native_numbers_and_the_papers_sbo(model_type):
     logits_loss.backward()
     output = model(**stock, return_logits=True)
     output.loss.backward()
-    assert torch.equal(output.logits, expected.logits)
+    assert_same(output.logits, expected.logits, model_type)
     with torch.no_grad():  # a column that many of them do not have, and XLM reads in its own way
         typed = text_of(batch) | {"token_type_ids": batch["token_type_ids"]}
-        assert torch.equal(model(**typed).logits, native(**typed).logits)
+        assert_same(model(**typed).logits, native(**typed).logits, model_type)
     torch.testing.assert_close(output.loss, logits_loss, rtol=close, atol=0)
     # Some native classes compute the loss in float32, whatever the logits are.
     torch.testing.assert_close(output.loss, expected.loss.to(output.loss.dtype), rtol=1e-6, atol=0)
@@ -209,20 +222,20 @@ def test_folders(model_type, tmp_path, poisoned):
         model.save_pretrained(tmp_path)
         native = AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
         assert type(native) is model.native_class
-        assert torch.equal(native(**inputs).logits, logits)
+        assert_same(native(**inputs).logits, logits, model_type)
         for name, value in native.state_dict().items():
             assert torch.equal(value, state[name]), name
-        assert torch.equal(AutoModel.from_pretrained(tmp_path).eval()(**inputs)[0], hidden)
+        assert_same(AutoModel.from_pretrained(tmp_path).eval()(**inputs)[0], hidden, model_type)
         if model_type in MAIN and type(model.config) in MODEL_FOR_QUESTION_ANSWERING_MAPPING:
             answering = AutoModelForQuestionAnswering.from_pretrained(tmp_path).eval()
-            assert torch.equal(answering.base_model(**inputs)[0], hidden)
+            assert_same(answering.base_model(**inputs)[0], hidden, model_type)
         again = SpanBertForPreTraining.from_pretrained(tmp_path)
         assert type(again) is type(model) and again.state_dict().keys() == state.keys()
         assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
 
         native.save_pretrained(tmp_path / "native")
         fresh = SpanBertForPreTraining.from_pretrained(tmp_path / "native", trust_remote_code=False)
-        assert torch.equal(fresh(**inputs).logits, logits)
+        assert_same(fresh(**inputs).logits, logits, model_type)
         for name, p in fresh.sbo.named_parameters():
             if p.dim() == 2:
                 assert p.mean().abs() < 0.2 * p.std() and 0.01 < p.std() < 0.06, name
@@ -233,13 +246,13 @@ def test_folders(model_type, tmp_path, poisoned):
 @pytest.mark.parametrize("model_type", MAIN)
 def test_resized_tied_and_copied(model_type, tmp_path):
     batch, model = make_batch(4), built(model_type)
-    tied = model.config.tie_word_embeddings
+    tied = getattr(model.config, "tie_word_embeddings", True)
     expected = model(**text_of(batch), **{name: batch[name] for name in ("labels", *INDICES)}).loss.detach()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert type(twin) is type(model)
         assert (twin.get_output_embeddings().weight is twin.get_input_embeddings().weight) == tied
         loss = twin(**text_of(batch), **{name: batch[name] for name in ("labels", *INDICES)}).loss
-        assert torch.equal(loss, expected)
+        assert_same(loss, expected, model_type)
 
     old, size = model.sbo.bias.detach().clone(), len(VOCABULARY) + 5
     model.resize_token_embeddings(size, mean_resizing=False)
@@ -253,7 +266,7 @@ def test_resized_tied_and_copied(model_type, tmp_path):
     assert torch.isfinite(output.loss)
     model.save_pretrained(tmp_path)
     again = SpanBertForPreTraining.from_pretrained(tmp_path)
-    assert torch.equal(again(**text_of(batch)).logits, model(**text_of(batch)).logits)
+    assert_same(again(**text_of(batch)).logits, model(**text_of(batch)).logits, model_type)
 
 
 # What the native class does not do either.
@@ -284,7 +297,7 @@ def fresh_dynamo():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("model_type", ["roberta", "eurobert"])
+@pytest.mark.parametrize("model_type", present("roberta", "eurobert"))
 def test_compiled(model_type, fresh_dynamo):
     """One graph, of a head with a module around it, and of a decoder alone that has no bias."""
     batch, model = make_batch(4), built(model_type, num_hidden_layers=1)
@@ -300,7 +313,8 @@ def test_compiled(model_type, fresh_dynamo):
 
 
 @pytest.mark.parametrize(
-    "model_type", ["bert", "distilbert", "electra", "albert", "modernbert", "nomic_bert", "xlm"]
+    "model_type",
+    present("bert", "distilbert", "electra", "albert", "modernbert", "nomic_bert", "xlm"),
 )
 def test_compiled_heads(model_type, fresh_dynamo):
     """All that is ours in a step, in one graph, over hidden states that the encoder made."""
