@@ -20,11 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_CALLED = (
-    "forward",
-    "feed_forward_chunk",
-    "ff_chunk",
-)  # the methods by which torch and transformers call modules
+# The methods by which torch and transformers call modules.
+_CALLED = ("forward", "feed_forward_chunk", "ff_chunk")
 
 
 def changed(module: nn.Module, own_hooks: Collection[Callable] = ()) -> str | None:

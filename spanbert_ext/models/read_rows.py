@@ -160,12 +160,8 @@ class _Call:
         self.length = rows.length  # the encoder's, which may have lengthened its input
 
 
-_NARROW, _WIDEN, _GATHER, _SCATTER = (
-    "narrowed",
-    "whole",
-    "first",
-    "last",
-)  # hooks, by their modules in RowModules
+# The hooks, by the names of their modules in RowModules.
+_NARROW, _WIDEN, _GATHER, _SCATTER = "narrowed", "whole", "first", "last"
 
 
 class _Calls(threading.local):
