@@ -58,13 +58,14 @@ def split_documents(documents: Dataset, share: float) -> Split:
     order = np.argsort(digests)
     enough = np.searchsorted(np.cumsum(lengths[order]), share * lengths.sum())
     threshold = int(digests[order[enough]])
-    if (digests <= threshold).all():
+    chosen = digests <= threshold
+    if lengths[chosen].sum() > (1 + share) / 2 * lengths.sum():  # equal ones are held out together
         raise CorpusError(
             f"the corpus has {len(documents)} document(s) and {len(passages)} passage(s),"
-            f" {len(np.unique(digests))} of them different: holding out a share of {share} leaves none for"
+            f" {len(np.unique(digests))} of them different: holding out a share of {share} leaves too little for"
             " training. Give more text; a blank line ends a document."
         )
-    held_out = passages.select(np.flatnonzero(digests <= threshold))
+    held_out = passages.select(np.flatnonzero(chosen))
     train = _map(documents, {"size": size, "threshold": threshold})
     rule = (
         f"{len(held_out):,} of {len(passages):,} passages of about {size:,} characters, by a hash of their text;"
