@@ -10,7 +10,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from spanbert_ext.masking.checks import epoch_number, shown
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.masking.sbo_items import calling_trainer, count_sbo_items
+from spanbert_ext.masking.sbo_items import count_sbo_items
+from spanbert_ext.masking.trainer_frames import trainer_frame
 
 
 class SpanMaskingCallback(TrainerCallback):
@@ -77,9 +78,9 @@ class SpanMaskingCallback(TrainerCallback):
         loader.collate_fn = self._with_training_collator(loader.collate_fn)
         self.collator.epoch = self.evaluation_epoch
         self._next_epoch = int(state.epoch or 0)  # a resumed run goes on in its epoch
-        trainer = calling_trainer()
-        if trainer is not None:
-            count_sbo_items(trainer)
+        frame = trainer_frame()
+        if frame is not None:
+            count_sbo_items(frame.f_locals["self"])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
@@ -48,17 +47,3 @@ def count_sbo_items(trainer: Trainer) -> None:
         )
         return
     trainer.get_batch_samples = CountingBatches(trainer)
-
-
-def calling_trainer() -> Trainer | None:
-    """The Trainer whose event is being handled: it hands its callbacks everything but itself."""
-    frame = inspect.currentframe()
-    try:
-        while frame is not None:
-            owner = frame.f_locals.get("self")
-            if isinstance(owner, Trainer):
-                return owner
-            frame = frame.f_back
-        return None
-    finally:
-        del frame  # a frame that refers to itself would wait for the garbage collector

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from spanbert_ext.masking.trainer_frames import trainer_frame
+
 MARK = "reads_row_statistics"  # true of a compute_metrics that reads `row_statistics`, false of one that reads logits
 
 
@@ -39,19 +41,6 @@ def logits_are_read(option: bool | str, return_dict: bool) -> bool:
     if frame.f_locals.get("prediction_loss_only") is True and _calls_the_model_alone(trainer, frame):
         return False
     return not reads_statistics(trainer.compute_metrics)
-
-
-def trainer_frame(method: str) -> FrameType | None:
-    """The nearest call, on this thread's stack, of that method of a transformers Trainer."""
-    module = sys.modules.get("transformers.trainer")
-    if module is None:  # nobody has a Trainer
-        return None
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == method and isinstance(frame.f_locals.get("self"), module.Trainer):
-            return frame
-        frame = frame.f_back
-    return None
 
 
 def _calls_the_model_alone(trainer: Any, frame: FrameType) -> bool:

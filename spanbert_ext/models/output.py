@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from spanbert_ext.models.evaluation import MARK, reads_statistics, trainer_frame
+from spanbert_ext.masking.trainer_frames import trainer_frame
+from spanbert_ext.models.evaluation import MARK, reads_statistics
 
 
 @dataclass

@@ -201,9 +201,9 @@ class SpanBertForPreTraining(NativeFolders):
             left_boundary, right_boundary: [B, K] int64. Without them there is no SBO; under
                 DistributedDataParallel freeze `model.sbo` then.
             num_items_in_batch, num_sbo_items: each head's targets over all accumulated batches and processes,
-                in place of its own count. Trainer passes the first alone; the SBO's mean is then weighted by
-                this batch's share of the MLM targets, which is exact only when all batches have the same
-                ratio of SBO to MLM targets.
+                in place of its own count. Trainer passes the first, SpanMaskingCallback the second. With the first
+                alone the SBO's mean is weighted by this batch's share of the MLM targets, which is exact only when
+                all batches have the same ratio of SBO to MLM targets.
             sample_ids, sample_epoch: [B] int64; token_kinds, special_tokens_mask: [B, L]; candidates:
                 [B, M, 2]: for masking here, ignored where labels are given. They stand in the signature
                 because Trainer drops columns that do not.
