@@ -1,0 +1,91 @@
+"""From and to folders of transformers: what loads a native model loads ours, and the other way round."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from spanbert_ext.models.native_classes import registered_configs
+
+_HUB_ARGUMENTS = {
+    *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
+    *("trust_remote_code", "code_revision"),
+}
+
+
+class NativeFolders:
+    """The part of a model class that loads, saves and resizes, in front of the native class."""
+
+    native_class: type[PreTrainedModel] = PreTrainedModel
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any
+    ) -> Any:
+        """Loads a native checkpoint, whose SBO is then initialised, or one of ours.
+
+        Arguments as in transformers, plus the options of the class.
+        """
+        if issubclass(cls, PreTrainedModel):  # made for one type of configuration
+            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        if isinstance(config, PreTrainedConfig):
+            config_class = type(config)
+        else:
+            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
+            config_class = _config_class(config or pretrained_model_name_or_path, hub)
+        kwargs.pop("code_revision", None)  # as AutoModelForMaskedLM, which hands nothing of it on
+        concrete = cls.made_for(config_class)
+        return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> Any:
+        """A model with random weights. Keywords: `dtype`, `attn_implementation`, the options of the class.
+
+        `trust_remote_code` and `code_revision` are ignored: no code is loaded.
+        """
+        kwargs = {name: x for name, x in kwargs.items() if name not in ("trust_remote_code", "code_revision")}
+        return cls.made_for(type(config))._from_config(copy.deepcopy(config), **kwargs)
+
+    def save_pretrained(
+        self, save_directory: Any, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Saves as the native class does, under its name: what loads the native model loads this one."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        self.config.architectures = [self.native_class.__name__]
+        if is_main_process:
+            config = copy.deepcopy(self.config)
+            del config.keys_to_ignore_at_inference  # of our outputs, not of the native ones
+            config.save_pretrained(save_directory)
+        if push_to_hub:  # only now: the folder is complete
+            wanted = ("commit_message", "private", "token", "create_pr", "revision")
+            name = kwargs.get("repo_id") or os.path.basename(os.path.normpath(save_directory))
+            self.push_to_hub(name, **{key: kwargs[key] for key in wanted if key in kwargs})
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
+    ) -> nn.Embedding:
+        """As in transformers; the SBO's vocabulary bias follows, with zeros for new tokens."""
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        old = self.sbo.bias
+        size = embeddings.weight.shape[0]
+        if old.shape[0] != size:
+            bias = old.new_zeros(size)  # [V]
+            kept = min(size, old.shape[0])
+            bias[:kept] = old.detach()[:kept]
+            self.sbo.bias = nn.Parameter(bias, requires_grad=old.requires_grad)
+        return embeddings
+
+
+def _config_class(source: Any, hub: dict[str, Any]) -> type:
+    """The class of the configuration that a folder, or the hub, has for a model."""
+    registered = registered_configs()
+    if registered:  # AutoConfig need not know these
+        plain = {name: x for name, x in hub.items() if name not in ("trust_remote_code", "code_revision")}
+        saved, _ = PreTrainedConfig.get_config_dict(source, **plain)
+        if saved.get("model_type") in registered:
+            return registered[saved["model_type"]]
+    return type(AutoConfig.from_pretrained(source, **hub))
