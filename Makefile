@@ -13,9 +13,9 @@ FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
 
-# One process a core, each of up to 1 GB, and a thread in each (tests/conftest.py). Neighbours stay together as long as
-# all are busy: a file's tests share what they set up.
-PARALLEL ?= -n $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((cores < 8 ? cores : 8))) --dist worksteal
+# One process a core, each of up to 1 GB, and a thread in each (tests/conftest.py). The tests of a file stay together: they
+# share what they set up.
+PARALLEL ?= -n $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((cores < 8 ? cores : 8))) --dist loadfile
 test: $(INSTALLED) ## the test suite
 	$(BIN)/pytest $(PARALLEL)
 

@@ -5,6 +5,7 @@
 Each process has its own rows, and so its own number of targets: both heads are told the sum of all processes.
 """
 
+import argparse
 import os
 
 import torch
@@ -16,8 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from spanbert_ext import DataCollatorForSpanMasking
 
 
-def main() -> None:
-    options = parse(__doc__)
+def train(options: argparse.Namespace) -> None:
     device = (
         torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         if torch.cuda.is_available()
@@ -44,6 +44,10 @@ def main() -> None:
         distributed.all_reduce(total)
         if distributed.get_rank() == 0 and (step % 5 == 0 or step + 1 == options.steps):
             print(f"step {step} loss {total:.3f}", flush=True)
+
+
+def main() -> None:
+    train(parse(__doc__))  # the wrapped model is gone before the processes' group is, which gloo wants
     distributed.barrier()
     distributed.destroy_process_group()
 

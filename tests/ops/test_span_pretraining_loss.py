@@ -285,7 +285,7 @@ def test_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
             ValueError,
             "num_sbo_items is on meta, expected cpu",
         ),
-        ({"sbo_weight": None}, TypeError, "sbo_weight is None, expected a float"),
+        ({"sbo_weight": None}, TypeError, "sbo_weight is None; expected a number"),
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1.0"),
         ({"max_rows": 1.5}, TypeError, r"max_rows is 1\.5 \(float\); expected an int"),
         ({"max_rows": 3}, ValueError, "max_rows is 3, expected at least 12"),
