@@ -185,7 +185,7 @@ BAD_INPUTS = {
     "pad_token_id size": (
         bad(pad_token_id=2**63),
         ValueError,
-        r"pad_token_id is 9223372036854775808, .*that int64 can hold",
+        r"pad_token_id is 9223372036854775808 .*that int64 can hold",
     ),
     "replace_per_token type": (
         bad(replace_per_token=1),
