@@ -1,0 +1,40 @@
+"""torch.compile of a whole step, family by family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families_samples import family_config
+from tiny_models import INDICES, assert_close, gradients, make_batch, one_thread  # noqa: F401
+
+from spanbert_ext.models.native_classes import supported_types
+from spanbert_ext.models.pretraining import SpanBertForPreTraining
+
+# Their encoders, as transformers has them, draw with NumPy, read values on the host or load
+# kernels in a training step.
+BROKEN_GRAPHS = {"big_bird", "ibert", "longformer", "mra", "yoso"}
+ONE_LAYER = {"distilbert": "n_layers", "flaubert": "n_layers", "xlm": "n_layers"}
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted({*supported_types()} - BROKEN_GRAPHS))
+def test_a_step_is_one_graph(model_type):
+    torch.manual_seed(0)
+    config = family_config(model_type, **{ONE_LAYER.get(model_type, "num_hidden_layers"): 1})
+    model, batch = SpanBertForPreTraining(config, position_dim=24), make_batch(4)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels", *INDICES)}
+    expected = model(**inputs).loss
+    expected.backward()
+    plain = gradients(model)
+    model.zero_grad()
+    loss = torch.compile(model, backend="eager", fullgraph=True)(**inputs).loss
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    assert_close(gradients(model), plain, 1e-5)
