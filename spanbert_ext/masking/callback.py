@@ -58,7 +58,7 @@ class SpanMaskingCallback(TrainerCallback):
             raise TypeError(f"collator is {shown(collator)}; expected a DataCollatorForSpanMasking")
         self.collator = collator
         self.evaluation_epoch = epoch_number(evaluation_epoch)
-        self._next_epoch = 0
+        self._coming_epoch = 0
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -77,7 +77,7 @@ class SpanMaskingCallback(TrainerCallback):
         loader = getattr(train_dataloader, "base_dataloader", train_dataloader)
         loader.collate_fn = self._with_training_collator(loader.collate_fn)
         self.collator.epoch = self.evaluation_epoch
-        self._next_epoch = int(state.epoch or 0)  # a resumed run goes on in its epoch
+        self._coming_epoch = int(state.epoch or 0)  # a resumed run goes on in its epoch
         frame = trainer_frame()
         if frame is not None:
             count_sbo_items(frame.f_locals["self"])
@@ -86,8 +86,8 @@ class SpanMaskingCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # not state.epoch: after an epoch that another callback cut short it lags behind
-        self.collator.set_epoch(self._next_epoch)
-        self._next_epoch += 1
+        self.collator.set_epoch(self._coming_epoch)
+        self._coming_epoch += 1
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Sequence
@@ -32,8 +33,17 @@ STOCK_NAMES = {
 }
 
 
+@dataclasses.dataclass
+class _Masking:
+    """What a collator and those made of it share, so that an option that is set on one is set on all."""
+
+    masker: SpanMasker
+    options: dict[str, Any] | None  # of a masker that was made of the tokenizer
+    read: tuple[int, tuple[int, ...]]  # what was read of the tokenizer: its length, its special ids
+
+
 def _masker_option(stock_name: str) -> property:
-    """An option of the masker under the stock collator's name; to set it gives this collator another masker."""
+    """An option of the masker under the stock collator's name; to set it gives the collator another masker."""
     option = STOCK_NAMES[stock_name]
 
     def read(self: DataCollatorForSpanMasking) -> float:
@@ -43,9 +53,9 @@ def _masker_option(stock_name: str) -> property:
         masker, nothing = copy.copy(self.masker), torch.empty(0, 0, dtype=torch.int64)
         setattr(masker, option, real(stock_name, value))
         masker(nothing, token_kinds=nothing)  # the operator checks it
-        self.masker = masker
-        if self._masker_options is not None:
-            self._masker_options = self._masker_options | {option: getattr(masker, option)}
+        self._masking.masker = masker
+        if self._masking.options is not None:
+            self._masking.options = self._masking.options | {option: getattr(masker, option)}
 
     return property(read, write)
 
@@ -181,17 +191,13 @@ class DataCollatorForSpanMasking:
         self.return_tensors = choice("return_tensors", return_tensors, ("pt", "np"))
         self.row_bounds = row_bounds
         self.tokenizer = tokenizer
-        self._masker_options = masker_options if masker is None else None
+        read = self._tokenizer_state()
         if masker is None:
-            self._read_tokenizer()
+            self._masking = _Masking(self._masker_of_tokenizer(masker_options), masker_options, read)
         else:
-            self.masker = masker
-        if (
-            whole_word_mask is not None
-            and flag("whole_word_mask", whole_word_mask)
-            and not self.whole_word_mask
-        ):
-            raise TypeError("whole_word_mask=True and scheme='tokens', which masks single tokens: give one")
+            self._masking = _Masking(masker, None, read)
+        if whole_word_mask is not None:
+            self.whole_word_mask = whole_word_mask
         self._shared_epoch = torch.tensor(-1).share_memory_()  # -1: never set
         self._labels_reported = torch.tensor(False).share_memory_()
         self._batch_epochs = BatchEpochs()
@@ -214,8 +220,17 @@ class DataCollatorForSpanMasking:
         return f"DataCollatorForSpanMasking({type(self.tokenizer).__name__}{options})"
 
     @property
+    def masker(self) -> SpanMasker:
+        return self._masking.masker
+
+    @property
     def whole_word_mask(self) -> bool:
         return self.masker.scheme != "tokens"
+
+    @whole_word_mask.setter
+    def whole_word_mask(self, value: bool) -> None:
+        if flag("whole_word_mask", value) and self.masker.scheme == "tokens":
+            raise TypeError("whole_word_mask=True and scheme='tokens', which masks single tokens: give one")
 
     def set_epoch(self, epoch: int) -> None:
         """Masks from now on as in `epoch` (0 <= epoch < 2**32), in every worker; a fixed `epoch` stays."""
@@ -237,8 +252,7 @@ class DataCollatorForSpanMasking:
         if return_tensors is None:
             return_tensors = self.return_tensors
         choice("return_tensors", return_tensors, ("pt", "np"))
-        if self._masker_options is not None and len(self.tokenizer) != self._tokenizer_size:
-            self._read_tokenizer()
+        self._follow_tokenizer()
         rows = as_features(examples)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         for name in MADE_HERE:
@@ -282,9 +296,20 @@ class DataCollatorForSpanMasking:
             batch["all_text"] = HostNumber(all_text)
         return BatchEncoding(batch)
 
-    def _read_tokenizer(self) -> None:
-        self._tokenizer_size = len(self.tokenizer)
-        self.masker = SpanMasker.from_tokenizer(self.tokenizer, kinds=self.kinds, **self._masker_options)
+    def _tokenizer_state(self) -> tuple[int, tuple[int, ...]]:
+        return len(self.tokenizer), tuple(self.tokenizer.all_special_ids)
+
+    def _masker_of_tokenizer(self, options: dict[str, Any]) -> SpanMasker:
+        return SpanMasker.from_tokenizer(self.tokenizer, kinds=self.kinds, **options)
+
+    def _follow_tokenizer(self) -> None:
+        """Reads a tokenizer again that has got tokens, or whose tokens became special, since it was read."""
+        masking = self._masking
+        if masking.options is None:
+            return
+        state = self._tokenizer_state()
+        if state != masking.read:
+            masking.masker, masking.read = self._masker_of_tokenizer(masking.options), state
 
     def _replace_labels(self, labels: Sequence[Any], input_ids: Sequence[Any]) -> None:
         """Says once that a column of labels is lost, unless it says no more than the ids."""

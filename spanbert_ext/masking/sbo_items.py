@@ -28,6 +28,7 @@ class CountingBatches:
         boundaries = [batch["left_boundary"] for batch in batches if "left_boundary" in batch]  # each [B, K]
         countable = self.trainer.model_accepts_loss_kwargs and num_items is not None
         if countable and len(boundaries) == len(batches) and all(isinstance(x, Tensor) for x in boundaries):
+            # Trainer counts what is not -100 among the labels.
             labels = [{"labels": x.masked_fill(x < 0, -100)} for x in boundaries]
             count = self.trainer._get_num_items_in_batch(labels, self.trainer.args.device)
             for batch in batches:

@@ -138,7 +138,8 @@ def _word_kinds(index: int, row: Any) -> np.ndarray:
     else:
         raise ValueError(
             f"kinds='words': example {index} has neither 'token_kinds' nor 'word_ids' and is no fast encoding; "
-            f"its columns are {sorted(row)}. Make a column 'token_kinds' with "
+            f"its columns are {sorted(row)} (Trainer drops those that the model does not take, as 'word_ids', unless "
+            "remove_unused_columns=False). Make a column 'token_kinds' with "
             "token_kinds_from_word_ids(encoding.word_ids()), or with token_kinds_from_words(offsets, words)"
         )
     try:

@@ -38,7 +38,9 @@ def logits_are_read(option: bool | str, return_dict: bool) -> bool:
     if frame is None:
         return True
     trainer = frame.f_locals["self"]
-    if frame.f_locals.get("prediction_loss_only") is True and _calls_the_model_alone(trainer, frame):
+    if not _calls_the_model_alone(trainer, frame):  # a compute_loss of the user's may read logits
+        return True
+    if frame.f_locals.get("prediction_loss_only") is True:
         return False
     return not reads_statistics(trainer.compute_metrics)
 
@@ -92,4 +94,5 @@ def _marked(function: FunctionType, code: CodeType) -> bool:
             named.append(cell.cell_contents if name in code.co_freevars else None)
         except ValueError:  # not bound yet
             continue
-    return "span_metrics" in code.co_names or any(getattr(x, MARK, None) is True for x in named)
+    imported = {"spanbert_ext", "span_metrics"} <= {*code.co_names}  # within the function
+    return imported or any(getattr(x, MARK, None) is True for x in named)

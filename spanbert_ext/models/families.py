@@ -51,6 +51,7 @@ class Family(NamedTuple):
         ones_are_none: no attention_mask means the same as one of ones.
         refuse: why a configuration of the type is not supported, and what to do; None where it is.
         native_class: of a registered family; None: the one of AutoModelForMaskedLM.
+        registered: by a user, whose word for the head is compared with the model once.
     """
 
     mlm_head: Callable[[type], HeadShape]
@@ -60,6 +61,7 @@ class Family(NamedTuple):
     ones_are_none: bool = True
     refuse: Callable[[Any], str | None] | None = None
     native_class: type | None = None
+    registered: bool = False
 
 
 def all_rows(native: type) -> None:

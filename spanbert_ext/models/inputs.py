@@ -52,7 +52,8 @@ def check_labels(labels: Tensor, text: Tensor | None, vocab_size: int) -> None:
         IndexError: one is beyond the vocabulary.
     """
     if labels.dim() != 2 or (text is not None and labels.shape != text.shape[:2]):
-        expected = "[B, L]" if text is None else f"{list(text.shape[:2])} as the input"
+        like_text = text is not None and text.dim() >= 2
+        expected = f"{list(text.shape[:2])} as the input" if like_text else "[B, L]"
         raise ValueError(f"labels has shape {list(labels.shape)}, expected {expected}")
     if labels.dtype != torch.int64:
         raise TypeError(f"labels has dtype {labels.dtype}, expected int64")

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
@@ -16,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from spanbert_ext.models.families import FAMILIES, REFUSED, Family, all_rows
-from spanbert_ext.models.mlm_heads import HeadShape, module_at
+from spanbert_ext.models.mlm_heads import HeadShape, MlmHead, module_at
 
 _OURS = frozenset(FAMILIES)
 
@@ -42,9 +43,10 @@ def register_family(
 ) -> None:
     """Makes `SpanBertForPreTraining` know one more masked language model, by the places of its head's modules.
 
-    `decoder(transform(x))` must be the logits of the encoder's output x, as the model's own forward computes them:
-    compare `SpanBertForPreTraining(config)(input_ids).logits` with the native class's once. A process that unpickles
-    a model registers first.
+    `decoder(transform(x))` must be the logits of the encoder's output x, as the model's own forward computes them. The
+    first loss of a model compares them with what `head` makes of x; without a head compare
+    `SpanBertForPreTraining(config)(input_ids).logits` with the native class's once. A process that unpickles a model
+    registers first.
 
     The classes that the modules have when the model is built are taken at your word. What is done to a module later
     (LoRA, hooks, another class) is seen, and the module then called on whole sequences, as for every family. The
@@ -66,6 +68,8 @@ def register_family(
             model type. Whether the paths lead to such modules is checked when a model is built.
     """
     native_class, model_type = _native_and_type(model)
+    if not isinstance(transform, (str, list, tuple)):
+        raise TypeError(f"register_family: transform is {transform!r}, expected a path or a list of paths")
     transform = (transform,) if isinstance(transform, str) else tuple(transform)
     for name, path in (("decoder", decoder), ("head", head), *(("transform", part) for part in transform)):
         if path is None and name == "head":
@@ -89,7 +93,7 @@ def register_family(
         around = () if head is None else tuple((path, None) for path in _upto(head, decoder))
         return HeadShape(around, transform, decoder, None if row_wise else {})
 
-    FAMILIES[model_type] = Family(mlm_head, all_rows, eps=eps, native_class=native_class)
+    FAMILIES[model_type] = Family(mlm_head, all_rows, eps=eps, native_class=native_class, registered=True)
     _REGISTERED.add(model_type)
 
 
@@ -214,6 +218,42 @@ def check_head(model: Any, shape: HeadShape) -> None:
         raise ValueError(
             f"{named}: {stray} has an element for each word and is not the decoder's own, so its logits may not come "
             f"from {shape.decoder} alone{advice}"
+        )
+    eps = model.family.eps
+    if isinstance(eps, str) and not hasattr(model.config, eps):
+        raise ValueError(
+            f"{named}: its configuration has no {eps}, which is said to be that of LayerNorms: "
+            "register_family(..., eps=1e-12) gives a number"
+        )
+
+
+@torch.no_grad()
+def compare_head(model: Any, head: MlmHead, x: Tensor) -> None:
+    """Whether the parts of a registered head make of hidden states what the whole does, up to rounding.
+
+    Args:
+        x: [B, L, H], of which one row of the batch is tried.
+
+    Raises:
+        ValueError: they do not.
+    """
+    modules = [known.module for known in head.around] + [part for _, part in head.parts]
+    modules = [module for module in modules if isinstance(module, nn.Module)]
+    training = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for part, _ in training:
+            part.training = False  # dropout would differ
+        row = x[:1]
+        whole, parts = head.whole(row).double(), head.decoder.module(head.transform(row)).double()
+    finally:
+        for part, mode in training:
+            part.training = mode
+    difference, size = (parts - whole).abs().max().item(), whole.abs().max().item()
+    if whole.shape != parts.shape or not difference <= 32 * torch.finfo(x.dtype).eps * max(size, 1):
+        raise ValueError(
+            f"{model.native_class.__name__}: {head.around[0].path} makes other logits of the encoder's output than "
+            f"{head.decoder.path} behind {[path for path, _ in head.parts]}, which register_family was given: they "
+            f"differ by {difference:.3g}, and the largest is {size:.3g}"
         )
 
 

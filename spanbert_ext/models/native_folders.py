@@ -13,7 +13,7 @@ from spanbert_ext.models.native_classes import registered_configs
 
 _HUB_ARGUMENTS = {
     *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
-    *("trust_remote_code", "code_revision"),
+    "trust_remote_code",
 }
 
 
@@ -30,14 +30,18 @@ class NativeFolders:
 
         Arguments as in transformers, plus the options of the class.
         """
+        code_revision = kwargs.pop(
+            "code_revision", None
+        )  # as AutoModelForMaskedLM, which hands nothing of it on
         if issubclass(cls, PreTrainedModel):  # made for one type of configuration
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
         if isinstance(config, PreTrainedConfig):
             config_class = type(config)
         else:
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
+            if code_revision is not None:
+                hub["code_revision"] = code_revision
             config_class = _config_class(config or pretrained_model_name_or_path, hub)
-        kwargs.pop("code_revision", None)  # as AutoModelForMaskedLM, which hands nothing of it on
         concrete = cls.made_for(config_class)
         return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
@@ -51,10 +55,17 @@ class NativeFolders:
         return cls.made_for(type(config))._from_config(copy.deepcopy(config), **kwargs)
 
     def save_pretrained(
-        self, save_directory: Any, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: dict[str, Any] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Saves as the native class does, under its name: what loads the native model loads this one."""
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        super().save_pretrained(
+            save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs
+        )
         self.config.architectures = [self.native_class.__name__]
         if is_main_process:
             config = copy.deepcopy(self.config)

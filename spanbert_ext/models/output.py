@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from spanbert_ext.masking.trainer_frames import trainer_frame
-from spanbert_ext.models.evaluation import MARK, reads_statistics
+from spanbert_ext.models.evaluation import MARK
 
 
 @dataclass
@@ -136,17 +136,18 @@ def _batch_sums(predictions: Any, labels: Any) -> np.ndarray:
 
 
 def _warn_of_logits() -> None:
-    """Where the evaluated model has an SBO and would have given statistics, had it found who reads them."""
+    """Where the evaluated model has an SBO and was not told to give logits: it did not see who reads them."""
     loop = trainer_frame("evaluation_loop")
     trainer = None if loop is None else loop.f_locals["self"]
     if getattr(getattr(trainer, "model", None), "sbo", None) is None:
         return
     option = trainer.model.config.span_pretraining.get("evaluation_logits", "auto")
-    if option == "auto" and reads_statistics(trainer.compute_metrics):
+    if option == "auto":
         warnings.warn(
-            "span_metrics got logits, which are large and say nothing of the SBO: a model that is compiled as a whole, "
-            "in nn.DataParallel or returns tuples does not see who reads them. Give it evaluation_logits=False, or "
-            "True if that is what you want",
+            "span_metrics got logits, which are large and say nothing of the SBO. The model gave them because "
+            "compute_metrics does not name span_metrics itself, compute_loss or prediction_step is your own, or it is "
+            "compiled as a whole, in nn.DataParallel or returns tuples. Give it evaluation_logits=False, or True if "
+            "logits are what you want",
             stacklevel=4,
         )
 

@@ -28,13 +28,14 @@ from spanbert_ext.models.last_layers import LayerShape
 from spanbert_ext.models.mlm_heads import HeadShape
 from spanbert_ext.models.native_classes import (
     check_head,
+    compare_head,
     config_of_class_named,
     find_native,
 )
 from spanbert_ext.models.native_folders import NativeFolders
 from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options
 from spanbert_ext.models.output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
-from spanbert_ext.models.read_rows import labelled_positions, only_rows, prepare_rows
+from spanbert_ext.models.read_rows import labelled_positions, may_wait_for, only_rows, prepare_rows
 from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 
 __all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
@@ -122,9 +123,11 @@ class SpanBertForPreTraining(NativeFolders):
         config.span_pretraining = options
         config.keys_to_ignore_at_inference = IGNORED_AT_INFERENCE
         super().__init__(config, *args, **kwargs)
+        self.loss_type = "ForMaskedLM"  # of loss_function: transformers reads it off the name of the class
 
         check_head(self, self.head_shape)
         self.head_shape = self.head_shape.as_built(self)
+        self.head_compared = not (self.family.registered and self.head_shape.around)  # once is enough
         self.encoder_takes = taken_inputs(self.base_model)
         vocab_size, width = self.get_output_embeddings().weight.shape
         eps = self.family.eps
@@ -201,9 +204,9 @@ class SpanBertForPreTraining(NativeFolders):
             left_boundary, right_boundary: [B, K] int64. Without them there is no SBO; under
                 DistributedDataParallel freeze `model.sbo` then.
             num_items_in_batch, num_sbo_items: each head's targets over all accumulated batches and processes,
-                in place of its own count. Trainer passes the first, SpanMaskingCallback the second. With the first
-                alone the SBO's mean is weighted by this batch's share of the MLM targets, which is exact only when
-                all batches have the same ratio of SBO to MLM targets.
+                in place of its own count. Trainer passes the first, SpanMaskingCallback the second, which means
+                nothing without the first. With the first alone the SBO's mean is weighted by this batch's share of
+                the MLM targets, which is exact only when all batches have the same ratio of SBO to MLM targets.
             sample_ids, sample_epoch: [B] int64; token_kinds, special_tokens_mask: [B, L]; candidates:
                 [B, M, 2]: for masking here, ignored where labels are given. They stand in the signature
                 because Trainer drops columns that do not.
@@ -284,6 +287,9 @@ class SpanBertForPreTraining(NativeFolders):
         if with_logits:
             fields["logits"] = heads.mlm.whole(x)
         if labels is not None:
+            if not self.head_compared and heads.whole_mlm is None and may_wait_for(x):
+                compare_head(self, heads.mlm, x)
+                self.head_compared = True
             in_sum = self.training or options["evaluation_loss"] == "sum"
             losses = head_loss(
                 heads,
@@ -292,7 +298,8 @@ class SpanBertForPreTraining(NativeFolders):
                 *indices,
                 sbo_weight=options["sbo_weight"] if in_sum else 0.0,
                 num_items_in_batch=scalar("num_items_in_batch", num_items_in_batch),
-                num_sbo_items=scalar("num_sbo_items", num_sbo_items),
+                # A compute_loss of the user's may leave out the first, and then wants the batch's own means.
+                num_sbo_items=None if num_items_in_batch is None else scalar("num_sbo_items", num_sbo_items),
                 label_smoothing=options["label_smoothing"] if self.training else 0.0,
                 max_rows=max_rows,
             )

@@ -54,7 +54,7 @@ def labelled_positions(labels: Tensor, count_rows: bool) -> LabelledRows:
     batch, length = labels.shape
     live = labels >= 0  # [B, L]
     entries, max_rows, max_read_rows = length, None, None
-    if labels.numel() and (may_read_values(labels) or (count_rows and _may_wait_for(labels))):
+    if labels.numel() and (may_read_values(labels) or (count_rows and may_wait_for(labels))):
         first = live[:, 0].sum()  # without a label the first position is read too
         counts = torch.stack([live.sum(1).max(), live.sum(), first])
         entries, total, first = counts.tolist()
@@ -68,7 +68,8 @@ def labelled_positions(labels: Tensor, count_rows: bool) -> LabelledRows:
     return LabelledRows(positions[:, :entries], max_rows, max_read_rows)
 
 
-def _may_wait_for(x: Tensor) -> bool:
+def may_wait_for(x: Tensor) -> bool:
+    """Whether values may be read at the price of one synchronisation."""
     if torch.compiler.is_compiling() or x.device.type == "meta":
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
