@@ -46,7 +46,7 @@ def missing_cuda() -> str | None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--hostile-inputs", type=int, default=2000, help="inputs of test_hostile_inputs.py")
+    parser.addoption("--hostile-inputs", type=int, default=800, help="inputs of test_hostile_inputs.py")
     parser.addoption("--hostile-seed", type=int, default=0, help="the seed that they are made from")
 
 

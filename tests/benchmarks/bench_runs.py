@@ -18,3 +18,15 @@ def import_from_benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)  # --threads sets it for the process
+
+
+@pytest.fixture
+def no_peak_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peak memory is unavailable: its process takes seconds to start. One test of each benchmark has it."""
+    from support import memory
+    from support.errors import Unavailable
+
+    def executor(*_: object, **__: object) -> None:
+        raise Unavailable("takes seconds")
+
+    monkeypatch.setattr(memory, "ProcessPoolExecutor", executor)

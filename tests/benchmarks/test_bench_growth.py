@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bench_runs import import_from_benchmarks  # noqa: F401
+from bench_runs import import_from_benchmarks, no_peak_memory  # noqa: F401
 
 pytest.importorskip("matplotlib")
 
 
-def test_growth_has_a_point_for_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_peak_memory")
+def test_growth_has_a_point_for_every_number(tmp_path: Path) -> None:
     import bench_growth
-    import bench_sbo
-    from support.errors import Unavailable
 
-    def in_child(*_: Any) -> None:
-        raise Unavailable("takes seconds a point")
-
-    monkeypatch.setattr(bench_sbo, "in_child", in_child)
     axes = ["--width", "tiny", "--base", "2,32", "--rows", "1,2", "--vocab", "257,514", "--length", "16,32"]
     files = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
     names = ["--providers", "fused,eager_masked", "--repeats", "1", "--threads", "1"]

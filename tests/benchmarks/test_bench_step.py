@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from bench_runs import import_from_benchmarks  # noqa: F401
+from bench_runs import import_from_benchmarks, no_peak_memory  # noqa: F401
 
 pytest.importorskip("matplotlib")
 
@@ -48,6 +48,7 @@ def test_report_has_the_promised_keys(tmp_path: Path) -> None:
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("no_peak_memory")
 def test_modes_stand_beside_each_other_and_a_failing_compiler_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +83,7 @@ def test_modes_stand_beside_each_other_and_a_failing_compiler_is_reported(
     assert report["graphs_compiled_while_timed"] == 0
 
 
+@pytest.mark.usefixtures("no_peak_memory")
 def test_nothing_is_compiled_once_the_time_for_it_is_over(tmp_path: Path) -> None:
     import bench_step
 

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 
 def test_run_all_writes_a_folder_and_never_overwrites_unasked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import run_all
 
@@ -31,9 +31,15 @@ def test_run_all_writes_a_folder_and_never_overwrites_unasked(
     assert "bench_span_mask.json already" in capsys.readouterr().err
     assert (tmp_path / "bench_span_mask.json").read_text() == before
 
+    again = json.dumps({**json.loads(before), "commit": "the second run"})
+
+    def run_job(job: Any, device: str, scratch: Path, log: Path | None, limit: float) -> None:
+        (scratch / f"{job.name}.json").write_text(again)
+
+    monkeypatch.setattr(run_all, "run_job", run_job)  # one benchmark that really runs is enough
     assert run_all.main([*arguments, "--overwrite", "--log", str(tmp_path / "log")]) == 0
     assert f"replaced  {tmp_path / 'bench_span_mask.json'}" in capsys.readouterr().err
-    assert (tmp_path / "bench_span_mask.json").read_text() != before
+    assert (tmp_path / "bench_span_mask.json").read_text() == again != before
 
 
 def test_run_all_spares_a_page_that_it_did_not_write(

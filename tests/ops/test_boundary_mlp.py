@@ -109,19 +109,25 @@ def test_gradcheck() -> None:
 @on_every_device
 @pytest.mark.parametrize("name", ["odd", "strided", "int32", "no_target", "no_batch"])
 def test_opcheck(name: str, device: str) -> None:
+    # Tracing takes most of the time. test_boundary_mlp_modes.py traces the samples that are left out of it here.
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if name in ("strided", "no_batch"):
+        checks.append("test_aot_dispatch_dynamic")
     sample = SAMPLES[name].on(device).to(torch.float32)
     token_rows, grad_rows = some_tokens(sample, 7)
     grad_y, grad_rows = grad_like(sample).float(), grad_rows.float()
     for autocast, tokens in ((torch.float32, None), (torch.bfloat16, token_rows)):
         leaves = sample.requires_grad()
-        torch.library.opcheck(OP.boundary_mlp.default, leaves.forward_arguments(autocast, tokens))
+        torch.library.opcheck(
+            OP.boundary_mlp.default, leaves.forward_arguments(autocast, tokens), test_utils=checks
+        )
     for needs, grads in {
         (True, True): (grad_y, None),
         (True, False): (None, grad_rows),
         (False, True): (grad_y, grad_rows),
     }.items():
         arguments = sample.backward_arguments(torch.float32, grads[0], needs, token_rows, grads[1])
-        torch.library.opcheck(OP.boundary_mlp_backward.default, arguments)
+        torch.library.opcheck(OP.boundary_mlp_backward.default, arguments, test_utils=checks)
 
 
 @on_every_device

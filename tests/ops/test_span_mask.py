@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from capabilities import CAPABILITIES, run_tests_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from span_mask_samples import MASK, PAD, POOL, assert_equal, sample_inputs, table
@@ -323,10 +322,3 @@ def test_candidates_alone_leave_the_budget_unmet():
     assert [row[row >= 0].tolist() for row in got.masked_positions] == [[4, 5], [9], []]
     assert (span_mask(**call, candidates=spans[:, :0]).masked_positions == -1).all()
     assert ((span_mask(**call).labels >= 0).sum(1) == 14).all()  # no list at all: geometric spans
-
-
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_every_cpu_capability_makes_the_same_masks(capability):
-    run_tests_with(
-        capability, __file__, "bit_for_bit or worked_by_hand or long_rows or threads_and_batch_split"
-    )

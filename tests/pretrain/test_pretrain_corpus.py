@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import itertools
 import lzma
@@ -28,7 +29,11 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def builtin():
     """The whole built-in corpus, `(name, text)`, made once: it parses the standard library."""
-    return list(builtin_documents())
+    gc.disable()  # it would look at millions of syntax nodes, none of which is in a circle, again and again
+    try:
+        return list(builtin_documents())
+    finally:
+        gc.enable()
 
 
 def english(count: int) -> list[str]:
