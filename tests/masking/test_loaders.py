@@ -1,13 +1,11 @@
-"""Plain numbers beside the tensors of a batch, through whatever carries batches to the model."""
+"""Plain numbers beside the tensors of a batch, through whatever carries batches to the model.
+
+Two processes under accelerate: in tests/models/test_two_processes.py.
+"""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
-import torch
-from accelerate import Accelerator
 from accelerate.utils import concatenate, send_to_device
 from tiny_models import (  # noqa: F401
     full_batch,
@@ -18,15 +16,14 @@ from tiny_models import (  # noqa: F401
     tiny_texts,
     tiny_tokenizer,
 )
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel.scatter_gather import scatter
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback, span_metrics
 
 HINTS = ("max_rows", "max_read_rows", "all_text")
-WORLD = 2
 
 
 def skewed_rows(batches: int, size: int = 96) -> list[dict]:
@@ -98,53 +95,6 @@ def test_accelerate_and_data_parallel_pass_them_on():
         assert scatter(numbers, [0, 1]) == [numbers, numbers]  # replicas get the bounds of the whole batch
         model = make_model()
         assert nn.DataParallel(model)(**batch).loss == model(**batch).loss
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield from skewed_rows(4, size=48)
-
-
-def run_in_two_processes(rank: int, folder: str) -> None:
-    names = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": WORLD,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": 0,
-    }
-    names["OMP_NUM_THREADS"] = 1  # accelerate sets the threads from it
-    os.environ.update({name: str(value) for name, value in names.items()})
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
-    accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == WORLD
-    result: dict = {}
-    for row_bounds in ("auto", False):
-        collator = DataCollatorForSpanMasking(tiny_tokenizer(), epoch=0, row_bounds=row_bounds)
-        loader = DataLoader(skewed_rows(4), batch_size=96, collate_fn=collator)
-        model = make_model().double()
-        seen = hints_seen(model)
-        model, loader = accelerator.prepare(model, loader)
-        for batch in loader:
-            accelerator.backward(model(**batch).loss)
-        grads = torch.cat([p.grad.flatten() for p in model.parameters()])
-        plain = [{name: int(number) for name, number in of_batch.items()} for of_batch in seen]
-        result[row_bounds] = (plain, grads)
-    # An iterable dataset is read by the first process, which sends the others their share of joined batches.
-    stream = accelerator.prepare(DataLoader(Stream(), batch_size=48, collate_fn=collator))
-    result["dispatched"] = [len(batch["labels"]) for batch in stream]
-    torch.save(result, Path(folder) / f"{rank}.pt")
-    distributed.barrier()
-    os._exit(0)  # as in test_model_ddp.py
-
-
-def test_two_processes_under_accelerate(tmp_path):
-    torch.multiprocessing.spawn(run_in_two_processes, (str(tmp_path),), nprocs=WORLD)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
-    assert first["auto"][0] == second["auto"][0] == [SKEWED] * 2
-    torch.testing.assert_close(first["auto"][1], first[False][1], rtol=1e-10, atol=1e-12)
-    assert first["auto"][1].any() and torch.equal(first["auto"][1], second["auto"][1])
-    assert first["dispatched"] == second["dispatched"] == [48, 48]
 
 
 def test_the_dispatching_loader_takes_tensors_alone():

@@ -172,16 +172,6 @@ class TestLoss:
         model(**batch).loss.backward()
         assert_close(gradients(model), gradients(plain), 1e-12)
 
-    def test_compiled_without_a_graph_break(self):
-        batch, plain = make_batch(), make_model().double()
-        expected = plain(**batch)
-        expected.loss.backward()
-        model = make_model().double()
-        output = torch.compile(model, fullgraph=True, backend="aot_eager")(**batch)
-        output.loss.backward()
-        torch.testing.assert_close(output.loss, expected.loss)
-        assert_close(gradients(model), gradients(plain), 1e-10)
-
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_low_precision(self, dtype):
         batch, model = make_batch(), make_model()

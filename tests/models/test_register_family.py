@@ -15,7 +15,7 @@ from families_samples import family_config
 from own_encoder import PATHS, OwnConfig, OwnForMaskedLM
 from test_family_heads import assert_native  # noqa: F401
 from test_fused_path import AlongTokens, warned  # noqa: F401
-from tiny_models import INDICES, assert_close, gradients, make_batch, one_thread, tiny_config  # noqa: F401
+from tiny_models import INDICES, assert_close, gradients, make_batch, make_model, one_thread, tiny_config  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
@@ -116,10 +116,15 @@ class TestRegistered:
         model.resize_token_embeddings(45, mean_resizing=False)
         assert model.sbo.bias.shape == (45,) and model.head.decoder.weight is model.encoder.embed.weight
 
-    def test_a_fresh_process_registers_before_it_unpickles(self, tmp_path):
+    def test_a_fresh_process_unpickles(self, tmp_path):
+        """Our own class without more; a registered one after it has been registered."""
+        torch.save(make_model(), tmp_path / "bert.pt")
         torch.save(own_model(), tmp_path / "model.pt")
         script = (
-            "import sys, torch, spanbert_ext, own_encoder\n"
+            "import sys, torch\n"
+            "model = torch.load(sys.argv[2], weights_only=False)\n"
+            "print(type(model).__name__, type(model).__module__)\n"
+            "import spanbert_ext, own_encoder\n"
             "spanbert_ext.SpanBertForPreTraining\n"
             "names = {name.rpartition('.modeling_')[2] for name in sys.modules if '.modeling_' in name}\n"
             "print(names & {'roberta', 'distilbert', 'modernbert', 'xlm'})\n"
@@ -129,11 +134,14 @@ class TestRegistered:
             "model = torch.load(sys.argv[1], weights_only=False)\n"
             "print(model(torch.tensor([[7, 8, 9]])).logits.shape)\n"
         )
-        command = [sys.executable, "-c", script, str(tmp_path / "model.pt")]
+        command = [sys.executable, "-c", script, str(tmp_path / "model.pt"), str(tmp_path / "bert.pt")]
         tests = str(Path(own_encoder.__file__).parent)
         environment = {"PYTHONPATH": f"{tests}:{Path(spanbert_ext.__file__).parent.parent}"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        assert done.stdout.splitlines() == ["set()", "True", "torch.Size([1, 3, 38])"]
+        assert done.stdout.splitlines() == [
+            "BertForSpanPreTraining spanbert_ext.models.pretraining",
+            *("set()", "True", "torch.Size([1, 3, 38])"),
+        ]
 
     def test_a_type_of_transformers_under_other_paths(self):
         register_family("funnel", decoder="lm_head")

@@ -3,12 +3,15 @@
     torchrun --nproc-per-node 2 two_processes.py FOLDER torchrun
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 two_processes.py FOLDER accelerate
 
-Every error is relative to one process with the rows of both.
+Every error is relative to one process with the rows of both. FOLDER/runs.json lists scripts that run after the cases,
+[[script, [argument, ...]], ...]: starting a process takes longer than all of them do.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import gc
 import io
 import json
 import os
@@ -19,6 +22,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from test_loaders import hints_seen, skewed_rows
+from test_sharded import compare
 from test_trainer_counts import Gradients, Stream, ragged_rows
 from tiny_models import in_order, make_model, tiny_texts, tiny_tokenizer
 from torch import Tensor, distributed, nn
@@ -30,6 +36,7 @@ from transformers import Trainer, TrainingArguments
 from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback, span_metrics
 
 WORLD = 2
+SECONDS = 120  # of one case; then all threads show where they are, and the process ends
 ROWS = {
     "ragged rows": [
         "the small dog",
@@ -218,47 +225,98 @@ def run_example() -> list[str]:
     return printed.getvalue().splitlines()
 
 
-def main(folder: Path, launcher: str) -> None:
-    torch.set_num_threads(1)
-    rows = ragged_rows(12)
-    if launcher == "torchrun":
-        printed = run_example()
-        rank = int(os.environ["RANK"])
+def row_bounds(accelerator: Accelerator) -> dict:
+    """What the collator counts, by the loader to the model, and the gradient with and without it."""
+    seen, grads = {}, {}
+    for bounds in ("auto", False):
+        collator = DataCollatorForSpanMasking(tiny_tokenizer(), epoch=0, row_bounds=bounds)
+        loader = DataLoader(skewed_rows(4), batch_size=96, collate_fn=collator)
+        model = make_model().double()
+        found = hints_seen(model)
+        model, loader = accelerator.prepare(model, loader)
+        for batch in loader:
+            accelerator.backward(model(**batch).loss)
+        grads[bounds] = flat(p.grad for p in model.parameters())
+        seen[str(bounds)] = [{name: int(number) for name, number in of_batch.items()} for of_batch in found]
+    other = grads["auto"].clone()
+    distributed.broadcast(other, 0)
+    equal = torch.tensor(int(torch.equal(other, grads["auto"])))
+    distributed.all_reduce(equal)
+    # An iterable dataset is read by the first process, which sends the others their share of joined batches.
+    stream = accelerator.prepare(DataLoader(Stream(skewed_rows(4, size=48)), 48, collate_fn=collator))
+    return {
+        "seen": seen,
+        "close": torch.allclose(grads["auto"], grads[False], rtol=1e-10, atol=1e-12),
+        "largest": float(grads["auto"].abs().max()),
+        "equal": int(equal),
+        "dispatched": [len(batch["labels"]) for batch in stream],
+    }
+
+
+def run_scripts(folder: Path) -> None:
+    """Those of runs.json, one after the other."""
+    # Destroying a DistributedDataParallel joins gloo's threads while holding the GIL, which one of them may be
+    # waiting for (torch 2.13): nothing is destroyed, and the process ends without tearing down.
+    gc.disable()
+    distributed.destroy_process_group = lambda *args: None  # of the scripts' end
+    kept = []
+    for script, arguments in json.loads((folder / "runs.json").read_text()):
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        sys.argv = [script, *arguments]
+        kept.append(runpy.run_path(script, run_name="__main__"))
+
+
+def of_torchrun(folder: Path) -> dict[str, Callable]:
+    rows, rank = ragged_rows(12), int(os.environ["RANK"])
+
+    def begin() -> str:
         # a file: the launcher's store holds the addresses of the group that the example had
         options = {"init_method": f"file://{folder}/store", "rank": rank, "world_size": WORLD}
         distributed.init_process_group("gloo", **options)
-        result: dict = {"example": printed, "fsdp2": one_step(shard, rank)}
-        result["ddp"] = one_step(DistributedDataParallel, rank)
-        result["ddp, float64"] = one_step(DistributedDataParallel, rank, torch.float64)
-        result["trainer"] = trainer_errors(folder / "plain", rows, rows)
-        result["trainer, counts by process"] = trainer_errors(
+        return distributed.get_backend()
+
+    return {
+        "example": run_example,
+        "group": begin,
+        "fsdp2": lambda: one_step(shard, rank),
+        "fsdp2, each module": lambda: compare(WORLD, "everything"),
+        "ddp": lambda: one_step(DistributedDataParallel, rank),
+        "ddp, float64": lambda: one_step(DistributedDataParallel, rank, torch.float64),
+        "trainer": lambda: trainer_errors(folder / "plain", rows, rows),
+        "trainer, counts by process": lambda: trainer_errors(
             folder / "local", rows, rows, average_tokens_across_devices=False
-        )
-        result["trainer, resumed"] = trainer_errors(folder / "resumed", rows, rows, resume=True)
-    else:
-        accelerator = Accelerator(cpu=True)
-        rank = accelerator.process_index
-        result = {"loop": accelerate_loop(accelerator), "fsdp2": one_step(shard, rank)}
-        stream = {"max_steps": 1, "num_train_epochs": 1}
-        result["stream, dispatched"] = trainer_errors(
-            folder / "dispatched",
-            Stream(rows[:8]),
-            rows[:8],
-            pad_to_multiple_of=32,
-            dataloader_num_workers=1,
-            **stream,
-        )
-        result["stream, read by each"] = trainer_errors(
-            folder / "read",
-            Stream(rows[:8]),
-            rows[:8],
-            accelerator_config={"dispatch_batches": False},
-            **stream,
-        )
-    (folder / f"{launcher}-{rank}.json").write_text(json.dumps(result))
+        ),
+        "trainer, resumed": lambda: trainer_errors(folder / "resumed", rows, rows, resume=True),
+    }
+
+
+def of_accelerate(folder: Path) -> dict[str, Callable]:
+    accelerator, rows = Accelerator(cpu=True), ragged_rows(8)
+
+    def stream(name: str, **options) -> dict:
+        options = {"max_steps": 1, "num_train_epochs": 1} | options
+        return trainer_errors(folder / name, Stream(rows), rows, **options)
+
+    return {
+        "loop": lambda: accelerate_loop(accelerator),
+        "row bounds": lambda: row_bounds(accelerator),
+        "fsdp2": lambda: one_step(shard, accelerator.process_index),
+        "stream, dispatched": lambda: stream("dispatched", pad_to_multiple_of=32, dataloader_num_workers=1),
+        "stream, read by each": lambda: stream("read", accelerator_config={"dispatch_batches": False}),
+    }
+
+
+def main(folder: Path, launcher: str) -> None:
+    torch.set_num_threads(1)
+    cases = {"torchrun": of_torchrun, "accelerate": of_accelerate}[launcher](folder)
+    result = {}
+    for name, case in cases.items():
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        result[name] = case()
+    (folder / f"{launcher}-{os.environ['RANK']}.json").write_text(json.dumps(result))
+    run_scripts(folder)
     distributed.barrier()
-    # Destroying a DistributedDataParallel joins gloo's threads while holding the GIL, which one of them may be
-    # waiting for (torch 2.13): the results are on disk, so leave without tearing down.
     sys.stdout.flush()
     os._exit(0)
 
