@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import BertConfig, PreTrainedTokenizerFast, Trainer
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
@@ -74,6 +75,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def ended_workers():
+    """Ends persistent workers behind a test: the garbage collector waits 5 s for each of them."""
+    yield
+    for x in gc.get_objects():
+        if issubclass(type(x), DataLoader) and x._iterator is not None:
+            x._iterator = None
 
 
 INDICES = ("masked_positions", "left_boundary", "right_boundary")

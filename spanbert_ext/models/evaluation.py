@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from functools import partial
-from types import CodeType, FrameType, FunctionType, MethodType
+from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -94,5 +94,7 @@ def _marked(function: FunctionType, code: CodeType) -> bool:
             named.append(cell.cell_contents if name in code.co_freevars else None)
         except ValueError:  # not bound yet
             continue
+    modules = [x for x in named if isinstance(x, ModuleType)]
+    named += [getattr(module, name, None) for module in modules for name in code.co_names]
     imported = {"spanbert_ext", "span_metrics"} <= {*code.co_names}  # within the function
     return imported or any(getattr(x, MARK, None) is True for x in named)

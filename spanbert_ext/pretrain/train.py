@@ -109,26 +109,14 @@ class StopOnSignal(TrainerCallback):
 
 
 class SpanTrainer(Trainer):
-    """Trainer that counts both heads' targets over accumulated batches and logs both heads' losses by
-    token."""
+    """Trainer that logs both heads' losses by token."""
 
     def __init__(self, *args: Any, sbo: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sbo = sbo
         self.tokens_seen = 0.0
         self.evaluation_seconds = 0.0
-        self._num_sbo_items: Tensor | None = None
         self._sums = torch.zeros(7, device=self.args.device)  # six row statistics and the tokens read
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.sbo and batches:
-            count = sum((batch["left_boundary"] >= 0).sum() for batch in batches).to(device)
-            # as Trainer's own count of labels: over all processes
-            self._num_sbo_items = self.accelerator.reduce(count, "sum") if self.args.world_size > 1 else count
-        return batches, num_items
 
     def compute_loss(
         self,
@@ -140,8 +128,8 @@ class SpanTrainer(Trainer):
         tokens = inputs["attention_mask"].sum()
         if not self.sbo:
             inputs = {name: value for name, value in inputs.items() if name not in INDICES}
-        elif model.training:
-            inputs = {**inputs, "num_sbo_items": self._num_sbo_items}
+        if not model.training:
+            inputs = {**inputs, "return_logits": False}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             self._sums[:6] += outputs["row_statistics"].detach().sum(0)  # [B, 6] -> [6]

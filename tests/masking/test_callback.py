@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from tiny_models import make_model, one_thread, tiny_texts, tiny_tokenizer  # noqa: F401
+from tiny_models import ended_workers, make_model, one_thread, tiny_texts, tiny_tokenizer  # noqa: F401
 from transformers import Trainer, TrainingArguments
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback
@@ -106,7 +106,7 @@ class TestCollator:
 
 class TestEvaluation:
     @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-    def test_every_evaluation_has_the_one_epoch(self, tmp_path, workers, persistent):
+    def test_every_evaluation_has_the_one_epoch(self, tmp_path, workers, persistent, ended_workers):  # noqa: F811
         """Before training, without it, and after it; `predict` too."""
         collator = DataCollatorForSpanMasking(tiny_tokenizer())
         trainer = make_trainer(

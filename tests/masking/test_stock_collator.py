@@ -63,11 +63,11 @@ class TestArguments:
 
     def test_they_can_be_changed_in_a_run(self, tokenizer, rows):
         collator = DataCollatorForSpanMasking(tokenizer, epoch=1)
-        evaluation = collator.evaluation(1)
-        before = evaluation(rows)
+        evaluation, training = collator.evaluation(1), collator.training()  # as the callback takes them
         collator.mlm_probability, collator.random_replace_prob = 0.3, 0
         expected = DataCollatorForSpanMasking(tokenizer, epoch=1, ratio=0.3, random_share=0.0)(rows)
-        assert same(collator(rows), expected) and same(evaluation(rows), before)
+        assert same(collator(rows), expected) and same(evaluation(rows), expected)
+        assert training.mlm_probability == 0.3
         assert pickle.loads(pickle.dumps(collator)).mlm_probability == 0.3
         with pytest.raises(ValueError, match="ratio is 1.5"):
             collator.mlm_probability = 1.5
@@ -310,6 +310,16 @@ class TestTokensThatCameLater:
             ]
         )
         assert (ids == zebra).any() and not (ids == special).any()
+
+    @pytest.mark.parametrize("kinds", ["prefix", "words"])
+    def test_words_that_become_special(self, kinds):
+        tokenizer = tiny_tokenizer()
+        tokenizer.add_tokens(["[E1]"])
+        collator = DataCollatorForSpanMasking(tokenizer, kinds=kinds, epoch=1, mlm_probability=1.0)
+        marker = tokenizer.convert_tokens_to_ids("[E1]")
+        assert (collator([tokenizer("the [E1] cat")])["labels"] == marker).sum() == 1
+        tokenizer.add_special_tokens({"extra_special_tokens": ["[E1]"]})
+        assert not (collator([tokenizer("the [E1] cat")])["labels"] == marker).any()
 
     def test_a_masker_of_ones_own_does_not_know_them(self):
         tokenizer = tiny_tokenizer()

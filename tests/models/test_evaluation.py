@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from tiny_models import (  # noqa: F401
 from transformers import BertForMaskedLM, EvalPrediction, Trainer, TrainingArguments
 
 import spanbert_ext
+import spanbert_ext as renamed_package
 from spanbert_ext import DataCollatorForSpanMasking, span_metrics
 from spanbert_ext.models.evaluation import reads_statistics
 from spanbert_ext.models.options import resolve_options
@@ -208,7 +209,13 @@ STATISTICS = {
     "method": Metrics().method,
     "import": importing,
     "lambda": lambda evaluation: span_metrics(evaluation),
+    "module": lambda evaluation: renamed_package.span_metrics(evaluation),
 }
+others = SimpleNamespace(span_metrics=accuracy)
+
+
+# in a module that has no span_metrics of ours
+of_others = FunctionType((lambda evaluation: others.span_metrics(evaluation)).__code__, {"others": others})
 
 
 class TestTrainer:
@@ -231,7 +238,9 @@ class TestTrainer:
     def test_span_metrics_is_recognised(self, name):
         assert reads_statistics(STATISTICS[name])
 
-    @pytest.mark.parametrize("metrics", [accuracy, reads_logits, None, max, closing_over(accuracy)])
+    @pytest.mark.parametrize(
+        "metrics", [accuracy, reads_logits, None, max, closing_over(accuracy), of_others]
+    )
     def test_other_metrics_are_not(self, metrics):
         assert not reads_statistics(metrics)
 
@@ -264,6 +273,14 @@ class TestTrainer:
                 return (loss, outputs) if return_outputs else loss
 
         assert make_trainer(tmp_path, kind=Own).evaluate()["eval_loss"] > 0
+        with pytest.warns(UserWarning, match="compute_loss or prediction_step is your own"):
+            found = make_trainer(tmp_path, span_metrics, kind=Own).evaluate()
+        assert found["eval_mlm_loss"] == pytest.approx(whole_batch().mlm_loss.item(), rel=1e-5)
+
+    def test_span_metrics_behind_another_function_says_what_it_got(self, tmp_path):
+        with pytest.warns(UserWarning, match="does not name span_metrics itself"):
+            found = make_trainer(tmp_path, lambda evaluation: with_perplexity(evaluation)).evaluate()
+        assert "eval_mlm_loss" in found and "eval_sbo_loss" not in found
 
     def test_tuples_of_the_configuration(self, tmp_path):
         model = make_model()

@@ -50,6 +50,17 @@ class TestClass:
         for module in (wide.dense1, wide.dense2, wide.position_embeddings):
             assert 0.09 < module.weight.std() < 0.11  # the configuration's initializer_range
 
+    def test_calls_as_the_native_class_takes_them(self, tmp_path):
+        model = make_model()
+        model.save_pretrained(tmp_path, True, model.state_dict())  # the third is no push_to_hub
+        again = type(model).from_pretrained(tmp_path, code_revision="main", trust_remote_code=False)
+        assert type(again) is type(model)
+        logits, labels = torch.randn(2, 5, 7), torch.randint(0, 7, (2, 5))
+        native = BertForMaskedLM(tiny_config())
+        torch.testing.assert_close(
+            model.loss_function(logits, labels, 7), native.loss_function(logits, labels, 7)
+        )
+
     def test_unsupported_models_are_refused(self, tmp_path):
         config = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1)
         for make in (SpanBertForPreTraining, SpanBertForPreTraining.from_config):

@@ -174,6 +174,7 @@ class TestArguments:
         [
             ({"decoder": "head decoder"}, TypeError, "decoder is 'head decoder', expected a dotted path"),
             ({"transform": [3]}, TypeError, "transform is 3"),
+            ({"transform": None}, TypeError, "transform is None"),
             ({"head": "heads"}, ValueError, "decoder is 'head.decoder', expected a path below head, 'heads'"),
             ({"eps": None}, TypeError, "eps is None"),
         ],
@@ -181,6 +182,16 @@ class TestArguments:
     def test_of_another_kind(self, change, error, match):
         with pytest.raises(error, match=match):
             register_family(OwnForMaskedLM, **(PATHS | change))
+
+    def test_a_transform_that_is_not_the_whole_of_it(self):
+        model = own_model(transform=())
+        batch = make_batch(4)
+        with pytest.raises(ValueError, match="head makes other logits .* than head.decoder behind"):
+            model(**given(batch, *INDICES))
+
+    def test_an_eps_that_the_configuration_lacks(self):
+        with pytest.raises(ValueError, match="its configuration has no nope"):
+            own_model(eps="nope")
 
     def test_models_of_another_kind(self):
         with pytest.raises(TypeError, match="model is 3"):

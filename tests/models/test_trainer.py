@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import VOCABULARY, one_thread, tiny_config, tiny_texts, tiny_tokenizer  # noqa: F401
+from tiny_models import VOCABULARY, ended_workers, one_thread, tiny_config, tiny_texts, tiny_tokenizer  # noqa: F401
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from spanbert_ext.masking.callback import SpanMaskingCallback
@@ -183,7 +183,7 @@ class TestEpochs:
     """With the callback every epoch has its own masks and every evaluation the same ones."""
 
     @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-    def test_epochs_differ_and_evaluations_agree(self, tmp_path, workers, persistent):
+    def test_epochs_differ_and_evaluations_agree(self, tmp_path, workers, persistent, ended_workers):  # noqa: F811
         train, held_out = make_rows(16, words=(20, 40)), make_rows(6, seed=9, words=(20, 40))
         collator = DataCollatorForSpanMasking(tiny_tokenizer())
         trainer = make_trainer(

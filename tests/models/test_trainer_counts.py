@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import gradients, in_order, make_model, one_thread, tiny_texts, tiny_tokenizer  # noqa: F401
+from tiny_models import ended_workers, gradients, in_order, make_model, one_thread, tiny_texts, tiny_tokenizer  # noqa: F401
 from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -44,13 +44,13 @@ def flat(model) -> Tensor:
 
 
 def make_trainer(
-    folder, data, exact: bool = True, grouped: bool = False, model=None, **options
+    folder, data, exact: bool = True, grouped: bool = False, model=None, kind=Trainer, **options
 ) -> tuple[Trainer, list[Tensor]]:
     """Updates of 4 batches of 2 rows, in the rows' order; the weights stay as they are. Also the gradients to come."""
     collator = DataCollatorForSpanMasking(tiny_tokenizer(), epoch=None if exact else 0)
     recorder = Gradients()
     defaults = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2, "save_strategy": "no"}
-    trainer = Trainer(
+    trainer = kind(
         model or make_model().double(),
         TrainingArguments(
             str(folder),
@@ -110,7 +110,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_update_is_one_batch(tmp_path, case):
+def test_an_update_is_one_batch(tmp_path, case, ended_workers):  # noqa: F811
     count, options = CASES[case]
     rows = ragged_rows(count)
     found = train(tmp_path, rows, num_train_epochs=2, **options)
@@ -209,3 +209,18 @@ def test_a_trainer_that_counts_otherwise_is_told(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="counts labels in a way that is not known"):
         trainer.train()
     assert 0.3 < error(found[0], rows) < 0.5
+
+
+class OwnLoss(Trainer):
+    """As people write it: it passes no count on."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def test_a_loss_of_ones_own_that_passes_no_count(tmp_path):
+    rows = ragged_rows(8)
+    (counted,) = train(tmp_path, rows, kind=OwnLoss, max_steps=1)
+    (plain,) = train(tmp_path, rows, kind=OwnLoss, exact=False, max_steps=1)
+    torch.testing.assert_close(counted, plain, rtol=1e-10, atol=1e-12)
