@@ -98,6 +98,19 @@ def rows_computed(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.nn.Module]
     return watch
 
 
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that from_pretrained does not initialise holds rubbish, not a fresh process's zeros."""
+    for name in ("empty_like", "empty"):
+        make = getattr(torch, name)
+
+        def poison(*args, make=make, **kwargs):
+            x = make(*args, **kwargs)
+            return x if x.is_meta else x.fill_(77)
+
+        monkeypatch.setattr(torch, name, poison)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_random_states() -> None:
     """No test depends on the ones before it."""

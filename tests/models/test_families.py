@@ -200,19 +200,6 @@ def test_masks_for_the_encoder(model_type):
     assert (shapes[-1] is None) == FAMILIES[model_type].ones_are_none
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
-    """Memory that from_pretrained does not initialise holds rubbish, not a fresh process's zeros."""
-    for name in ("empty_like", "empty"):
-        make = getattr(torch, name)
-
-        def poison(*args, make=make, **kwargs):
-            x = make(*args, **kwargs)
-            return x if x.is_meta else x.fill_(77)
-
-        monkeypatch.setattr(torch, name, poison)
-
-
 @pytest.mark.parametrize("model_type", ALL)
 def test_folders(model_type, tmp_path, poisoned):
     batch, model = make_batch(4), built(model_type)

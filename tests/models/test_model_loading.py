@@ -15,18 +15,6 @@ from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
 
 class TestLoading:
-    @pytest.fixture
-    def poisoned(self, monkeypatch):
-        """Memory that from_pretrained does not initialise holds rubbish, not a fresh process's zeros."""
-        for name in ("empty_like", "empty"):
-            make = getattr(torch, name)
-
-            def poison(*args, make=make, **kwargs):
-                x = make(*args, **kwargs)
-                return x if x.is_meta else x.fill_(77)
-
-            monkeypatch.setattr(torch, name, poison)
-
     def test_every_sbo_tensor_is_initialised_after_loading_a_plain_bert(self, tmp_path, poisoned):
         plain = BertForMaskedLM(tiny_config())
         plain.save_pretrained(tmp_path)

@@ -1,0 +1,18 @@
+"""What the collator's tests share."""
+
+from __future__ import annotations
+
+import pytest
+from collator_samples import ragged_rows
+from tiny_models import tiny_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return ragged_rows()
