@@ -29,6 +29,7 @@ def test_imports_of_examples(example: str) -> None:
             assert hasattr(module, name.name), f"{node.module} has no {name.name}"
     names = {name.id for name in ast.walk(ast.parse(example)) if isinstance(name, ast.Name)}
     given = {"tokenizer", "model", "input_ids", "train_blocks", "held_out_blocks"}
+    given |= {"MyForMaskedLM"}
     bound = {alias.name for node in imported for alias in node.names}
     bound |= {
         name.id for name in ast.walk(ast.parse(example)) if isinstance(getattr(name, "ctx", None), ast.Store)
@@ -37,4 +38,4 @@ def test_imports_of_examples(example: str) -> None:
 
 
 def test_the_example_of_two_lines_is_there() -> None:
-    assert len(examples()) == 4
+    assert len(examples()) == 6
