@@ -10,7 +10,8 @@ import torch
 from transformers import AutoConfig, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.recipes import MODELS, OptionError, Options
+from spanbert_ext.pretrain.options import OptionError, Options
+from spanbert_ext.pretrain.sizes import MODELS
 
 
 def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray) -> PreTrainedModel:

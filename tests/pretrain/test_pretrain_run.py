@@ -17,9 +17,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import checkpoints, cli, report, train
+from spanbert_ext.pretrain import checkpoints, cli, data, report, trainer
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.recipes import Options
+from spanbert_ext.pretrain.options import Options, save_options
 
 STEPS, SAVED = 8, 5  # a checkpoint in the middle of an epoch
 
@@ -92,10 +92,10 @@ def test_evaluation_weighs_tokens_not_batches(finished, corpus):
 
     from spanbert_ext.masking.collator import DataCollatorForSpanMasking
     from spanbert_ext.models.pretraining import SpanBertForPreTraining
-    from spanbert_ext.pretrain.recipes import load_options
+    from spanbert_ext.pretrain.options import load_options
 
     options, _ = load_options(finished / "run.json", {"resume": True})
-    tokenizer, _, held_out, _ = train.load_data(options, finished)
+    tokenizer, _, held_out, _ = data.load_data(options, finished)
     collator = DataCollatorForSpanMasking(tokenizer, seed=options.seed, ratio=options.ratio, epoch=0)
     model = SpanBertForPreTraining.from_pretrained(finished).eval()
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_one_document_is_held_out_by_passages_and_files_keep_their_order(tmp_pat
         corpus = [str(tmp_path / f"{name}.txt") for name in names]
         cache = str(tmp_path / "cache")
         options = Options(corpus=corpus, cache_dir=cache, vocab_size=200, block_size=16).resolve()
-        return train.load_data(options, tmp_path)[3]
+        return data.load_data(options, tmp_path)[3]
 
     alone = load("0")
     printed = capsys.readouterr().out
@@ -222,7 +222,7 @@ def test_interrupted_process_leaves_a_loadable_checkpoint(corpus, tmp_path):
 
 def test_ctrl_c_ends_the_run_after_a_checkpoint(corpus, tmp_path, monkeypatch, capsys):
     """In this process: the signal comes in the third step, between two checkpoints."""
-    output, step = tmp_path / "out", train.SpanTrainer.training_step
+    output, step = tmp_path / "out", trainer.SpanTrainer.training_step
     handler = signal.getsignal(signal.SIGINT)
 
     def interrupted(self, *given, **options):
@@ -230,7 +230,7 @@ def test_ctrl_c_ends_the_run_after_a_checkpoint(corpus, tmp_path, monkeypatch, c
             signal.raise_signal(signal.SIGINT)
         return step(self, *given, **options)
 
-    monkeypatch.setattr(train.SpanTrainer, "training_step", interrupted)
+    monkeypatch.setattr(trainer.SpanTrainer, "training_step", interrupted)
     assert cli.main(endless(corpus, output)) == 128 + signal.SIGINT
     assert checkpoints.last_checkpoint(output).name == "checkpoint-3"
     assert signal.getsignal(signal.SIGINT) is handler
@@ -257,7 +257,7 @@ def test_overwrite_begins_anew(corpus, tmp_path):
     output = tmp_path / "out"
     options = vars(cli.build_parser().parse_args(arguments(corpus, output)))
     checkpoints.prepare_output(output, resume=False, overwrite=False)
-    train.save_options(Options(**options).resolve(), output / "run.json", corpus_digest="0")
+    save_options(Options(**options).resolve(), output / "run.json", corpus_digest="0")
     (output / "checkpoints" / "checkpoint-3").mkdir(parents=True)
     (output / "notes.md").write_text("mine")
     checkpoints.prepare_output(output, resume=False, overwrite=True)

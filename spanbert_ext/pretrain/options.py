@@ -66,28 +66,6 @@ DEMO = Recipe(
     logging_steps=100,
 )
 
-# Sizes of a BERT that starts from random weights: keyword arguments of transformers.BertConfig.
-MODELS: dict[str, dict[str, Any]] = {
-    "demo": {
-        "hidden_size": 128,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 512,
-        "max_position_embeddings": 512,
-    },
-    "base": {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-    },
-    "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-    },
-}
 MASKING_SCHEMES = {"spans": "geometric", "words": "words", "tokens": "tokens"}
 # May differ between a run and its resumption: they change no number.
 RESUMABLE = frozenset(
@@ -95,31 +73,69 @@ RESUMABLE = frozenset(
 )
 
 
+# What no recipe says.
+PLAIN: dict[str, Any] = {
+    "rows": "blocks",
+    "short_rows": 0.0,
+    "short_phase": 0.0,
+    "unused_ids": 0,
+    "nsp": False,
+    "sbo": True,
+    "masking": "spans",
+    "dupe_factor": 0,
+    "weight_decay": 0.1,
+    "decay_all": False,
+    "adam_epsilon": 1e-8,
+    "adam_bias_correction": True,
+    "bf16": False,
+}
+
+
 @dataclass
 class Options:
     """One run. A value of None is filled in from the recipe of `model` by `resolve`."""
 
     corpus: list[str] = field(default_factory=list)
+    document_separator: str | None = None  # a line that ends a document, in the place of a blank one
+    text_field: str = "text"  # of JSON lines, Parquet and datasets
     held_out: float | None = None
+    rows: str | None = None  # "blocks", "google-pairs" or "spanbert-pairs"
     block_size: int | None = None
+    short_rows: float | None = None  # share of documents and passes whose pairs have a random shorter length
+    short_phase: float | None = None  # share of the steps, the first ones, on rows of short_block_size
+    short_block_size: int = 128
     cache_dir: str | None = None
     tokenizer: str | None = None
     vocab_size: int | None = None
+    unused_ids: int | None = None  # reserved [unusedN] of a trained vocabulary
+    recipe: str | None = None
     model: str = "demo"
-    masking: str = "spans"
-    sbo: bool = True
+    nsp: bool | None = None
+    sbo: bool | None = None
+    masking: str | None = None
+    candidate_share: float = 0.5  # of the draws that mask an entity or a noun phrase
+    dupe_factor: int | None = None  # how many static masks a row has; 0: fresh ones in every epoch
     ratio: float = 0.15
+    epochs: float | None = None
     max_steps: int | None = None
+    max_tokens: int | None = None
     batch_size: int | None = None
+    tokens_per_batch: int | None = (
+        None  # of an update, in the place of batch_size * gradient_accumulation rows
+    )
     gradient_accumulation: int | None = None
     learning_rate: float | None = None
     warmup_steps: int | None = None
-    weight_decay: float = 0.1
+    warmup_ratio: float | None = None
+    weight_decay: float | None = None
+    decay_all: bool | None = None  # biases and norms too
     adam_beta2: float | None = None
-    adam_epsilon: float = 1e-8
+    adam_epsilon: float | None = None
+    adam_bias_correction: bool | None = None
     max_grad_norm: float = 1.0
     dropout: float | None = None
-    bf16: bool = False
+    bf16: bool | None = None  # None: where the hardware is faster with it
+    on_bad_loss: str = "stop"  # or "skip"
     seed: int = 0
     workers: int = 0
     device: str = "auto"
@@ -129,6 +145,7 @@ class Options:
     eval_steps: int | None = None
     save_steps: int | None = None
     logging_steps: int | None = None
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
     samples: int = 12
     progress: bool = True
 
@@ -136,7 +153,7 @@ class Options:
         """A copy with every value filled in and checked. Raises `OptionError`."""
         recipe = dataclasses.asdict(DEMO if self.model == "demo" else PAPER)
         given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        full = dataclasses.replace(self, **{**recipe, **given})
+        full = dataclasses.replace(self, **{**PLAIN, **recipe, **given})
         for name in ("warmup_steps", "eval_steps", "logging_steps"):  # a short run keeps the schedule's shape
             if getattr(self, name) is None:
                 setattr(full, name, max(1, min(recipe[name], full.max_steps // 10)))
