@@ -14,7 +14,7 @@ TORCH_LIBRARY(spanbert_ext, m) {
       "span_mask(Tensor input_ids, Tensor kinds, Tensor random_ids, Tensor seed, Tensor epoch, *,"
       " Tensor? attention_mask, Tensor? sample_ids, Tensor? candidates, int? vocab_size, int mask_token_id, int pad_token_id,"
       " float ratio, float p, int max_words, int position_slots, float mask_share, float random_share,"
-      " bool replace_per_token, bool fill_after_candidates)"
+      " bool replace_per_token, bool fill_after_candidates, float candidate_share)"
       " -> (Tensor masked_ids, Tensor labels, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary)");
   m.def(
       "boundary_mlp(Tensor x, Tensor masked_positions, Tensor left_boundary, Tensor right_boundary,"

@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) {
     const Candidates candidates = row_candidates(batch, b);
     Sampling sampling = begin_sampling(rules, Rank(row.available).before_bit_word(bit_words), candidates);
-    while (sample_span(rules, proposals, row, candidates, &sampling)) {
+    while (sample_span(rules, random, proposals, row, candidates, &sampling)) {
     }
   }
   __syncthreads();

@@ -19,6 +19,7 @@ struct SpanMaskArguments {
   int64_t max_words, position_slots;
   double mask_share, random_share;
   bool replace_per_token, fill_after_candidates;
+  double candidate_share;
 };
 
 // masked_ids [B, L], labels [B, L], masked_positions [B, K], left_boundary [B, K], right_boundary [B, K]

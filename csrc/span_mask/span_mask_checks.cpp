@@ -124,6 +124,7 @@ void check_arguments(const SpanMaskArguments& arguments) {
                     "; expected 0 or more");
   check_share(arguments.mask_share, "mask_share");
   check_share(arguments.random_share, "random_share");
+  check_share(arguments.candidate_share, "candidate_share");
   TORCH_CHECK_VALUE(arguments.mask_share + arguments.random_share <= 1,
                     "span_mask: mask_share + random_share is ", arguments.mask_share + arguments.random_share,
                     "; expected at most 1");

@@ -199,7 +199,7 @@ void sample_rows(const SpanRules& rules, Row<Id>* rows, int count) {
     for (int r = 0; r < kRowsAtOnce; ++r) {
       Row<Id>& row = rows[r];
       if (!more[r]) continue;
-      more[r] = sample_span(rules, *proposals[r], row.bits, row.candidates, &row.sampling);
+      more[r] = sample_span(rules, row.random, *proposals[r], row.bits, row.candidates, &row.sampling);
       any |= more[r];
     }
   }

@@ -94,6 +94,7 @@ SpanRules span_rules(const SpanMaskArguments& arguments) {
   fill_length_thresholds(arguments.p, rules.max_words, rules.length_thresholds);
   rules.mask_threshold = share_threshold(arguments.mask_share);
   rules.random_threshold = share_threshold(arguments.mask_share + arguments.random_share);
+  rules.candidate_threshold = share_threshold(arguments.candidate_share);
   rules.position_slots = arguments.position_slots;
   rules.mask_token_id = arguments.mask_token_id;
   rules.replace_per_token = arguments.replace_per_token;

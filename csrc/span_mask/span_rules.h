@@ -20,14 +20,15 @@ constexpr uint8_t kStarts = 1, kSpecial = 2;     // bits of a kind; without them
 constexpr uint8_t kPadding = 4 | kSpecial;
 constexpr int64_t kNoLabel = -100, kNoPosition = -1;
 
-enum class Stream : uint32_t { kProposal = 0, kReplacement = 1, kRandomId = 2 };
+enum class Stream : uint32_t { kProposal = 0, kReplacement = 1, kRandomId = 2, kCandidate = 3 };
 
 struct SpanRules {
   double ratio;
   uint64_t length_thresholds[kMaxWordsLimit];  // [max_words - 1] of 2^32, ascending
   int max_words;
-  uint64_t mask_threshold,
-      random_threshold;  // of 2^32: below the first [MASK], below the second random, else kept
+  // Of 2^32: below the first [MASK], below the second random, else kept.
+  uint64_t mask_threshold, random_threshold;
+  uint64_t candidate_threshold;  // of 2^32: a draw below it masks a candidate while one is open
   int64_t position_slots, mask_token_id;
   bool replace_per_token, fill_after_candidates;
   const int64_t* random_ids;  // [random_count]
@@ -218,20 +219,32 @@ SPANBERT_EXT_HOST_DEVICE Sampling begin_sampling(const SpanRules& rules, int64_t
   return {normal_count, token_budget(rules.ratio, normal_count), 0, 0, candidates.given};
 }
 
+// Whether draw d masks a candidate while one is open. Without a threshold to compare with, nothing is drawn.
+SPANBERT_EXT_HOST_DEVICE bool takes_candidate(const SpanRules& rules, const RowRandom& random, int64_t d) {
+  if (rules.candidate_threshold > kLow32) return true;
+  return draw_from<1>(random, Stream::kCandidate, d).word[0][0] < rules.candidate_threshold;
+}
+
 // Masks one more proposal. `proposal(d)` is the Proposal of draw index d; d ascends. Returns
 // whether there was anything to do: false when the budget is met, or candidates are all used up and nothing
 // is to follow.
 template <typename Proposals>
-SPANBERT_EXT_HOST_DEVICE bool sample_span(const SpanRules& rules, Proposals& proposal, const RowBits& row,
+SPANBERT_EXT_HOST_DEVICE bool sample_span(const SpanRules& rules, const RowRandom& random,
+                                          Proposals& proposal, const RowBits& row,
                                           const Candidates& candidates, Sampling* sampling) {
   if (sampling->masked >= sampling->budget) return false;
-  const Proposal drawn = proposal(sampling->proposals++);
+  const int64_t d = sampling->proposals++;
+  const Proposal drawn = proposal(d);
   int64_t begin = 0, end = 0;
-  if (sampling->use_candidates && !propose_candidate(row, candidates, drawn.bits, &begin, &end)) {
-    if (!rules.fill_after_candidates) return false;
-    sampling->use_candidates = false;  // masking never reopens a candidate
+  bool from_candidate = sampling->use_candidates && takes_candidate(rules, random, d);
+  // Where the row ends with its candidates, a draw that masks none of them has to know that one is left.
+  if (from_candidate || (sampling->use_candidates && !rules.fill_after_candidates)) {
+    if (!propose_candidate(row, candidates, drawn.bits, &begin, &end)) {
+      if (!rules.fill_after_candidates) return false;
+      sampling->use_candidates = from_candidate = false;  // masking never reopens a candidate
+    }
   }
-  if (!sampling->use_candidates) {
+  if (!from_candidate) {
     const uint64_t rank =
         multiply_high(drawn.bits, static_cast<uint64_t>(sampling->normal_count - sampling->masked));
     propose_words(row, drawn.words, rank, &begin, &end);

@@ -102,7 +102,9 @@ class SpanMasker:
         mask_share, random_share: what becomes [MASK] and random ids; the rest stays as it is.
         replacement: "span" draws that once for each span, "token" for each token, as BERT does.
         scheme: "geometric" spans, whole "words", or single "tokens" (the paper's other maskings).
-        fill_after_candidates: when a call's candidates are used up, go on with geometric spans.
+        candidate_share: of the draws that mask one of a call's candidates, while one can be drawn; the others mask
+            what `scheme` says. The paper's entities and noun phrases are 0.5 with "words".
+        fill_after_candidates: when a call's candidates are used up, go on with `scheme`.
 
     Raises:
         ValueError, TypeError, IndexError: an option is wrong. No number is rounded, and a bool is none.
@@ -124,6 +126,7 @@ class SpanMasker:
         random_share: float = 0.1,
         replacement: Literal["span", "token"] = "span",
         scheme: Literal["geometric", "words", "tokens"] = "geometric",
+        candidate_share: float = 1.0,
         fill_after_candidates: bool = True,
     ) -> None:
         self.vocab_size = integer("vocab_size", vocab_size)
@@ -151,6 +154,7 @@ class SpanMasker:
         self.random_share = real("random_share", random_share)
         self.replacement = choice("replacement", replacement, ("span", "token"))
         self.scheme = choice("scheme", scheme, ("geometric", "words", "tokens"))
+        self.candidate_share = real("candidate_share", candidate_share)
         self.fill_after_candidates = flag("fill_after_candidates", fill_after_candidates)
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._tokens_seen = self._words_seen = 0
@@ -221,7 +225,8 @@ class SpanMasker:
             epoch: 0 to 2^32 - 1, one for all or `[B]`.
             sample_ids: `[B]`, names of the rows; by default a hash of each row's ids.
             token_kinds: `[B, L]` kinds of these very tokens, in place of the table by id.
-            candidates: int64 `[B, M, 2]`, token spans `[start, end)` to mask first, padded with -1.
+            candidates: int64 `[B, M, 2]`, token spans `[start, end)` to draw from (entities, noun phrases), padded
+                with -1. By default they are masked first; see `candidate_share`.
 
         Integers are integers: floats, integral ones too, bools and what int64 cannot hold are refused. On a GPU
         elements are checked only when SPANBERT_EXT_DEBUG=1; there a wide `token_kinds` that is none becomes special.
@@ -266,6 +271,7 @@ class SpanMasker:
             random_share=self.random_share,
             replace_per_token=self.replacement == "token",
             fill_after_candidates=self.fill_after_candidates,
+            candidate_share=self.candidate_share,
         )
         if token_kinds is None:
             self._watch_word_length(ids)

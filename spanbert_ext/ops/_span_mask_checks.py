@@ -64,7 +64,7 @@ def _check_options(given: dict[str, Any]) -> None:
     def check(condition: bool, name: str, value: Any, expected: str) -> None:
         expect(condition, ValueError, lambda: f"{_OP}: {name} is {value}, expected {expected}")
 
-    for name in ("ratio", "mask_share", "random_share"):
+    for name in ("ratio", "mask_share", "random_share", "candidate_share"):
         check(0 <= given[name] <= 1, name, given[name], "a number in [0, 1]")
     share = given["mask_share"] + given["random_share"]
     check(share <= 1, "mask_share + random_share", share, "at most 1")

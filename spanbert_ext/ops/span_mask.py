@@ -25,7 +25,7 @@ from spanbert_ext.ops._common import (
 )
 from spanbert_ext.reference.outputs import SpanMaskOutput
 
-_FLOATS = ("ratio", "p", "mask_share", "random_share")
+_FLOATS = ("ratio", "p", "mask_share", "random_share", "candidate_share")
 _INTS = ("mask_token_id", "pad_token_id", "max_words", "position_slots")
 _BOOLS = ("replace_per_token", "fill_after_candidates")
 
@@ -51,6 +51,7 @@ def span_mask(
     random_share: float = 0.1,
     replace_per_token: bool = False,
     fill_after_candidates: bool = True,
+    candidate_share: float = 1.0,
     impl: Impl = "fused",
 ) -> SpanMaskOutput:
     """Masks spans of whole words (SpanBERT 2.1) and finds the boundaries of each (2.2).
@@ -68,8 +69,9 @@ def span_mask(
         attention_mask: bool or integer `[B, L]`; positions with 0 are padding.
         sample_ids: int64 `[B]`; by default a hash of the row's ids without padding.
         candidates: int64 `[B, M, 2]`, half-open token spans `[start, end)` padded with -1 (entities, noun
-            phrases). While one has an unmasked, non-special start, a proposal draws one of those and masks it
-            up to its end or a special; afterwards spans are geometric.
+            phrases). Open are those whose start is neither masked nor special. While there is one, a proposal draws
+            one of them with the probability `candidate_share` and masks it up to its end or a special. The other
+            proposals, and those that follow, are geometric spans; single whole words with `max_words=1`.
         vocab_size: what ids are checked against when `kinds` is explicit; a table says it by its length.
         mask_token_id: the id of `[MASK]`.
         pad_token_id: positions with this id are padding; -1: there is none.
@@ -78,7 +80,8 @@ def span_mask(
         position_slots: tokens of a span beyond this many have no SBO target.
         mask_share, random_share: a span becomes [MASK], random ids, or stays, with these shares and the rest.
         replace_per_token: draw that per token, as BERT does, not per span.
-        fill_after_candidates: False leaves the budget unmet when the candidates run out.
+        fill_after_candidates: False leaves the budget unmet when no candidate is open.
+        candidate_share: see `candidates`.
         impl: `fused` (compiled) or `reference` (plain Python, slow, the specification).
 
     Raises:
@@ -106,6 +109,7 @@ def span_mask(
         random_share=random_share,
         replace_per_token=replace_per_token,
         fill_after_candidates=fill_after_candidates,
+        candidate_share=candidate_share,
     )
     if plain:
         given = {**tensors, "seed": seed, "epoch": epoch, **optional, **options}

@@ -14,7 +14,7 @@ from torch import Tensor
 from spanbert_ext.reference.outputs import SpanMaskOutput
 
 CONTINUES, STARTS, SPECIAL = 0, 1, 2
-PROPOSAL, REPLACEMENT, RANDOM_ID = 0, 1, 2  # the streams of a row's random numbers
+PROPOSAL, REPLACEMENT, RANDOM_ID, CANDIDATE = 0, 1, 2, 3  # the streams of a row's random numbers
 
 _M32, _M64 = 2**32 - 1, 2**64 - 1
 
@@ -80,6 +80,7 @@ def _sample_row(
     lengths: list[int],
     candidates: list[tuple[int, int]] | None,
     fill: bool,
+    candidate_below: int,
 ) -> set[int]:
     """The positions to mask. `kinds` by position, `lengths` the thresholds, `fill`: fill_after_candidates."""
     L = len(kinds)
@@ -90,12 +91,13 @@ def _sample_row(
     d = 0
     while len(masked) < budget:
         words = random.draw(PROPOSAL, d)
+        takes_candidate = random.draw(CANDIDATE, d)[0] < candidate_below
         d += 1
         u64 = (words[2] << 32) | words[1]
         open_candidates = [c for c in candidates or [] if c[0] in normal and c[0] not in masked]
         if candidates is not None and not open_candidates and not fill:
             break
-        if open_candidates:
+        if open_candidates and takes_candidate:
             start, end = open_candidates[u64 * len(open_candidates) >> 64]
             length = None
         else:
@@ -134,6 +136,7 @@ def span_mask(
     random_share: float = 0.1,
     replace_per_token: bool = False,
     fill_after_candidates: bool = True,
+    candidate_share: float = 1.0,
 ) -> SpanMaskOutput:
     """See `spanbert_ext.ops.span_mask`: the same arguments, results and meaning."""
     B, L = input_ids.shape
@@ -145,6 +148,7 @@ def span_mask(
     lengths = length_thresholds(p, max_words)
     mask_below = math.floor(mask_share * 2.0**32)
     random_below = math.floor((mask_share + random_share) * 2.0**32)
+    candidate_below = math.floor(candidate_share * 2.0**32)
     _check_ids(input_ids, kinds, vocab_size)
 
     for b in range(B):
@@ -163,7 +167,7 @@ def span_mask(
         spans = None
         if candidates is not None:
             spans = [(start, end) for start, end in candidates[b].tolist() if start >= 0]
-        masked = _sample_row(row_kinds, random, ratio, lengths, spans, fill_after_candidates)
+        masked = _sample_row(row_kinds, random, ratio, lengths, spans, fill_after_candidates, candidate_below)
 
         for entry, i in enumerate(sorted(masked)):
             start = end = i

@@ -108,6 +108,20 @@ def test_candidates_are_masked_first():
     assert stop(torch.full((1, 30), 7), candidates=[[[4, 7]]]).spans() == [[(4, 7)]]
 
 
+def test_a_share_of_the_draws_masks_candidates_and_the_others_what_the_scheme_says():
+    """Words of one token, candidates of five ten apart: the paper's entities, and single words between them."""
+    ids = torch.full((300, 80), 7)
+    spans = torch.tensor([[start, start + 5] for start in range(0, 80, 10)]).expand(300, 8, 2)
+    call = {"candidates": spans, "sample_ids": torch.arange(300)}
+    half = masker(ratio=0.15, scheme="words", candidate_share=0.5)(ids, **call)  # 12 tokens
+    runs = torch.tensor([end - start for row in half.spans() for start, end in row])
+    assert 0.25 < (runs >= 5).double().mean() < 0.6 and (runs == 1).double().mean() > 0.3
+    none = masker(ratio=0.15, scheme="words", candidate_share=0.0)(ids, **call)
+    assert equal(none, masker(ratio=0.15, scheme="words")(ids, sample_ids=call["sample_ids"]))
+    spans_too = masker(ratio=0.15, candidate_share=0.5)(ids, **call)
+    assert not equal(spans_too, half)
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint16, ">i8"])
 def test_arrays_in_arrays_out(dtype):
     ids = batch_of_ids()

@@ -43,6 +43,8 @@ UINT64 = np.array([1, 2**63 + 5, 3, 4, 5, 6], dtype=np.uint64)
         ({"position_slots": "20"}, TypeError, r"position_slots is '20' \(str\); expected an integer"),
         ({"position_slots": 2**63}, ValueError, "position_slots is 9223372036854775808.*int64"),
         ({"pad_token_id": torch.tensor(0)}, TypeError, "pad_token_id is a tensor of torch.int64; expected"),
+        ({"candidate_share": -0.1}, ValueError, r"candidate_share is -0\.1"),
+        ({"candidate_share": "0.5"}, TypeError, r"candidate_share is '0\.5' \(str\); expected a number"),
         ({"fill_after_candidates": 1}, TypeError, "fill_after_candidates is 1 .*expected True or False"),
     ],
 )
@@ -256,6 +258,7 @@ class TestRepr:
             "fill_after_candidates=False)"
         )
         assert "mask_share=0.5" in repr(masker(mask_share=0.5))
+        assert repr(masker(candidate_share=0.5)).endswith(", candidate_share=0.5)")
 
     def test_batch(self):
         ids = batch_of_ids(rows=2, length=12)

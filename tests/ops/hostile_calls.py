@@ -83,6 +83,7 @@ def span_mask(rng: random.Random) -> Call:
         "random_share": 0.1,
         "replace_per_token": rng.random() < 0.5,
         "fill_after_candidates": rng.random() < 0.5,
+        "candidate_share": rng.choice([0.0, 0.5, 1.0]),
     }
     if rng.random() < 0.3:
         arguments["kinds"] = torch.randint(0, 3, ids.shape, generator=_generator(rng), dtype=torch.uint8)

@@ -77,6 +77,7 @@ def span_mask(*tensors: Tensor) -> tuple[Tensor, ...]:
         random_share=0.1,
         replace_per_token=False,
         fill_after_candidates=True,
+        candidate_share=1.0,
     )
 
 

@@ -166,6 +166,7 @@ def calls(draw) -> dict:
         "random_share": draw(st.sampled_from([0.0, 0.2])),
         "replace_per_token": draw(st.booleans()),
         "fill_after_candidates": draw(st.booleans()),
+        "candidate_share": draw(st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))),
     }
     if draw(st.booleans()):
         call["epoch"] = integers(0, 2**32, B)

@@ -62,6 +62,7 @@ def random_calls(rows: int) -> Iterator[dict]:
             spans = torch.stack([start, (start + integers(1, 7, B, 5)).clamp(max=L)], -1)
             call["candidates"] = spans.masked_fill(integers(0, 4, B, 5, 1) == 0, -1)
             call["fill_after_candidates"] = one_in(2)
+            call["candidate_share"] = [1.0, 0.5, 0.2, 0.0][number % 4]
         yield call
 
 
@@ -152,8 +153,8 @@ def test_unchecked_candidates_that_are_none_are_padding(kernel_device):
     bad = [[5, 3], [5, 5], [-1, 3], [69, 71], [70, 71], [far, far + 1], [-far, far], [0, far]]
     good = torch.tensor([[10, 14], [30, 31]]).expand(8, 2, 2)
     spans = torch.tensor(bad).expand(8, 8, 2)
-    for fill in (True, False):
-        call = UNCHECKED | {"fill_after_candidates": fill}
+    for fill, share in ((True, 1.0), (False, 1.0), (True, 0.5), (False, 0.5)):
+        call = UNCHECKED | {"fill_after_candidates": fill, "candidate_share": share}
         got = span_mask(**moved(call | {"candidates": torch.cat([spans, good], 1)}, kernel_device))
         padded = torch.cat([torch.full_like(spans, -1), good], 1)
         assert_equal(on_cpu(got), span_mask(**call, candidates=padded, impl="reference"))
@@ -303,5 +304,5 @@ def test_opcheck(dtype):
     torch.library.opcheck(
         torch.ops.spanbert_ext.span_mask.default,
         (call["input_ids"], call["kinds"], call["random_ids"], *scalars),
-        options | absent | {"fill_after_candidates": True},
+        options | absent | {"fill_after_candidates": True, "candidate_share": 0.5},
     )

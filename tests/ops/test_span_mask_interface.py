@@ -26,6 +26,7 @@ OPTIONS = {
     "random_share": 0.1,
     "replace_per_token": False,
     "fill_after_candidates": True,
+    "candidate_share": 0.5,
 }
 
 
@@ -34,7 +35,9 @@ OPTIONS = {
 def test_opcheck(shape, dtype):
     ids = torch.randint(0, 100, shape, dtype=dtype)
     args = (ids, table(), POOL, torch.tensor(1), torch.tensor(2))
-    torch.library.opcheck(torch.ops.spanbert_ext.span_mask.default, args, OPTIONS)
+    for candidates in (None, torch.tensor([0, 1]).expand(len(ids), 3, 2)):
+        options = OPTIONS | {"candidates": candidates}
+        torch.library.opcheck(torch.ops.spanbert_ext.span_mask.default, args, options)
 
 
 def test_compiled_without_graph_breaks_and_fresh_in_every_epoch():
@@ -163,6 +166,13 @@ BAD_INPUTS = {
     "max_words high": (bad(max_words=65), ValueError, "max_words is 65"),
     "position_slots": (bad(position_slots=-1), ValueError, "position_slots is -1"),
     "mask_share": (bad(mask_share=-0.1), ValueError, "mask_share is -0.1"),
+    "candidate_share": (bad(candidate_share=1.5), ValueError, r"candidate_share is 1\.5.*\[0, 1\]"),
+    "candidate_share nan": (bad(candidate_share=float("nan")), ValueError, "candidate_share is nan"),
+    "candidate_share type": (
+        bad(candidate_share="half"),
+        TypeError,
+        r"candidate_share is 'half' \(str\); expected a number",
+    ),
     "shares": (bad(mask_share=0.95), ValueError, r"mask_share \+ random_share is 1.05"),
     "impl": (bad(impl="slow"), ValueError, "impl is 'slow'"),
     "impl type": (bad(impl=None), ValueError, "impl is None"),

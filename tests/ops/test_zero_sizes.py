@@ -206,6 +206,7 @@ def masked(impl: str, ids: Tensor, **options: object) -> ops.SpanMaskOutput:
         {"random_share": 0.0, "random_ids": (0,)},
         {"candidates": (0, 2)},
         {"candidates": (0, 2), "fill_after_candidates": False},
+        {"candidates": (0, 2), "candidate_share": 0.5},
         {"explicit": True},
         {"epoch": True, "sample_ids": True, "attention_mask": True},
     ],
