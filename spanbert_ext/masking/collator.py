@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import BatchEncoding
 
 from spanbert_ext.masking.batching import as_features, check_ids, explicit_kinds, stack_if_equal, to_tensors
-from spanbert_ext.masking.checks import choice, epoch_number
-from spanbert_ext.masking.mask_epochs import BatchEpochs
+from spanbert_ext.masking.checks import EPOCHS, choice, epoch_number
+from spanbert_ext.masking.mask_epochs import BatchEpochs, any_copy, copy_of_epoch
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.masking.row_bounds import HostNumber, batches_are_joined
 from spanbert_ext.masking.row_bounds import row_bounds as bounds_of
@@ -73,8 +73,8 @@ class DataCollatorForSpanMasking:
 
     * `token_kinds`: 0 continues a word, 1 starts one, 2 is never masked; or `word_ids`, with `kinds="words"`;
     * `special_tokens_mask`: where it is 1 nothing is masked, whatever the token;
-    * `candidates`: half-open token spans `[[start, end], ...]` of the row to draw from first (entities, noun
-      phrases);
+    * `candidates`: half-open token spans `[[start, end], ...]` of the row to draw from (entities, noun phrases): first,
+      or with the masker's `candidate_share`;
     * `sample_ids`, `sample_epoch`: one integer per row; see below;
     * `offset_mapping`, and `labels`, in whose place come those of the masked tokens: with one warning, unless they
       repeat the ids, as scripts that group texts make them.
@@ -97,6 +97,10 @@ class DataCollatorForSpanMasking:
     or not; they depend on the number of workers, and start anew after a resume. Torch's generators and their seeds
     have no part in it: runs that shall differ need other seeds here.
 
+    **Static masks.** With `dupe_factor` a row has that many masks, as if it had been masked so often before training.
+    1 and 3 are then taken modulo `dupe_factor`: the masks are seen in turn. With 4, which knows no epochs, the number
+    of the batch chooses one of them. A fixed epoch, 2, stays what it is.
+
     **Evaluation** needs one fixed epoch, or its loss is noisy. With transformers' Trainer, which has one
     collator for both, add `SpanMaskingCallback(collator)` to the callbacks; without it give the evaluation
     dataset a constant `sample_epoch` column; in a loop of your own use `collator.evaluation()` for the
@@ -114,6 +118,7 @@ class DataCollatorForSpanMasking:
         seed: of all masks; 64 bits. None: 0.
         masker: a finished `SpanMasker`. Without one, `masker_options` go to `SpanMasker.from_tokenizer`.
         epoch: a fixed epoch, 0 <= epoch < 2**32.
+        dupe_factor: how many masks a row has, 0 <= dupe_factor < 2**32. 0: fresh ones in every epoch.
         kinds: where words begin. "prefix": by the token's text. "words": by the word ids of a fast tokenizer;
             rows are then `BatchEncoding`s of one text, or have a column `word_ids` or `token_kinds`
             (`token_kinds_from_word_ids`, `token_kinds_from_words`).
@@ -154,6 +159,7 @@ class DataCollatorForSpanMasking:
         *,
         masker: SpanMasker | None = None,
         epoch: int | None = None,
+        dupe_factor: int = 0,
         kinds: str = "prefix",
         row_bounds: Literal["auto", False] = "auto",
         tf_experimental_compile: bool = False,
@@ -181,6 +187,9 @@ class DataCollatorForSpanMasking:
             masker_options[STOCK_NAMES[name]] = value
         self.seed = 0 if seed is None else integer("seed", seed)
         self.epoch = None if epoch is None else epoch_number(epoch)
+        self.dupe_factor = integer("dupe_factor", dupe_factor)
+        if not 0 <= self.dupe_factor < EPOCHS:
+            raise ValueError(f"dupe_factor is {self.dupe_factor}; expected an integer in 0 ... 2**32 - 1")
         if pad_to_multiple_of is not None:
             pad_to_multiple_of = integer("pad_to_multiple_of", pad_to_multiple_of, "an integer or None")
             if pad_to_multiple_of < 1:
@@ -212,7 +221,7 @@ class DataCollatorForSpanMasking:
         own = {
             name: getattr(self, name)
             for name, parameter in inspect.signature(DataCollatorForSpanMasking).parameters.items()
-            if name in ("epoch", "pad_to_multiple_of", "kinds", "return_tensors", "row_bounds")
+            if name in ("epoch", "dupe_factor", "pad_to_multiple_of", "kinds", "return_tensors", "row_bounds")
             and getattr(self, name) != parameter.default
         }
         shown_options = {"seed": self.seed} | self.masker.summary() | own
@@ -325,11 +334,13 @@ class DataCollatorForSpanMasking:
 
     def _next_epoch(self, sample_epoch: Tensor | None) -> int | Tensor:
         if sample_epoch is not None:
-            return sample_epoch
+            return copy_of_epoch(sample_epoch, self.dupe_factor)
         if self.epoch is not None:
             return self.epoch
         shared = int(self._shared_epoch)
-        return shared if shared >= 0 else self._batch_epochs.next()
+        if shared >= 0:
+            return copy_of_epoch(shared, self.dupe_factor)
+        return any_copy(self._batch_epochs.next(), self.dupe_factor)
 
 
 def _labels_repeat_ids(labels: Sequence[Any], input_ids: Sequence[Any]) -> bool:

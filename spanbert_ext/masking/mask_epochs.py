@@ -1,10 +1,11 @@
-"""An epoch for every batch of a collator that was told none: fresh in every pass, the same ones in every process."""
+"""The epoch of a batch's masks: one of a few for static masks, and a fresh one where a collator was told none."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from spanbert_ext.masking.checks import EPOCHS
@@ -12,6 +13,22 @@ from spanbert_ext.masking.checks import EPOCHS
 _SLOTS = 1024  # workers with a cell of their own
 # 2^32 over the golden ratio: its first N <= 10,000 multiples modulo 2^32 keep a distance of 2^32 / (2.3 N).
 _PASS_STEP = 0x9E3779B9
+
+Epoch = TypeVar("Epoch", int, Tensor)
+
+
+def copy_of_epoch(epoch: Epoch, copies: int) -> Epoch:
+    """The epoch whose masks `epoch` has when a row has `copies` masks, seen in turn; 0: every epoch has its own."""
+    return epoch % copies if copies else epoch
+
+
+def any_copy(batch_epoch: int, copies: int) -> int:
+    """One of `copies` epochs for a batch of a number that is no epoch, each as often; without copies that number.
+
+    By multiples of the golden ratio, and not by the remainder: a pass may have a multiple of `copies` batches, and each
+    row would keep one of its masks.
+    """
+    return (batch_epoch * _PASS_STEP % EPOCHS) * copies // EPOCHS if copies else batch_epoch
 
 
 def batch_epoch(run: int, batch: int) -> int:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import spanbert_ext
 from spanbert_ext import DataCollatorForSpanMasking
-from spanbert_ext.masking.mask_epochs import BatchEpochs, batch_epoch
+from spanbert_ext.masking.mask_epochs import BatchEpochs, any_copy, batch_epoch
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,65 @@ class TestEpochs:
         twins = pickle.loads(pickle.dumps(collator)), copy.deepcopy(collator)
         second = collator(rows)
         assert all(same(twin(rows), second) for twin in twins)
+
+
+class TestStaticMasks:
+    """`dupe_factor`: a row has so many masks, seen in turn."""
+
+    @pytest.mark.parametrize("copies", [1, 3])
+    def test_set_epochs_repeat_after_as_many(self, tokenizer, rows, copies):
+        static = DataCollatorForSpanMasking(tokenizer, dupe_factor=copies)
+        for epoch in [0, 1, 2, 3, 10, 2**32 - 1]:
+            static.set_epoch(epoch)
+            assert same(static(rows), DataCollatorForSpanMasking(tokenizer, epoch=epoch % copies)(rows))
+
+    def test_the_column_repeats_by_row(self, tokenizer, rows):
+        static = DataCollatorForSpanMasking(tokenizer, dupe_factor=4)
+        epochs = [(11 * i) % 2**32 for i in range(len(rows) - 1)] + [2**32 - 1]
+        got = static([{**row, "sample_epoch": e} for row, e in zip(rows, epochs, strict=True)])
+        plain = [{**row, "sample_epoch": e % 4} for row, e in zip(rows, epochs, strict=True)]
+        assert same(got, DataCollatorForSpanMasking(tokenizer)(plain))
+
+    def test_a_fixed_epoch_stays(self, tokenizer, rows):
+        static = DataCollatorForSpanMasking(tokenizer, dupe_factor=2)
+        static.set_epoch(1)
+        assert same(static.evaluation(5)(rows), DataCollatorForSpanMasking(tokenizer, epoch=5)(rows))
+        assert same(
+            static.evaluation(5).training()(rows), DataCollatorForSpanMasking(tokenizer, epoch=1)(rows)
+        )
+
+    @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+    def test_without_any_epoch_a_row_has_no_more_masks(self, tokenizer, rows, workers, persistent):
+        """Six passes of four batches, a multiple of the copies: each copy comes up for nearly every row."""
+        batches = loader(DataCollatorForSpanMasking(tokenizer, dupe_factor=2), rows, workers, persistent, 10)
+        passes = [one_epoch(batches) for _ in range(6)]
+        copies = [
+            one_epoch(loader(DataCollatorForSpanMasking(tokenizer, epoch=e), rows, 0, False)) for e in (0, 1)
+        ]
+        for b in range(len(rows)):
+            seen = {masks[b] for masks in passes}
+            assert seen <= {copies[0][b], copies[1][b]}
+        both = sum(
+            len({masks[b] for masks in passes}) == 2 for b in range(len(rows)) if copies[0][b] != copies[1][b]
+        )
+        assert both >= 30
+
+    @pytest.mark.parametrize("copies", [1, 2, 10, 1000])
+    def test_batch_numbers_choose_every_copy_as_often(self, copies):
+        for first in (0, 12345):
+            for step in (1, copies, 64):
+                counts = torch.bincount(
+                    torch.tensor([any_copy(first + step * i, copies) for i in range(10 * copies)]),
+                    minlength=copies,
+                )
+                assert len(counts) == copies and counts.min() >= 5, (copies, first, step)
+
+    def test_it_is_shown_and_copied(self, tokenizer, rows):
+        static = DataCollatorForSpanMasking(tokenizer, dupe_factor=3)
+        static.set_epoch(5)
+        assert repr(static).endswith(", dupe_factor=3)")
+        assert same(pickle.loads(pickle.dumps(static))(rows), static(rows))
+        assert same(static.training()(rows), static(rows))
 
 
 def loader(collator, rows, workers: int, persistent: bool, batch_size: int = 8) -> DataLoader:
