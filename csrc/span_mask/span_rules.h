@@ -236,10 +236,12 @@ SPANBERT_EXT_HOST_DEVICE bool sample_span(const SpanRules& rules, const RowRando
   const int64_t d = sampling->proposals++;
   const Proposal drawn = proposal(d);
   int64_t begin = 0, end = 0;
-  bool from_candidate = sampling->use_candidates && takes_candidate(rules, random, d);
-  // Where the row ends with its candidates, a draw that masks none of them has to know that one is left.
-  if (from_candidate || (sampling->use_candidates && !rules.fill_after_candidates)) {
-    if (!propose_candidate(row, candidates, drawn.bits, &begin, &end)) {
+  bool from_candidate = false;
+  if (sampling->use_candidates) {
+    from_candidate = takes_candidate(rules, random, d);
+    // Where the row ends with its candidates, a draw that masks none of them has to know that one is left.
+    const bool needs_one = from_candidate || !rules.fill_after_candidates;
+    if (needs_one && !propose_candidate(row, candidates, drawn.bits, &begin, &end)) {
       if (!rules.fill_after_candidates) return false;
       sampling->use_candidates = from_candidate = false;  // masking never reopens a candidate
     }
