@@ -24,7 +24,7 @@ def calls() -> dict[str, dict[str, Any]]:
     backward = boundary.backward_arguments(FLOAT, grad_like(boundary), (True, True), tokens)
     ids = torch.arange(5, 25).reshape(2, 10)
     kinds = torch.ones(40, dtype=torch.uint8)
-    options = (None, None, None, None, 3, 0, 0.15, 0.2, 10, 20, 0.8, 0.1, False, True)
+    options = (None, None, None, None, 3, 0, 0.15, 0.2, 10, 20, 0.8, 0.1, False, True, 0.5)
     targets = torch.arange(6)
     arguments = {
         "span_mask": (ids, kinds, torch.arange(30, 40), torch.tensor(1), torch.tensor(2), *options),
