@@ -28,8 +28,8 @@ class NextSentenceOutput(NamedTuple):
 def sentence_logits(heads: Heads, x: Tensor, pooled: Tensor) -> tuple[Heads, Tensor]:
     """The NSP head's logits [B, 2], and the heads as they are for the hidden states x alone.
 
-    The native class has both heads in one module. Where that is known (`fused_path`), the NSP head in it is called by
-    itself; else the whole is, once for both.
+    The native class has both heads in one module, which stands first in `around`. Where that is known (`fused_path`),
+    each head in it is called by itself; else the whole is, once for both.
 
     Args:
         x: [B, L, H].
@@ -37,7 +37,7 @@ def sentence_logits(heads: Heads, x: Tensor, pooled: Tensor) -> tuple[Heads, Ten
     """
     mlm = heads.mlm
     if heads.whole_mlm is None:
-        return heads._replace(mlm=mlm._replace(whole=lambda x: mlm.whole(x, pooled)[0])), mlm.nsp(pooled)
+        return heads._replace(mlm=mlm._replace(whole=mlm.around[1].module)), mlm.nsp(pooled)
     logits, of_pairs = mlm.whole(x, pooled)
     return heads._replace(mlm=mlm._replace(whole=lambda x: logits)), of_pairs
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families_samples import family_config
-from pair_samples import pair_batch, pair_model
+from pair_samples import pair_batch, pair_model, pair_rows
 from peft import LoraConfig, get_peft_model
 from tiny_models import (  # noqa: F401
     INDICES,
@@ -25,7 +25,7 @@ from tiny_models import (  # noqa: F401
 from torch import nn
 from transformers import AutoModelForPreTraining, BertForPreTraining
 
-from spanbert_ext import SpanBertForPreTraining, SpanMasker, register_family
+from spanbert_ext import DataCollatorForSpanMasking, SpanBertForPreTraining, SpanMasker, register_family
 from spanbert_ext.models import fused_path, pretraining, read_rows
 from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.native_classes import supported_types
@@ -369,3 +369,25 @@ class TestCopies:
         for name in ("RobertaForSpanSentencePreTraining", "NonsenseForSpanSentencePreTraining"):
             with pytest.raises(AttributeError, match=name):
                 getattr(pretraining, name)
+
+
+def test_it_learns_more_than_the_majority():
+    """Which verb B has says whether it is random; in the evaluation some of the verbs are masked."""
+    rows = pair_rows(96, words=(1, 1))
+    collator = DataCollatorForSpanMasking(tiny_tokenizer())
+    held_out = collator.evaluation()(rows)
+    pairs = held_out["is_random_next"]
+    majority = (pairs == 1).sum() / (pairs >= 0).sum()
+    assert 0.5 < majority < 0.75
+    torch.manual_seed(0)
+    config = tiny_config(num_hidden_layers=1, initializer_range=0.1)
+    model = SpanBertForPreTraining(config, position_dim=24, nsp=True, evaluation_logits=False)
+    before = model.eval()(**held_out)
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=0.01)
+    for step in range(100):
+        model(**collator(rows[step % 3 :: 3])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = model.eval()(**held_out)
+    assert after.nsp_accuracy > majority + 0.1 and after.nsp_loss < before.nsp_loss - 0.2
+    assert after.mlm_loss < before.mlm_loss - 1

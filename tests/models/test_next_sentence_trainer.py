@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from pair_samples import pair_model, pair_rows
 from test_trainer_counts import Gradients, flat
 from tiny_models import in_order, make_model, one_thread, tiny_tokenizer  # noqa: F401
@@ -94,7 +93,7 @@ def test_without_a_count_the_gradient_is_off(tmp_path):
 
 def test_evaluation(tmp_path):
     rows = ragged_pairs(22)
-    model, expected = whole(rows, pair_model().eval())
+    model, expected = whole(rows, pair_model(4).eval())
     targets = [row["is_random_next"] for row in rows if row["is_random_next"] >= 0]
     majority = max(targets.count(0), targets.count(1)) / len(targets)
     assert 0.5 < majority < 0.9 and abs(expected.nsp_accuracy - majority) > 0.05
