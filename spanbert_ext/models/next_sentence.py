@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spanbert_ext.masking.checks import PAIRS
 from spanbert_ext.models.head_loss import Heads
-from spanbert_ext.ops._common import accumulation_dtype, may_read_values
+from spanbert_ext.ops._common import accumulation_dtype, check_tensors, may_read_values
 from spanbert_ext.ops.head_targets import count_tensor
 
 
@@ -61,8 +61,9 @@ def check_pairs(is_random_next: Tensor | None, labels: Tensor | None, has_head: 
     """The targets as the NSP head needs them; elements are read on the CPU, on CUDA under SPANBERT_EXT_DEBUG=1 only.
 
     Raises:
-        ValueError: they came without a head, or without labels; the head is trained without them; they are not [B].
-        TypeError: they are not int64.
+        ValueError: they came without a head, or without labels; the head is trained without them; they are not [B], or
+            not where the labels are.
+        TypeError: they are no tensor of int64.
         IndexError: one is above 1.
     """
     if is_random_next is None:
@@ -77,6 +78,7 @@ def check_pairs(is_random_next: Tensor | None, labels: Tensor | None, has_head: 
         raise ValueError("is_random_next is given, but the model has no NSP head: make it with nsp=True")
     if labels is None:
         raise ValueError("is_random_next came without labels, which the loss needs beside it")
+    check_tensors("SpanBertForPreTraining", {"labels": labels, "is_random_next": is_random_next})
     if is_random_next.shape != labels.shape[:1]:
         raise ValueError(
             f"is_random_next has shape {list(is_random_next.shape)}, expected [{labels.shape[0]}], one a row"

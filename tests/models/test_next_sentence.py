@@ -284,6 +284,8 @@ class TestRefusals:
             (lambda x: x[:3], ValueError, r"shape \[3\], expected \[8\]"),
             (lambda x: x[:, None], ValueError, r"shape \[8, 1\], expected \[8\]"),
             (lambda x: x.float(), TypeError, "dtype torch.float32, expected int64"),
+            (lambda x: x.tolist(), TypeError, "is_random_next is a list"),
+            (lambda x: x.to("meta"), ValueError, "is_random_next is on meta, expected cpu as labels"),
             (lambda x: x == 1, TypeError, "dtype torch.bool, expected int64"),
             (lambda x: x.clone().index_fill_(0, torch.tensor(4), 2), IndexError, r"is_random_next\[4\] is 2"),
         ],
