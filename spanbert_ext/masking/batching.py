@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from spanbert_ext.masking.checks import epoch_tensor, integer_tensor, kind_tensor, mask_tensor, special_tensor
+from spanbert_ext.masking.checks import (
+    epoch_tensor,
+    integer_tensor,
+    kind_tensor,
+    mask_tensor,
+    pair_tensor,
+    special_tensor,
+)
 from spanbert_ext.ops._common import may_read_values, shown
 
 ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tokens_mask", "token_kinds")
@@ -24,6 +31,8 @@ CHECKS = {
     "sample_epoch": epoch_tensor,
     "token_kinds": kind_tensor,
     "special_tokens_mask": special_tensor,
+    "is_random_next": pair_tensor,
+    "next_sentence_label": pair_tensor,
 }
 
 

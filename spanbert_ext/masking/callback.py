@@ -1,4 +1,4 @@
-"""What Trainer does not pass on: its epochs to the collator, the SBO's count to the model; one epoch for evaluation."""
+"""What Trainer does not pass on: its epochs to the collator, all counts to the model; one epoch for evaluation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from spanbert_ext.masking.checks import epoch_number, shown
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.masking.sbo_items import count_sbo_items
 from spanbert_ext.masking.trainer_frames import trainer_frame
+from spanbert_ext.masking.update_items import count_update_items
 
 
 class SpanMaskingCallback(TrainerCallback):
-    """Sets a collator to the Trainer's epochs, fixes the epoch of every evaluation, and counts the SBO's targets.
+    """Sets a collator to the Trainer's epochs, fixes the epoch of every evaluation, and counts all heads' targets.
 
         Trainer(..., data_collator=collator, callbacks=[SpanMaskingCallback(collator)])
 
@@ -35,9 +35,10 @@ class SpanMaskingCallback(TrainerCallback):
     * the beginning of every epoch calls `collator.set_epoch`, which only training reads.
 
     Trainer hands the model the number of MLM targets in all batches and processes of an update, `num_items_in_batch`.
-    From the beginning of training on, every batch also has `num_sbo_items`, the number of SBO targets, counted by
-    the same method of Trainer. The gradient of an update is then that of one batch of all its rows, under gradient
-    accumulation and on several processes; without it the SBO is weighted by each batch's share of the MLM targets.
+    From the beginning of training on, every batch also has `num_sbo_items`, the number of SBO targets, and, where it
+    has pairs, `num_nsp_items`, that of NSP targets, counted by the same method of Trainer. The gradient of an update is
+    then that of one batch of all its rows, under gradient accumulation and on several processes; without them the SBO
+    and the NSP are weighted by each batch's share of the MLM targets.
 
     Added by `trainer.add_callback`, which fires no event, the callback fixes the epoch of evaluation when training
     begins. An `evaluate` or `predict` before that has masks of its own, and warns; with persistent workers so have the
@@ -80,7 +81,7 @@ class SpanMaskingCallback(TrainerCallback):
         self._coming_epoch = int(state.epoch or 0)  # a resumed run goes on in its epoch
         frame = trainer_frame()
         if frame is not None:
-            count_sbo_items(frame.f_locals["self"])
+            count_update_items(frame.f_locals["self"])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

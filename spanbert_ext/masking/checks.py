@@ -17,6 +17,7 @@ from spanbert_ext.ops._common import integer, may_read_values, shown
 
 EPOCHS = 2**32  # the epoch is one 32-bit word of the sampler's counter
 KINDS = "0 (continues a word), 1 (starts a word) or 2 (special)"
+PAIRS = "1 (random), 0 (continues) or a negative one (no target)"
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1  # of int64
 _HANDY = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -79,6 +80,18 @@ def kind_tensor(name: str, values: Any, device: torch.device | str | None = None
     else:
         kinds = kinds.clamp(-1, 255)  # whose last byte is 255: not another kind
     return kinds.to(torch.uint8)
+
+
+def pair_tensor(name: str, values: Any) -> Tensor:
+    """What is known of pairs, as int64: 1 (or True) the second part is random, 0 it continues, negative: no target.
+
+    Raises:
+        TypeError: neither integers nor bools.
+        ValueError: an integer above 1 (on a GPU only when SPANBERT_EXT_DEBUG=1), or beyond int64.
+    """
+    pairs = mask_tensor(name, values, expected=f"integers, {PAIRS}, or bools").to(torch.int64)
+    check_range(name, pairs, _LOWEST, 1, PAIRS)
+    return pairs
 
 
 def special_tensor(name: str, values: Any, device: torch.device | str | None = None) -> Tensor:

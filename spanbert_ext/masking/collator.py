@@ -79,8 +79,13 @@ class DataCollatorForSpanMasking:
     * `offset_mapping`, and `labels`, in whose place come those of the masked tokens: with one warning, unless they
       repeat the ids, as scripts that group texts make them.
 
-    They hold integers (`special_tokens_mask`: 0 and 1, or bools). Floats, integral ones too, other columns of bools and
-    what int64 cannot hold are refused, never rounded.
+    Rows that are pairs may have a column `is_random_next`, or, in transformers' words, `next_sentence_label`: 1 where
+    the second text is random, 0 where it continues the first, negative where there is no target. It becomes the batch's
+    `is_random_next` `[B]`, for a model with `nsp=True`. Under Trainer the second name wants
+    `remove_unused_columns=False`: columns that the model's forward does not name are dropped before.
+
+    They hold integers (`special_tokens_mask` and the last two: also bools). Floats, integral ones too, other columns of
+    bools and what int64 cannot hold are refused, never rounded.
 
     **Which mask a row gets** depends on `seed`, its sample id and its epoch alone. The sample id is the
     column `sample_ids`, else a hash of the row's ids. The epoch is the first of these that there is:
@@ -277,6 +282,12 @@ class DataCollatorForSpanMasking:
         for name in ("word_ids", "offset_mapping"):
             columns.pop(name, None)
         batch, all_text = to_tensors(columns, self.tokenizer, self.pad_to_multiple_of)
+        if "next_sentence_label" in batch:
+            if "is_random_next" in batch:
+                raise ValueError(
+                    "the dataset has columns 'is_random_next' and 'next_sentence_label': give one"
+                )
+            batch["is_random_next"] = batch.pop("next_sentence_label")
         input_ids, special = batch["input_ids"], batch.get("special_tokens_mask")
         table = torch.as_tensor(self.masker.kinds)  # [V]
         if self.kinds == "words":  # by word ids a [SEP] that was typed in the text is a word

@@ -30,6 +30,7 @@ from spanbert_ext.models.mlm_heads import (
     HeadShape,
     albert_head,
     bert_head,
+    bert_nsp_head,
     distilbert_head,
     electra_head,
     eurobert_head,
@@ -49,6 +50,7 @@ class Family(NamedTuple):
         eps: of the SBO's LayerNorms: an attribute of the configuration, or the number.
         ready_mask: under sdpa the encoder takes a bool mask `[B, 1, L, L]` for what it would make of `[B, L]`.
         ones_are_none: no attention_mask means the same as one of ones.
+        nsp_head: where transformers' pre-training class of the type keeps both heads; None: it has no NSP head.
         refuse: why a configuration of the type is not supported, and what to do; None where it is.
         native_class: of a registered family; None: the one of AutoModelForMaskedLM.
         registered: by a user, whose word for the head is compared with the model once.
@@ -59,6 +61,7 @@ class Family(NamedTuple):
     eps: str | float = "layer_norm_eps"
     ready_mask: bool = False
     ones_are_none: bool = True
+    nsp_head: Callable[[type], HeadShape] | None = None
     refuse: Callable[[Any], str | None] | None = None
     native_class: type | None = None
     registered: bool = False
@@ -88,8 +91,8 @@ _nomic_head = partial(bert_head, norm="layer_norm")
 
 FAMILIES: dict[str, Family] = {
     "albert": Family(albert_head, albert_last_layer, ready_mask=True),
-    "bert": Family(bert_head, bert_last_layer, ready_mask=True),
-    "big_bird": Family(bert_head, padded_last_layer),
+    "bert": Family(bert_head, bert_last_layer, ready_mask=True, nsp_head=bert_nsp_head),
+    "big_bird": Family(bert_head, padded_last_layer, nsp_head=bert_nsp_head),
     "camembert": Family(roberta_head, bert_last_layer, ready_mask=True),
     "convbert": Family(electra_head, bert_last_layer),
     "data2vec-text": Family(roberta_head, bert_last_layer, ready_mask=True),
@@ -97,16 +100,16 @@ FAMILIES: dict[str, Family] = {
     "deberta-v2": Family(_deberta_head, deberta_last_layer, refuse=_refuse_new_deberta),
     "distilbert": Family(distilbert_head, distilbert_last_layer, eps=1e-12, ready_mask=True),
     "electra": Family(electra_head, bert_last_layer, ready_mask=True),
-    "ernie": Family(bert_head, bert_last_layer, ready_mask=True),
+    "ernie": Family(bert_head, bert_last_layer, ready_mask=True, nsp_head=bert_nsp_head),
     "eurobert": Family(eurobert_head, eurobert_last_layer, eps="rms_norm_eps", ready_mask=True),
     "flaubert": Family(xlm_head, all_rows, ones_are_none=False, refuse=_refuse_adaptive_softmax),
-    "fnet": Family(bert_head, fnet_last_layer),
+    "fnet": Family(bert_head, fnet_last_layer, nsp_head=bert_nsp_head),
     "gte": Family(roberta_head, nomic_bert_last_layer, ready_mask=True),
     "ibert": Family(roberta_head, all_rows),
     "jina_embeddings_v3": Family(roberta_head, jina_last_layer, ready_mask=True),
     "layoutlm": Family(bert_head, bert_last_layer),
     "longformer": Family(roberta_head, padded_last_layer),
-    "megatron-bert": Family(bert_head, megatron_bert_last_layer),
+    "megatron-bert": Family(bert_head, megatron_bert_last_layer, nsp_head=bert_nsp_head),
     "modernbert": Family(modernbert_head, modernbert_last_layer, eps="norm_eps"),
     "mpnet": Family(roberta_head, mpnet_last_layer),
     "mra": Family(bert_head, bert_last_layer),

@@ -15,6 +15,11 @@ _ACTIVATIONS = (entry if isinstance(entry, type) else entry[0] for entry in ACT2
 ROW_WISE: RowWise = dict.fromkeys((nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, *_ACTIVATIONS), ())
 
 
+def name_stem(native: type) -> str:
+    """The prefix that the classes of a family's file have in common."""
+    return native.__name__.removesuffix("ForMaskedLM").removesuffix("ForPreTraining")
+
+
 class Known(NamedTuple):
     """A module with the path by which messages name it and the class that it must be of."""
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from spanbert_ext.models.known_modules import ROW_WISE, RowWise
+from spanbert_ext.models.known_modules import ROW_WISE, RowWise, name_stem
 
 
 class RowModules(NamedTuple):
@@ -104,7 +104,7 @@ def _shape(
     Args:
         parts: classes that are row-wise where the modules of these names are that they call; one may be missing.
     """
-    home, prefix = sys.modules[native.__module__], native.__name__.removesuffix("ForMaskedLM")
+    home, prefix = sys.modules[native.__module__], name_stem(native)
 
     def named(name: str) -> type | None:
         return getattr(home, name.replace("*", prefix), None)

@@ -1,4 +1,4 @@
-"""Where each encoder family of transformers keeps the transform and the decoder of its MLM head."""
+"""Where each encoder family of transformers keeps the transform and the decoder of its MLM head, and its NSP head."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from torch import Tensor, nn
 from transformers.activations import gelu
 
 from spanbert_ext.models.fused_path import not_row_wise
-from spanbert_ext.models.known_modules import ROW_WISE, Known, RowWise
+from spanbert_ext.models.known_modules import ROW_WISE, Known, RowWise, name_stem
 
 Rows = Callable[[Tensor], Tensor]
 
 
 class MlmHead(NamedTuple):
     """A native MLM head: `whole(x) = decoder(transform(x))`, [..., H] -> [..., V]. A head of the user's may be `whole`
-    alone."""
+    alone. Beside an NSP head `whole` takes the pooled rows [B, H] too, and gives the logits of both."""
 
-    whole: Rows
+    whole: Callable[..., Any]
     around: tuple[Known, ...]  # the module `whole`, and what else lies around the parts and the decoder
     parts: tuple[
         tuple[str | None, Any], ...
     ]  # of the transform, in order: modules by path; a function has none
     decoder: Known  # [..., D] -> [..., V]
     row_wise: RowWise  # what the parts are made of
+    nsp: Rows | None  # the NSP head, [B, H] -> [B, 2]
 
     def transform(self, x: Tensor) -> Tensor:
         """[..., H] -> [..., D], by calling the parts."""
@@ -57,6 +58,7 @@ class HeadShape(NamedTuple):
         decoder: path.
         row_wise: classes of which the parts are made.
         first_of_result: the outermost module returns a tuple, logits first.
+        nsp: path of the NSP head, where the outermost module calls one too.
 
     Classes that are None are those that a model's modules have when it is built (`as_built`).
     """
@@ -66,6 +68,7 @@ class HeadShape(NamedTuple):
     decoder: str
     row_wise: RowWise | None
     first_of_result: bool = False
+    nsp: str | None = None
 
     def as_built(self, model: Any) -> HeadShape:
         """With the classes that the modules of `model` have now."""
@@ -92,7 +95,8 @@ class HeadShape(NamedTuple):
             whole = _chain(around[0].module, itemgetter(0))
         else:
             whole = around[0].module
-        return MlmHead(whole, around, parts, decoder, self.row_wise)
+        nsp = None if self.nsp is None else module_at(model, self.nsp)
+        return MlmHead(whole, around, parts, decoder, self.row_wise, nsp)
 
 
 def module_at(model: Any, path: str) -> Any:
@@ -113,7 +117,7 @@ def _chain(*functions: Callable[[Any], Any]) -> Rows:
 
 def bert_head(native: type, prefix: str = "", norm: str = "LayerNorm") -> HeadShape:
     """`prefix`: of the classes' names. `norm`: the name of the transform's LayerNorm."""
-    stem = prefix + _stem(native)
+    stem = prefix + name_stem(native)
     transform = _class(native, f"{stem}PredictionHeadTransform")
     return HeadShape(
         (
@@ -126,8 +130,15 @@ def bert_head(native: type, prefix: str = "", norm: str = "LayerNorm") -> HeadSh
     )
 
 
+def bert_nsp_head(native: type) -> HeadShape:
+    """Of a class that predicts the next sentence too: the MLM head is the masked language model's."""
+    shape = bert_head(native)
+    both = _class(native, f"{name_stem(native)}PreTrainingHeads")
+    return shape._replace(around=(("cls", both), *shape.around[1:]), nsp="cls.seq_relationship")
+
+
 def roberta_head(native: type) -> HeadShape:
-    lm_head = _class(native, f"{_stem(native)}LMHead")
+    lm_head = _class(native, f"{name_stem(native)}LMHead")
     return HeadShape(
         (("lm_head", lm_head),), ("lm_head.dense", gelu, "lm_head.layer_norm"), "lm_head.decoder", ROW_WISE
     )
@@ -138,7 +149,7 @@ def distilbert_head(native: type) -> HeadShape:
 
 
 def electra_head(native: type) -> HeadShape:
-    transform = _class(native, f"{_stem(native)}GeneratorPredictions")
+    transform = _class(native, f"{name_stem(native)}GeneratorPredictions")
     return HeadShape(
         (),
         ("generator_predictions",),
@@ -164,7 +175,7 @@ def _inline_head(around: tuple[tuple[str, type[nn.Module]], ...]) -> HeadShape:
 
 
 def modernbert_head(native: type) -> HeadShape:
-    head = _class(native, f"{_stem(native)}PredictionHead")
+    head = _class(native, f"{name_stem(native)}PredictionHead")
     return HeadShape((), ("head",), "decoder", {**ROW_WISE, head: ("dense", "act", "norm")})
 
 
@@ -175,10 +186,6 @@ def eurobert_head(native: type) -> HeadShape:
 def xlm_head(native: type) -> HeadShape:
     layer = _class(native, native.__name__.replace("WithLMHeadModel", "PredLayer"))
     return HeadShape((("pred_layer", layer),), (), "pred_layer.proj", ROW_WISE, first_of_result=True)
-
-
-def _stem(native: type) -> str:
-    return native.__name__.removesuffix("ForMaskedLM")
 
 
 def _class(native: type, name: str) -> type[nn.Module]:

@@ -14,6 +14,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_PRETRAINING_MAPPING,
+    MODEL_FOR_PRETRAINING_MAPPING_NAMES,
 )
 
 from spanbert_ext.models.families import FAMILIES, REFUSED, Family, all_rows
@@ -23,7 +25,7 @@ _OURS = frozenset(FAMILIES)
 
 
 class Native(NamedTuple):
-    """A native class, its family, where it keeps its MLM head, and the name of the class that is made of it."""
+    """A native class, its family, where it keeps its heads, and the name of the class that is made of it."""
 
     native: type
     family: Family
@@ -100,11 +102,14 @@ def register_family(
 _REGISTERED: set[str] = set()
 
 
-def find_native(config_class: type) -> Native:
+def find_native(config_class: type, nsp: bool = False) -> Native:
     """What belongs to one type of configuration; its modeling file is imported.
 
+    Args:
+        nsp: the native class shall have an NSP head.
+
     Raises:
-        ValueError: no model of that type is supported.
+        ValueError: no model of that type is supported, or none with an NSP head.
     """
     model_type = getattr(config_class, "model_type", None)
     family = FAMILIES.get(model_type)
@@ -125,14 +130,22 @@ def find_native(config_class: type) -> Native:
         )
     else:
         native = MODEL_FOR_MASKED_LM_MAPPING[config_class]
+    find_head = family.mlm_head
+    if nsp:
+        if family.nsp_head is None or config_class not in MODEL_FOR_PRETRAINING_MAPPING:
+            raise ValueError(
+                f"SpanBertForPreTraining: nsp is True, but models of {config_class.__name__} (model type "
+                f"{model_type!r}) have no head for the next-sentence prediction; with one: {', '.join(_nsp_types())}"
+            )
+        native, find_head = MODEL_FOR_PRETRAINING_MAPPING[config_class], family.nsp_head
     try:
-        head = family.mlm_head(native)
+        head = find_head(native)
     except AttributeError as error:
         raise ValueError(
             f"SpanBertForPreTraining does not support {config_class.__name__} of transformers "
             f"{transformers.__version__}: {error}"
         ) from error
-    return Native(native, family, head, _class_name(model_type, native.__name__))
+    return Native(native, family, head, _class_name(model_type, native.__name__, nsp))
 
 
 def supported_types() -> list[str]:
@@ -144,6 +157,15 @@ def supported_types() -> list[str]:
     )
 
 
+def _nsp_types() -> list[str]:
+    """The model types with an NSP head."""
+    return [
+        name
+        for name in supported_types()
+        if FAMILIES[name].nsp_head is not None and name in MODEL_FOR_PRETRAINING_MAPPING_NAMES
+    ]
+
+
 def registered_configs() -> dict[str, type]:
     """By model type, the configuration classes of registered native classes."""
     return {
@@ -153,8 +175,14 @@ def registered_configs() -> dict[str, type]:
     }
 
 
-def config_of_class_named(name: str) -> type | None:
-    """The configuration class whose model class has this name; no modeling file is imported."""
+def config_of_class_named(name: str) -> tuple[type, bool] | None:
+    """The configuration class whose model class has this name, and whether that has an NSP head.
+
+    No modeling file is imported.
+    """
+    for model_type in _nsp_types():
+        if _class_name(model_type, MODEL_FOR_PRETRAINING_MAPPING_NAMES[model_type], nsp=True) == name:
+            return CONFIG_MAPPING[model_type], True
     for model_type in supported_types():
         family = FAMILIES[model_type]
         if family.native_class is not None:
@@ -166,11 +194,13 @@ def config_of_class_named(name: str) -> type | None:
                 config_class = CONFIG_MAPPING[model_type]
                 native = MODEL_FOR_MASKED_LM_MAPPING[config_class].__name__
         if _class_name(model_type, native) == name:
-            return config_class or CONFIG_MAPPING[model_type]
+            return config_class or CONFIG_MAPPING[model_type], False
     return None
 
 
-def _class_name(model_type: str, native: str) -> str:
+def _class_name(model_type: str, native: str, nsp: bool = False) -> str:
+    if nsp:
+        return native.removesuffix("ForPreTraining") + "ForSpanSentencePreTraining"
     name = native.removesuffix("ForMaskedLM").removesuffix("WithLMHeadModel") + "ForSpanPreTraining"
     if model_type in _OURS:
         return name
@@ -196,9 +226,10 @@ def check_head(model: Any, shape: HeadShape) -> None:
                 f"{named}: its configuration has no {name}; attribute_map can name another attribute"
             )
     paths = (*(path for path, _ in shape.around), *(part for part in shape.parts if isinstance(part, str)))
-    for path in (*paths, shape.decoder):
+    for path in (*paths, shape.decoder, *(() if shape.nsp is None else (shape.nsp,))):
         if not isinstance(module_at(model, path), nn.Module):
-            raise ValueError(f"{named} has no module {path}, which its MLM head is said to have{advice}")
+            head = "NSP" if path == shape.nsp else "MLM"
+            raise ValueError(f"{named} has no module {path}, which its {head} head is said to have{advice}")
     decoder, vocab_size = module_at(model, shape.decoder), model.config.vocab_size
     if model.get_output_embeddings() is not decoder:
         raise ValueError(f"{named}: get_output_embeddings() is not {shape.decoder}{advice}")

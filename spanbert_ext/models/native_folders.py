@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from spanbert_ext.models.native_classes import registered_configs
+from spanbert_ext.models.options import wants_nsp
 
 _HUB_ARGUMENTS = {
     *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
@@ -36,13 +37,13 @@ class NativeFolders:
         if issubclass(cls, PreTrainedModel):  # made for one type of configuration
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
         if isinstance(config, PreTrainedConfig):
-            config_class = type(config)
+            config_class, saved = type(config), getattr(config, "span_pretraining", None)
         else:
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
             if code_revision is not None:
                 hub["code_revision"] = code_revision
-            config_class = _config_class(config or pretrained_model_name_or_path, hub)
-        concrete = cls.made_for(config_class)
+            config_class, saved = _saved_config(config or pretrained_model_name_or_path, hub)
+        concrete = cls.made_for(config_class, wants_nsp(saved, kwargs.get("nsp")))
         return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
     @classmethod
@@ -52,7 +53,8 @@ class NativeFolders:
         `trust_remote_code` and `code_revision` are ignored: no code is loaded.
         """
         kwargs = {name: x for name, x in kwargs.items() if name not in ("trust_remote_code", "code_revision")}
-        return cls.made_for(type(config))._from_config(copy.deepcopy(config), **kwargs)
+        nsp = wants_nsp(getattr(config, "span_pretraining", None), kwargs.get("nsp"))
+        return cls.made_for(type(config), nsp)._from_config(copy.deepcopy(config), **kwargs)
 
     def save_pretrained(
         self,
@@ -91,12 +93,13 @@ class NativeFolders:
         return embeddings
 
 
-def _config_class(source: Any, hub: dict[str, Any]) -> type:
-    """The class of the configuration that a folder, or the hub, has for a model."""
+def _saved_config(source: Any, hub: dict[str, Any]) -> tuple[type, dict[str, Any] | None]:
+    """Of the configuration that a folder, or the hub, has for a model: its class, and the options in it."""
     registered = registered_configs()
     if registered:  # AutoConfig need not know these
         plain = {name: x for name, x in hub.items() if name not in ("trust_remote_code", "code_revision")}
         saved, _ = PreTrainedConfig.get_config_dict(source, **plain)
         if saved.get("model_type") in registered:
-            return registered[saved["model_type"]]
-    return type(AutoConfig.from_pretrained(source, **hub))
+            return registered[saved["model_type"]], saved.get("span_pretraining")
+    config = AutoConfig.from_pretrained(source, **hub)
+    return type(config), getattr(config, "span_pretraining", None)

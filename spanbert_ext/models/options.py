@@ -1,10 +1,11 @@
-"""What configures the SBO of a model; kept in `config.span_pretraining`, which native classes carry along."""
+"""What configures the heads of a model; kept in `config.span_pretraining`, which native classes carry along."""
 
 from __future__ import annotations
 
 from typing import Any
 
 DEFAULT_OPTIONS = {
+    "nsp": False,
     "position_dim": 200,
     "position_slots": 20,
     "sbo_weight": 1.0,
@@ -15,6 +16,18 @@ DEFAULT_OPTIONS = {
     "evaluation_loss": "mlm",
     "evaluation_logits": "auto",
 }
+
+
+def wants_nsp(saved: dict[str, Any] | None, given: bool | None) -> bool:
+    """The option `nsp`, which decides on a model's class: the caller's, or the configuration's.
+
+    Raises:
+        ValueError: it is no bool.
+    """
+    nsp = (saved or {}).get("nsp", DEFAULT_OPTIONS["nsp"]) if given is None else given
+    if not isinstance(nsp, bool):
+        raise ValueError(f"nsp is {nsp!r}, expected True or False")
+    return nsp
 
 
 def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +51,7 @@ def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict
         raise ValueError(
             f"label_smoothing is {options['label_smoothing']!r}, expected 0 <= label_smoothing < 1"
         )
-    for name in ("skip_unread_rows", "count_rows", "assume_all_text"):
+    for name in ("nsp", "skip_unread_rows", "count_rows", "assume_all_text"):
         if not isinstance(options[name], bool):
             raise ValueError(f"{name} is {options[name]!r}, expected True or False")
     if options["evaluation_loss"] not in ("mlm", "sum"):

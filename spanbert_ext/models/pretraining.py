@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from spanbert_ext.masking.batching import check_ids, explicit_kinds
-from spanbert_ext.masking.masker import SpanMasker
+from spanbert_ext.masking.batching import check_ids
 from spanbert_ext.models.evaluation import logits_are_read
 from spanbert_ext.models.families import Family
 from spanbert_ext.models.head_loss import find_heads, head_loss
@@ -25,6 +24,7 @@ from spanbert_ext.models.inputs import (
     truth,
 )
 from spanbert_ext.models.last_layers import LayerShape
+from spanbert_ext.models.masking_here import MaskingHere
 from spanbert_ext.models.mlm_heads import HeadShape
 from spanbert_ext.models.native_classes import (
     check_head,
@@ -33,7 +33,8 @@ from spanbert_ext.models.native_classes import (
     find_native,
 )
 from spanbert_ext.models.native_folders import NativeFolders
-from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options
+from spanbert_ext.models.next_sentence import check_pairs, given_pairs, next_sentence_loss, sentence_logits
+from spanbert_ext.models.options import DEFAULT_OPTIONS, resolve_options, wants_nsp
 from spanbert_ext.models.output import IGNORED_AT_INFERENCE, SpanBertForPreTrainingOutput, span_metrics
 from spanbert_ext.models.read_rows import labelled_positions, may_wait_for, only_rows, prepare_rows
 from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
@@ -41,7 +42,7 @@ from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 __all__ = ["SpanBertForPreTraining", "SpanBertForPreTrainingOutput", "concrete_class", "span_metrics"]
 
 
-class SpanBertForPreTraining(NativeFolders):
+class SpanBertForPreTraining(NativeFolders, MaskingHere):
     """A native masked language model that also predicts spans from their boundaries (SpanBERT, section 2.2).
 
     `SpanBertForPreTraining.from_pretrained(folder)`, `.from_config(config)` and
@@ -50,9 +51,13 @@ class SpanBertForPreTraining(NativeFolders):
     names plus `sbo.*`, a folder that `AutoModel` and its kin load, logits for inputs without labels.
     Supported model types: the keys of `FAMILIES`, and what `register_family` adds to them.
 
-    Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `position_dim`
+    With `nsp=True` it predicts the next sentence too, by the pooler and the head of the native pre-training class,
+    which is the base then (`BertForSpanSentencePreTraining` from `BertForPreTraining`): BERT, BigBird, ERNIE, FNet and
+    Megatron-BERT have one. Without it there is no pooler, as in the native masked language model.
+
+    Options, in the constructors' keyword arguments and then in `config.span_pretraining`: `nsp` (False); `position_dim`
     (200) and `position_slots` (20), the sizes of the SBO's position table; `sbo_weight` (1), the SBO's share
-    in the loss; `label_smoothing` (0), of both heads in training, in place of Trainer's own, which takes the
+    in the loss; `label_smoothing` (0), of the MLM and the SBO in training, in place of Trainer's own, which takes the
     labels away; `skip_unread_rows` (True), whether the encoder's last layer, when there is a loss, leaves its
     output at zero and does not compute it in rows that no head reads: False, or `output_hidden_states`, for hooks
     of yours inside the encoder that expect all of them; `count_rows` (True), whether labels without index tensors
@@ -79,18 +84,20 @@ class SpanBertForPreTraining(NativeFolders):
     head_shape: HeadShape  # where the MLM head's modules are
     layer_shape: LayerShape | None  # where those behind the last attention are
 
-    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().__new__(cls.made_for(type(config)))
+    def __new__(cls, config: Any = None, *args: Any, nsp: bool | None = None, **kwargs: Any) -> Any:
+        nsp = wants_nsp(getattr(config, "span_pretraining", None), nsp)
+        return super().__new__(cls.made_for(type(config), nsp))
 
     @classmethod
-    def made_for(cls, config_class: type) -> type:
+    def made_for(cls, config_class: type, nsp: bool = False) -> type:
         """The class whose models have configurations of that type: `cls` itself, unless it is for any."""
-        return concrete_class(config_class) if cls is SpanBertForPreTraining else cls
+        return concrete_class(config_class, nsp) if cls is SpanBertForPreTraining else cls
 
     def __init__(
         self,
         config: Any,
         *args: Any,
+        nsp: bool | None = None,
         position_dim: int | None = None,
         position_slots: int | None = None,
         sbo_weight: float | None = None,
@@ -107,8 +114,15 @@ class SpanBertForPreTraining(NativeFolders):
             raise ValueError(
                 f"SpanBertForPreTraining does not support this {type(config).__name__}: {refused}"
             )
+        has_nsp = self.head_shape.nsp is not None
+        if nsp is not None and wants_nsp(None, nsp) != has_nsp:
+            raise ValueError(
+                f"nsp is {nsp}, but {type(self).__name__} is the class {'with' if has_nsp else 'without'} an NSP head: "
+                "SpanBertForPreTraining takes the one that fits"
+            )
         config = copy.deepcopy(config)  # the options belong to this model, not to the caller's object
         given = {
+            "nsp": has_nsp,
             "position_dim": position_dim,
             "position_slots": position_slots,
             "sbo_weight": sbo_weight,
@@ -139,32 +153,10 @@ class SpanBertForPreTraining(NativeFolders):
             options["position_slots"],
             getattr(config, eps) if isinstance(eps, str) else eps,
         )
-        self.masker: SpanMasker | None = None
-        self.masking_seed = 0
         # how often forward has masked in training; not saved, `masking_step.fill_(n)` resumes a run
         self.register_buffer("masking_step", torch.zeros((), dtype=torch.int64), persistent=False)
         self.post_init()  # once more, for the modules that the native class does not know
         prepare_rows(self)
-
-    def set_masker(self, masker: SpanMasker | None, seed: int = 0) -> None:
-        """Masks in `forward` whatever comes without labels; None ends it.
-
-        Raises:
-            ValueError: the masker's vocabulary, or its number of position slots, exceeds the model's.
-        """
-        if masker is not None:
-            if masker.vocab_size > self.sbo.bias.shape[0]:
-                raise ValueError(
-                    f"the masker's tokenizer has {masker.vocab_size} ids, the model {len(self.sbo.bias)}: "
-                    "call model.resize_token_embeddings(len(tokenizer)), or check that they belong together"
-                )
-            slots = self.config.span_pretraining["position_slots"]
-            if masker.position_slots > slots:
-                raise ValueError(
-                    f"the masker uses {masker.position_slots} position slots, the model has {slots}"
-                )
-        self.masker = masker
-        self.masking_seed = seed
 
     def forward(
         self,
@@ -177,8 +169,10 @@ class SpanBertForPreTraining(NativeFolders):
         masked_positions: Tensor | None = None,
         left_boundary: Tensor | None = None,
         right_boundary: Tensor | None = None,
+        is_random_next: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         num_sbo_items: Tensor | int | None = None,
+        num_nsp_items: Tensor | int | None = None,
         sample_ids: Tensor | None = None,
         sample_epoch: Tensor | None = None,
         token_kinds: Tensor | None = None,
@@ -194,7 +188,7 @@ class SpanBertForPreTraining(NativeFolders):
     ) -> SpanBertForPreTrainingOutput | tuple[Any, ...]:
         """The loss of a masked batch, in evaluation with logits, or the logits of a plain one.
 
-        In training `loss` is the sum of both heads', each a mean; in `eval()` the MLM's alone, see `evaluation_loss`.
+        In training `loss` is the sum of the heads', each a mean; in `eval()` the MLM's alone, see `evaluation_loss`.
 
         Args:
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, kwargs: the encoder's.
@@ -203,10 +197,12 @@ class SpanBertForPreTraining(NativeFolders):
             masked_positions: [B, K] int64 from `SpanMasker` or the collator: the MLM head predicts these.
             left_boundary, right_boundary: [B, K] int64. Without them there is no SBO; under
                 DistributedDataParallel freeze `model.sbo` then.
-            num_items_in_batch, num_sbo_items: each head's targets over all accumulated batches and processes,
-                in place of its own count. Trainer passes the first, SpanMaskingCallback the second, which means
-                nothing without the first. With the first alone the SBO's mean is weighted by this batch's share of
-                the MLM targets, which is exact only when all batches have the same ratio of SBO to MLM targets.
+            is_random_next: [B] int64: 1 where the second part of a pair is random, 0 where it continues the first,
+                negative where there is no target; for a model with `nsp=True`, which is not trained without.
+            num_items_in_batch, num_sbo_items, num_nsp_items: each head's targets over all accumulated batches and
+                processes, in place of its own count. Trainer passes the first, SpanMaskingCallback the others, which
+                mean nothing without the first. With the first alone the other means are weighted by this batch's share
+                of the MLM targets, which is exact only when all batches have the same ratio of their targets to those.
             sample_ids, sample_epoch: [B] int64; token_kinds, special_tokens_mask: [B, L]; candidates:
                 [B, M, 2]: for masking here, ignored where labels are given. They stand in the signature
                 because Trainer drops columns that do not.
@@ -225,14 +221,16 @@ class SpanBertForPreTraining(NativeFolders):
             return_dict: False, or so in the configuration, gives a tuple, with the native class's outputs alone.
 
         Raises:
-            ValueError: index tensors without labels, or boundaries that are not a pair beside masked positions;
-                too small a bound; all_text with an attention_mask that has zeros (on a GPU only when
+            ValueError: index tensors or is_random_next without labels, or boundaries that are not a pair beside masked
+                positions; is_random_next without an NSP head, or missing where one is trained; too small a bound;
+                all_text with an attention_mask that has zeros (on a GPU only when SPANBERT_EXT_DEBUG=1).
+            TypeError: a bound that is no integer, an all_text that is no bool, an is_random_next that is no int64.
+            IndexError: an id outside the vocabulary, an is_random_next above 1 (on a GPU only when
                 SPANBERT_EXT_DEBUG=1).
-            TypeError: a bound that is no integer, an all_text that is no bool.
-            IndexError: an id outside the vocabulary (on a GPU only when SPANBERT_EXT_DEBUG=1).
         """
         options = DEFAULT_OPTIONS | self.config.span_pretraining
         indices = given_indices(labels, masked_positions, left_boundary, right_boundary)
+        pairs = given_pairs(is_random_next, kwargs)
         max_rows = plain_bound("max_rows", max_rows)
         max_read_rows = plain_bound("max_read_rows", max_read_rows)
         return_loss = truth("return_loss", return_loss)
@@ -245,16 +243,14 @@ class SpanBertForPreTraining(NativeFolders):
         if input_ids is not None:
             check_ids(input_ids, self.config.vocab_size, "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
-            table, _ = self.masker.tables_on(input_ids.device)  # [V]
-            kinds = explicit_kinds(table, input_ids, token_kinds, special_tokens_mask)
-            masked = self.masker(
+            masked = self.mask_here(
                 input_ids,
                 attention_mask,
-                seed=self.masking_seed,
-                epoch=self._masking_epoch() if sample_epoch is None else sample_epoch,
-                sample_ids=sample_ids,
-                token_kinds=kinds,
-                candidates=candidates,
+                sample_ids,
+                sample_epoch,
+                token_kinds,
+                special_tokens_mask,
+                candidates,
             )
             input_ids, labels = masked.input_ids, masked.labels
             indices = (masked.masked_positions, masked.left_boundary, masked.right_boundary)
@@ -270,6 +266,8 @@ class SpanBertForPreTraining(NativeFolders):
         with_sbo, text = len(indices) == 3, input_ids if input_ids is not None else inputs_embeds
         if labels is not None:
             check_labels(labels, text, self.config.vocab_size)
+        if labels is not None or return_loss:
+            check_pairs(pairs, labels, self.head_shape.nsp is not None, self.training)
         if labels is not None and not indices:
             labelled = labelled_positions(labels, options["count_rows"])
             indices = (labelled.positions,)
@@ -284,6 +282,8 @@ class SpanBertForPreTraining(NativeFolders):
         x = encoded[0]  # [B, L, H]
 
         fields = {"hidden_states": encoded.get("hidden_states"), "attentions": encoded.get("attentions")}
+        if heads.mlm.nsp is not None:
+            heads, fields["seq_relationship_logits"] = sentence_logits(heads, x, encoded.pooler_output)
         if with_logits:
             fields["logits"] = heads.mlm.whole(x)
         if labels is not None:
@@ -291,31 +291,31 @@ class SpanBertForPreTraining(NativeFolders):
                 compare_head(self, heads.mlm, x)
                 self.head_compared = True
             in_sum = self.training or options["evaluation_loss"] == "sum"
+            items = scalar("num_items_in_batch", num_items_in_batch)
+            # A compute_loss of the user's may leave out the first, and then wants the batch's own means.
+            sbo_items = None if items is None else scalar("num_sbo_items", num_sbo_items)
+            nsp_items = None if items is None else scalar("num_nsp_items", num_nsp_items)
             losses = head_loss(
                 heads,
                 x,
                 labels,
                 *indices,
                 sbo_weight=options["sbo_weight"] if in_sum else 0.0,
-                num_items_in_batch=scalar("num_items_in_batch", num_items_in_batch),
-                # A compute_loss of the user's may leave out the first, and then wants the batch's own means.
-                num_sbo_items=None if num_items_in_batch is None else scalar("num_sbo_items", num_sbo_items),
+                num_items_in_batch=items,
+                num_sbo_items=sbo_items,
                 label_smoothing=options["label_smoothing"] if self.training else 0.0,
                 max_rows=max_rows,
             )
             found = losses._asdict().items()
             fields |= {name: x for name, x in found if with_sbo or not name.startswith("sbo_")}
+            if pairs is not None:
+                of_pairs = fields["seq_relationship_logits"]
+                fields |= next_sentence_loss(of_pairs, pairs, losses.mlm_count, items, nsp_items)._asdict()
+                fields["loss"] = losses.loss + fields["loss"] if in_sum else losses.loss
         if unasked:
-            fields["row_statistics"] = None
+            fields["row_statistics"] = fields["nsp_statistics"] = None
         output = SpanBertForPreTrainingOutput(**fields)
         return output if return_dict else output.to_tuple()
-
-    def _masking_epoch(self) -> Tensor:
-        if not self.training:
-            return torch.zeros_like(self.masking_step)
-        step = self.masking_step.clone()
-        self.masking_step.add_(1)  # on the device: nothing waits for it
-        return step
 
     def _init_weights(self, module: nn.Module) -> None:
         # from_pretrained leaves what no checkpoint has as raw memory. The head initialises its modules itself: native
@@ -335,13 +335,16 @@ def _initial_std(config: Any) -> float:
     return getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
 
 
-def concrete_class(config_class: type) -> type:
+def concrete_class(config_class: type, nsp: bool = False) -> type:
     """The model class for one type of configuration, made once and kept here, where pickle finds it.
 
+    Args:
+        nsp: the one that predicts the next sentence too.
+
     Raises:
-        ValueError: no model of that type is supported.
+        ValueError: no model of that type is supported, or none with an NSP head.
     """
-    native, family, head, name = find_native(config_class)
+    native, family, head, name = find_native(config_class, nsp)
     built = globals().get(name)
     if built is None or built.family is not family:
         doc = f"{native.__name__} with the span-boundary objective; see SpanBertForPreTraining."
@@ -356,10 +359,10 @@ def concrete_class(config_class: type) -> type:
 
 def __getattr__(name: str) -> type:
     """Makes a concrete class on demand: a process that unpickles a model has not built one yet."""
-    if name.endswith("ForSpanPreTraining"):
-        config_class = config_of_class_named(name)
-        if config_class is not None:
-            return concrete_class(config_class)
+    if name.endswith(("ForSpanPreTraining", "ForSpanSentencePreTraining")):
+        found = config_of_class_named(name)
+        if found is not None:
+            return concrete_class(*found)
         raise AttributeError(
             f"module {__name__!r} has no attribute {name!r}: no supported model type makes a class of that name; call "
             "register_family first where one was registered"

@@ -62,6 +62,10 @@ def labels_alone(batch: dict) -> dict:
     return {**encoder_inputs(batch), "labels": batch["labels"], "all_text": batch["all_text"]}
 
 
+def with_pairs(batch: dict) -> dict:
+    return batch | {"is_random_next": torch.arange(len(batch["labels"])) % 3 - 1}
+
+
 CASES = {
     "spans": lambda: full_batch(96),
     "masked positions alone": lambda: masked_positions_alone(full_batch(96)),
@@ -69,13 +73,17 @@ CASES = {
     "labels alone, not counted": lambda: labels_alone(full_batch()),
     "text that the model masks": lambda: {**encoder_inputs(full_batch()), "all_text": True},
     "called modules": lambda: full_batch(96) | {"num_items_in_batch": 500, "num_sbo_items": 400},
+    "pairs": lambda: with_pairs(full_batch(96)),
+    "pairs, called modules": lambda: (
+        with_pairs(full_batch(96)) | {"num_items_in_batch": 500, "num_nsp_items": 90}
+    ),
 }
 
 
 @pytest.fixture(params=CASES)
 def case(request) -> tuple:
     """A model and a batch of which no forward needs to know more on the host."""
-    model = make_model(count_rows=False)
+    model = make_model(count_rows=False, nsp="pairs" in request.param)
     if "masks" in request.param:
         model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
     if "called" in request.param:

@@ -75,6 +75,7 @@ class TestClass:
 
     def test_options_live_in_the_configuration(self, tmp_path):
         options = {
+            "nsp": False,
             "position_dim": 12,
             "position_slots": 7,
             "sbo_weight": 0.5,
@@ -107,6 +108,7 @@ class TestClass:
             {"label_smoothing": 1.0},
             {"skip_unread_rows": "yes"},
             {"count_rows": 1},
+            {"nsp": 1},
             {"assume_all_text": "no"},
         ],
     )

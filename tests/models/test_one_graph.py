@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from families_samples import family_config
+from pair_samples import pair_batch, pair_model
 from tiny_models import INDICES, assert_close, gradients, make_batch, one_thread  # noqa: F401
 
 from spanbert_ext.models.native_classes import supported_types
@@ -38,3 +39,18 @@ def test_a_step_is_one_graph(model_type):
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     assert_close(gradients(model), plain, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_step_with_pairs_is_one_graph():
+    batch = pair_batch(4, row_bounds=False)
+    model = pair_model().double()
+    expected = model(**batch)
+    expected.loss.backward()
+    plain = gradients(model)
+    model.zero_grad()
+    found = torch.compile(model, backend="aot_eager", fullgraph=True)(**batch)
+    found.loss.backward()
+    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(found.nsp_statistics, expected.nsp_statistics)
+    assert_close(gradients(model), plain, 1e-10)

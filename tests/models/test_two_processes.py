@@ -122,6 +122,7 @@ def test_fully_sharded_module_by_module(torchrun):
     ("launcher", "case", "updates"),
     [
         ("torchrun", "trainer", 4),  # two epochs of 12 rows: 8 and a remainder of 4
+        ("torchrun", "trainer, pairs", 4),
         ("torchrun", "trainer, counts by process", 4),
         ("torchrun", "trainer, resumed", 7),
         ("accelerate", "stream, dispatched", 1),

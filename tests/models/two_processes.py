@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from test_loaders import hints_seen, skewed_rows
+from test_next_sentence_trainer import ragged_pairs
 from test_sharded import compare
 from test_trainer_counts import Gradients, Stream, ragged_rows
 from tiny_models import in_order, make_model, tiny_texts, tiny_tokenizer
@@ -125,13 +126,14 @@ def shard(model: nn.Module) -> nn.Module:
 
 def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, **options) -> dict:
     """A plain Trainer in float64: its updates, of 2 x 2 rows in each process, against one batch of 8."""
+    nsp = "is_random_next" in rows[0]
     held_out = rows[:7] if data is rows else data.rows
     padded = options.pop("pad_to_multiple_of", None)
     collator = DataCollatorForSpanMasking(tiny_tokenizer(), pad_to_multiple_of=padded)
     recorder = Gradients()
     defaults = {"num_train_epochs": 2, "save_strategy": "steps" if resume else "no", "save_steps": 1}
     trainer = Trainer(
-        make_model().double(),
+        make_model(nsp=nsp).double(),
         TrainingArguments(
             str(folder),
             learning_rate=0.0,
@@ -161,7 +163,7 @@ def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, *
     updates = [(epoch, rows[at : at + 8]) for epoch in range(2) for at in range(0, len(rows), 8)]
     if resume:
         updates += updates[1:]
-    alone = make_model().double()
+    alone = make_model(nsp=nsp).double()
     errors = []
     for found, (epoch, of_update) in zip(recorder.found, updates, strict="max_steps" not in options):
         alone.zero_grad()
@@ -177,7 +179,8 @@ def trainer_errors(folder: Path, data, rows: list[dict], resume: bool = False, *
     metrics = trainer.evaluate()
     with torch.no_grad():
         whole = alone.eval()(**collate(held_out), return_logits=False)
-    evaluation = [abs(metrics[f"eval_{name}"] / whole[name].item() - 1) for name in ("mlm_loss", "sbo_loss")]
+    names = ["mlm_loss", "sbo_loss", *(["nsp_loss", "nsp_count"] if nsp else [])]
+    evaluation = [abs(metrics[f"eval_{name}"] / whole[name].item() - 1) for name in names]
     return {"world": trainer.args.world_size, "updates": errors, "evaluation": evaluation}
 
 
@@ -268,7 +271,7 @@ def run_scripts(folder: Path) -> None:
 
 
 def of_torchrun(folder: Path) -> dict[str, Callable]:
-    rows, rank = ragged_rows(12), int(os.environ["RANK"])
+    rows, pairs, rank = ragged_rows(12), ragged_pairs(12), int(os.environ["RANK"])
 
     def begin() -> str:
         # a file: the launcher's store holds the addresses of the group that the example had
@@ -284,6 +287,7 @@ def of_torchrun(folder: Path) -> dict[str, Callable]:
         "ddp": lambda: one_step(DistributedDataParallel, rank),
         "ddp, float64": lambda: one_step(DistributedDataParallel, rank, torch.float64),
         "trainer": lambda: trainer_errors(folder / "plain", rows, rows),
+        "trainer, pairs": lambda: trainer_errors(folder / "pairs", pairs, pairs),
         "trainer, counts by process": lambda: trainer_errors(
             folder / "local", rows, rows, average_tokens_across_devices=False
         ),
