@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from spanbert_ext.pretrain.checkpoints import METRICS_FILE, PLOT_FILE
+from spanbert_ext.pretrain.evaluations import evaluations
 from spanbert_ext.pretrain.options import Options
 from spanbert_ext.pretrain.report import build_metrics, plot_losses, summary, unigram_counts
-from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE, evaluations, write_json
+from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.pretrain.span_examples import span_table
 from spanbert_ext.pretrain.trainer import SpanTrainer
 

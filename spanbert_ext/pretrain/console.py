@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from spanbert_ext.pretrain.mask_laws import SHARED_LAWS
+from spanbert_ext.pretrain.evaluations import SHARED_LAWS
 
 HEADS = {"mlm": "MLM", "sbo": "SBO", "nsp": "NSP"}
 

@@ -13,12 +13,8 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.output import span_metrics
+from spanbert_ext.pretrain.evaluations import LENGTHS, SHARED_LAWS
 
-SHARED_LAWS = {"spans": "geometric", "tokens": "tokens"}  # by the masking's name; the masker's scheme
-
-# The shortest length of each bin, in tokens, and its name.
-_SHORTEST = (1, 2, 3, 4, 5, 7, 9, 13)
-LENGTHS = ("1", "2", "3", "4", "5-6", "7-8", "9-12", "13+")
 _COUNTS = 4  # of a bin: targets and correct ones of the MLM, of the SBO
 
 
@@ -63,7 +59,7 @@ def length_statistics(outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -
     batch: with `masked_positions` [B, K] and `labels` [B, L]. A span is a maximal run of masked positions."""
     positions = batch["masked_positions"]
     lengths = run_lengths(positions)  # [B, K]
-    edges = torch.tensor(_SHORTEST[1:], device=positions.device)
+    edges = torch.tensor([*LENGTHS.values()][1:], device=positions.device)
     bins = torch.bucketize(lengths, edges, right=True)  # [B, K]
     targets = batch["labels"].gather(1, positions.clamp_min(0))  # [B, K]
     statistics = torch.zeros(len(positions), _COUNTS, len(LENGTHS), device=positions.device)
@@ -104,33 +100,3 @@ def held_out_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         if sbo_count:
             metrics[f"sbo_accuracy_length_{name}"] = sbo_right / sbo_count
     return metrics
-
-
-def by_law(evaluation: Mapping[str, float], masking: str) -> dict[str, dict[str, Any]]:
-    """An evaluation's entries sorted for metrics.json: for the run's own `masking` and each shared law its losses and
-    accuracies, and `by_span_length`, rows of `length`, `tokens`, `mlm_accuracy`, `sbo_accuracy`."""
-    laws = {}
-    others = tuple(f"eval_{law}_" for law in SHARED_LAWS if law != masking)
-    for law in dict.fromkeys((masking, *SHARED_LAWS)):
-        prefix = "eval_" if law == masking else f"eval_{law}_"
-        found = {
-            name.removeprefix(prefix): value
-            for name, value in evaluation.items()
-            if name.startswith(prefix) and not (law == masking and name.startswith(others))
-        }
-        if not found:
-            continue
-        rows = []
-        for length in LENGTHS:
-            if f"count_length_{length}" in found:
-                row = {"length": length, "tokens": found[f"count_length_{length}"]}
-                for head in ("mlm", "sbo"):
-                    row[f"{head}_accuracy"] = found.get(f"{head}_accuracy_length_{length}")
-                rows.append(row)
-        kept = {
-            name: value
-            for name, value in found.items()
-            if name.startswith(("mlm_", "sbo_", "nsp_")) and "_length_" not in name
-        }
-        laws[law] = kept | {"by_span_length": rows}
-    return laws

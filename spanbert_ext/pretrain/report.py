@@ -13,8 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from spanbert_ext.pretrain.mask_laws import SHARED_LAWS, by_law
-from spanbert_ext.pretrain.run_files import evaluations
+from spanbert_ext.pretrain.evaluations import SHARED_LAWS, by_law, evaluations
 
 HEADS = ("mlm", "sbo", "nsp")
 

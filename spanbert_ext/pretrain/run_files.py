@@ -32,13 +32,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [finite(x) for x in value]
     return value
-
-
-def evaluations(history: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The evaluations of a log history by step, each with the entries of all laws."""
-    found: dict[int, dict[str, Any]] = {}
-    for log in history:
-        entries = {name: value for name, value in log.items() if name.startswith("eval_")}
-        if entries:
-            found.setdefault(log["step"], {}).update(entries)
-    return found

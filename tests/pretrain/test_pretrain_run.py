@@ -128,7 +128,7 @@ def test_picture_and_table(finished, corpus, tmp_path, capsys):
     table = list(itertools.takewhile(bool, printed[start + 2 :]))
     assert 2 <= len(table) <= 5
     for line in table:
-        assert all(line[column * width :][: report.CELL].strip() for column in range(1, 5)), line
+        assert all(line[column * width :][: span_examples.CELL].strip() for column in range(1, 5)), line
     assert any(line.split()[:2] == ["unigram", "entropy"] for line in printed)
     assert read_metrics(copy)["eval_mlm_loss"] == read_metrics(finished)["eval_mlm_loss"]
 
