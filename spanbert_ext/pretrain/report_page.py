@@ -250,10 +250,7 @@ def _lengths(runs: Sequence[Run]) -> str:
             cells = (f"{values[i]:.1%}" if i in values else "" for i in range(len(names)))
             row = "".join(f"<td>{cell}</td>" for cell in cells)
             body += f"<tr><td>{_swatch(line.colour)}{_text(line.label)}</td>{row}</tr>"
-    table = (
-        f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-    )
-    return f'<h2>Span lengths</h2><div class="charts">{figure}<div>{table}</div></div>'
+    return f'<h2>Span lengths</h2><div class="lengths">{figure}<div>{_scrolled(head, body)}</div></div>'
 
 
 # --- Examples and options ------------------------------------------------------------------------------------
@@ -280,9 +277,10 @@ def _examples(runs: Sequence[Run]) -> str:
                     mark = ' class="right"' if right == tokens else ""
                     rows.append(f"<dt>{name}{head.upper()}</dt><dd{mark}>{_text(example[head])}</dd>")
                     rows.append(f'<dd class="soft">{right}/{tokens}</dd>')
-        text = f"{_text(before)} <mark>{_text(span)}</mark> {_text(after)}"
+        gap = "" if after.startswith("##") else " "  # the span was cut inside a word
+        text = f"{_text(before)} <mark>{_text(span)}</mark>{gap}{_text(after.removeprefix('##'))}"
         cards.append(f'<article class="example"><p>{text}</p><dl>{"".join(rows)}</dl></article>')
-    note = "Held-out text; marked: what was masked; below: what each head fills in, and how many tokens of it are right."
+    note = "Held-out text; marked: what was masked; below: what each head fills in, and how many tokens are right."
     return f'<h2>Masked spans</h2><p class="soft">{note}</p><div class="examples">{"".join(cards)}</div>'
 
 
