@@ -20,6 +20,7 @@ from spanbert_ext.pretrain.console import log_line
 from spanbert_ext.pretrain.model_flops import ModelFlops, count_flops, peak_flops
 from spanbert_ext.pretrain.run_files import write_json
 from spanbert_ext.pretrain.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
+from spanbert_ext.pretrain.trainer import SpanTrainer
 from spanbert_ext.pretrain.wording import duration, short
 
 
@@ -179,6 +180,19 @@ def test_a_longer_name_stands_before_the_one_that_it_holds():
     names = [name for name, _ in model_flops.PEAK_BF16]
     for place, name in enumerate(names):
         assert not any(earlier in name for earlier in names[:place]), name
+
+
+def test_speed_and_utilisation_by_hand():
+    sums = torch.zeros(11, dtype=torch.float64)
+    sums[[1, 4, TOKENS, PAIRS]] = torch.tensor([2.0, 1.0, 10.0, 100.0], dtype=torch.float64)
+    flops = ModelFlops(per_token=1e9, per_pair=1e7, per_mlm_target=3e9, per_sbo_target=5e9)  # 66e9 a step
+    trainer = SimpleNamespace(_flops=flops, _peak=11e9, args=SimpleNamespace(world_size=3))
+    found = SpanTrainer._speed(trainer, sums, 2.0)
+    assert found == pytest.approx({"tokens_per_second": 5, "tflop_per_second": 0.033, "mfu": 1.0})
+    trainer._peak = None
+    assert "mfu" not in SpanTrainer._speed(trainer, sums, 2.0)
+    trainer._flops = None
+    assert SpanTrainer._speed(trainer, sums, 2.0) == {"tokens_per_second": 5}
 
 
 # --- Files and lines -----------------------------------------------------------------------------------------
