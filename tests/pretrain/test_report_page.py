@@ -298,8 +298,9 @@ addEventListener("load", () => {
       for (const part of [0.2, 0.95]) {
         chart.dispatchEvent(new frame.contentWindow.PointerEvent("pointermove",
           {clientX: box.left + part * box.width, clientY: box.top + 40, bubbles: true}));
-        const tip = chart.parentNode.querySelector(".tip");
-        if (tip && tip.getBoundingClientRect().right <= frame.clientWidth && /: /.test(tip.textContent)) found.tips++;
+        const tip = chart.closest("figure").querySelector(".tip"), place = tip && tip.getBoundingClientRect();
+        const inside = tip && place.left >= 0 && place.right <= frame.clientWidth && place.top >= box.top;
+        if (inside && /: /.test(tip.textContent)) found.tips++;
       }
       chart.dispatchEvent(new frame.contentWindow.PointerEvent("pointerleave"));
     }
