@@ -16,7 +16,7 @@ from transformers import BertConfig, TrainerState
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain import model_flops
-from spanbert_ext.pretrain.console import log_line
+from spanbert_ext.pretrain.console import BarLog, LineLog, log_line
 from spanbert_ext.pretrain.model_flops import ModelFlops, count_flops, peak_flops
 from spanbert_ext.pretrain.run_files import write_json
 from spanbert_ext.pretrain.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
@@ -240,6 +240,24 @@ def test_lines_for_people():
     tokens = {"eval_tokens_mlm_loss": 5.0, "eval_tokens_mlm_accuracy": 0.25}
     assert log_line(tokens, 100, 300) == "  held-out, tokens masked: MLM 5.000 (25.0% right)"
     assert log_line({"train_runtime": 5.0}, 300, 300) is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_lines_stand_above_the_bars_and_come_from_the_first_rank_alone(capsys, first):
+    state = TrainerState(global_step=3, max_steps=10, is_world_process_zero=first)
+    evaluation = {"eval_mlm_loss": 6.0, "eval_mlm_accuracy": 0.5}
+    expected = "  held-out: MLM 6.000 (50.0% right)\n" if first else ""
+    bars, lines = BarLog(), LineLog()
+    lines.on_log(None, state, None, logs=evaluation)
+    assert capsys.readouterr().out == expected
+    bars.on_train_begin(None, state, None)
+    bars.on_step_end(None, state, None)
+    bars.on_log(None, state, None, logs=evaluation)
+    bars.on_train_end(None, state, None)
+    printed = capsys.readouterr()
+    assert printed.out == expected and ("3/10" in printed.err) == first
+    bars.on_log(None, state, None, logs=evaluation)  # of an evaluation after training
+    assert capsys.readouterr().out == expected
 
 
 @pytest.mark.parametrize(
