@@ -6,8 +6,10 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,17 +18,33 @@ pytest.importorskip("transformers")
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain import cli, data, report_cli
+from spanbert_ext.pretrain import cli, report_cli
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.options import OptionError, load_options
+from spanbert_ext.pretrain.options import OptionError
 from spanbert_ext.pretrain.reporting import reporting_callbacks
 from spanbert_ext.pretrain.run_progress import MEASURED
+from spanbert_ext.pretrain.trainer import SpanTrainer
 
 STEPS, SAVED, LOGGED, EVALUATED = 8, 5, 3, 4  # the checkpoint stands between two logs
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def trainers() -> Iterator[list[SpanTrainer]]:
+    """Those that the command has made, in their order."""
+    made: list[SpanTrainer] = []
+    make = SpanTrainer.__init__
+
+    def noting(self: SpanTrainer, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SpanTrainer, "__init__", noting)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, trainers) -> Path:
     folder = tmp_path_factory.mktemp("watched")
     corpus, output = folder / "text.txt", folder / "out"
     texts = [text[:1200] for _, text in itertools.islice(builtin_documents(), 8)]
@@ -71,9 +89,8 @@ def test_the_loss_is_the_sum_of_the_heads_and_tokens_are_counted(finished):
     assert metrics["tokens_per_second"] == pytest.approx(metrics["tokens_seen"] / metrics["train_seconds"])
 
 
-def test_held_out_text_is_judged_under_both_laws_as_the_model_judges_it_by_itself(finished):
-    options, _ = load_options(finished / "run.json", {"resume": True})
-    tokenizer, _, held_out, *_ = data.load_data(options, finished)
+def test_held_out_text_is_judged_under_both_laws_as_the_model_judges_it_by_itself(finished, trainers):
+    options, tokenizer, held_out = trainers[0].options, trainers[0].processing_class, trainers[0].eval_dataset
     model = SpanBertForPreTraining.from_pretrained(finished).eval()
     rows = [held_out[i] for i in range(len(held_out))]
     metrics = read(finished, "metrics.json")
