@@ -16,6 +16,9 @@ import torch
 
 pytest.importorskip("transformers")
 
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
+
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain import cli, report_cli
@@ -172,6 +175,22 @@ def test_the_run_can_be_reported(finished, capsys):
 def test_a_reporter_that_is_not_there_is_named(tmp_path, name):
     with pytest.raises(OptionError, match=f"--report-to {name}: .+"):
         reporting_callbacks([name], tmp_path)
+
+
+def test_any_reporter_of_transformers_gets_the_logs(finished, trainers, tmp_path, monkeypatch):
+    seen: list[dict] = []
+
+    class Reporter(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            seen.append(dict(logs))
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mine", Reporter)
+    (reporter,) = reporting_callbacks(["none", "mine"], tmp_path)
+    monkeypatch.setattr(trainers[0], "folder", tmp_path)  # the run is left as it is
+    trainers[0].add_callback(reporter)
+    trainers[0].evaluate()
+    trainers[0].remove_callback(reporter)
+    assert "eval_mlm_accuracy_length_1" in seen[0] and "eval_tokens_mlm_loss" in seen[1]
 
 
 def test_reporters_are_on_the_first_rank_alone_and_none_means_none(tmp_path, monkeypatch):
