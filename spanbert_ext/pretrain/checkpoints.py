@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE
+
 RUN_FILE = "run.json"  # marks a folder as the output of a run
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
@@ -39,7 +41,8 @@ def prepare_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
                 )
             for name in (CHECKPOINTS, TENSORBOARD, TOKENIZER):
                 shutil.rmtree(folder / name, ignore_errors=True)
-            for name in (RUN_FILE, METRICS_FILE, PLOT_FILE, "model.safetensors", "config.json"):
+            reports = (METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE)
+            for name in (RUN_FILE, *reports, "model.safetensors", "config.json"):
                 (folder / name).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -7,44 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.checkpoints import METRICS_FILE, PLOT_FILE
+from spanbert_ext.pretrain.evaluations import evaluations
 from spanbert_ext.pretrain.options import Options
-from spanbert_ext.pretrain.report import (
-    build_metrics,
-    plot_losses,
-    span_table,
-    summary,
-    unigram_counts,
-    write_metrics,
-)
+from spanbert_ext.pretrain.report import build_metrics, plot_losses, summary, unigram_counts
+from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
+from spanbert_ext.pretrain.span_examples import span_table
 from spanbert_ext.pretrain.trainer import SpanTrainer
 
 
 def close_run(
-    trainer: SpanTrainer,
-    collator: DataCollatorForSpanMasking,
-    options: Options,
-    facts: dict[str, Any],
-    counts: np.ndarray,
+    trainer: SpanTrainer, options: Options, facts: dict[str, Any], counts: np.ndarray
 ) -> dict[str, Any]:
-    """Writes metrics.json and losses.png of a run that is trained, prints what it learned, returns the metrics.
+    """Writes metrics.json, history.json, samples.json and losses.png of a run that is trained, prints what it learned,
+    returns the metrics. Every process calls it; the first one writes and prints.
 
     counts: [V] training tokens by id. facts: what else metrics.json holds."""
     folder = Path(options.output).expanduser()
-    model, tokenizer, held_out = trainer.model, trainer.processing_class, trainer.eval_dataset
+    if trainer.state.global_step not in evaluations(trainer.state.log_history):
+        trainer.evaluate()
+    examples = trainer.examples()
     history = trainer.state.log_history
-    evaluations = [log for log in history if "eval_mlm_loss" in log and log["step"] == options.max_steps]
-    evaluation = evaluations[-1] if evaluations else trainer.evaluate()
-    held_out_counts = unigram_counts(held_out, tokenizer)
-    metrics = build_metrics(evaluation, held_out_counts, counts, options, facts)
-    write_metrics(metrics, folder / METRICS_FILE)
+    held_out_counts = unigram_counts(trainer.eval_dataset, trainer.processing_class)
+    metrics = build_metrics(history, held_out_counts, counts, options, facts)
+    if not trainer.is_world_process_zero():
+        return metrics
+    write_json(metrics, folder / METRICS_FILE)
+    write_json(history, folder / HISTORY_FILE)
+    write_json({"step": trainer.state.global_step, "examples": examples}, folder / SAMPLES_FILE)
     plot_losses(history, metrics["unigram_entropy"], folder / PLOT_FILE)
-    if options.samples:
-        # from all over the held-out text; twice as many blocks, because some have no span with two neighbours
-        spread = np.linspace(0, len(held_out) - 1, min(len(held_out), 2 * options.samples)).astype(int)
-        rows = [held_out[int(i)] for i in np.random.default_rng(options.seed).permutation(spread)]
-        table = span_table(model, tokenizer, collator.evaluation()(rows), options.samples, options.sbo)
-        print(f"\nMasked spans of held-out text:\n{table}")
+    if examples:
+        print(f"\nMasked spans of held-out text:\n{span_table(examples)}")
     print("\n" + summary(metrics) + f"\n\nCheckpoint, {METRICS_FILE}, {PLOT_FILE}: {folder}")
     return metrics

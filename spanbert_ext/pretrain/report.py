@@ -1,9 +1,8 @@
-"""What a run learned: metrics.json, the picture of both heads' losses, and a table of filled-in spans."""
+"""What a run learned: metrics.json, the picture of both heads' losses, and a summary for people."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-CELL = 26  # characters of a table's column
+from spanbert_ext.pretrain.evaluations import SHARED_LAWS, by_law, evaluations
+
+HEADS = ("mlm", "sbo", "nsp")
 
 
 def unigram_counts(blocks: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -41,18 +41,33 @@ def unigram_cross_entropy(counts: np.ndarray, train_counts: np.ndarray) -> float
 
 
 def build_metrics(
-    evaluation: dict[str, float], held_out: np.ndarray, train: np.ndarray, options: Any, facts: dict[str, Any]
+    history: list[dict[str, Any]],
+    held_out: np.ndarray,
+    train: np.ndarray,
+    options: Any,
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of metrics.json; losses and entropies in nats per token, over the held-out documents.
 
-    held_out, train: [V] token counts of `unigram_counts`.
+    history: Trainer's `log_history`, whose last evaluation counts. held_out, train: [V] token counts of
+    `unigram_counts`. `eval_*` are of the run's own masking, `held_out` has all laws, `held_out_at_start` those before
+    the first step, where it was evaluated.
     """
-    names = ("mlm_loss", "sbo_loss", "mlm_accuracy", "sbo_accuracy", "mlm_count", "sbo_count")
+    found = evaluations(history)
+    last = found[max(found)]
     packages = ("spanbert_ext", "torch", "transformers", "tokenizers", "datasets", "numpy")
+    shared = tuple(f"eval_{law}_" for law in SHARED_LAWS)
+    own = {
+        name: value
+        for name, value in last.items()
+        if name.startswith(tuple(f"eval_{head}_" for head in HEADS)) and not name.startswith(shared)
+    }
     return {
         "unigram_entropy": unigram_entropy(held_out),
         "unigram_cross_entropy": unigram_cross_entropy(held_out, train),
-        **{f"eval_{name}": evaluation[f"eval_{name}"] for name in names if f"eval_{name}" in evaluation},
+        **{name: value for name, value in own.items() if "_length_" not in name},
+        "held_out": by_law(last, options.masking),
+        **({"held_out_at_start": by_law(found[0], options.masking)} if 0 in found else {}),
         "held_out_tokens": int(held_out.sum()),
         "train_tokens": int(train.sum()),
         **facts,
@@ -100,78 +115,35 @@ def plot_losses(history: list[dict[str, float]], entropy: float, path: Path) -> 
     figure.savefig(path)
 
 
-def _clip(text: str, left: bool = False) -> str:
-    text = " ".join(text.split())
-    if len(text) > CELL:
-        text = "…" + text[1 - CELL :] if left else text[: CELL - 1] + "…"
-    return text.rjust(CELL) if left else text.ljust(CELL)
-
-
-def _runs(positions: list[int]) -> list[list[int]]:
-    """Entries of each maximal run of consecutive positions; `positions` ascend and are padded with -1."""
-    runs: list[list[int]] = []
-    for entry, position in enumerate(positions):
-        if position < 0:
-            break
-        if runs and positions[runs[-1][-1]] == position - 1:
-            runs[-1].append(entry)
-        else:
-            runs.append([entry])
-    return runs
-
-
-@torch.no_grad()
-def span_table(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    batch: dict[str, Any],
-    samples: int,
-    sbo: bool = True,
-) -> str:
-    """One masked span a row of `batch` (from the collator), at most `samples`: the text around it, what stood
-    there, and what each head fills in. With `sbo` the first span that the SBO predicts too, else that column
-    is empty."""
-    moved = {name: x.to(model.device) if isinstance(x, Tensor) else x for name, x in batch.items()}
-    outputs = model.eval()(**moved, return_logits=False)
-    original = torch.where(batch["labels"] >= 0, batch["labels"], batch["input_ids"])  # [B, L]
-    titles = ("text before", "masked span", "MLM head", "SBO head", "text after")
-    lines = [" | ".join(map(_clip, titles)).rstrip(), "-+-".join(["-" * CELL] * 5)]
-    for row, positions in enumerate(batch["masked_positions"].tolist()):
-        runs = [run for run in _runs(positions) if not sbo or batch["left_boundary"][row, run[0]] >= 0]
-        if not runs or len(lines) == samples + 2:
-            continue
-        run = runs[0]
-        first, last = positions[run[0]], positions[run[-1]]
-        end = int(batch["attention_mask"][row].sum()) - 1  # of [SEP]
-        sbo_ids = outputs["sbo_prediction"][row, run].tolist() if sbo else []
-        cells = (
-            tokenizer.decode(original[row, 1:first].tolist()),
-            tokenizer.decode(original[row, first : last + 1].tolist()),
-            tokenizer.decode(outputs["mlm_prediction"][row, run].tolist()),
-            tokenizer.decode([i for i in sbo_ids if i >= 0]),  # none past the last position slot
-            tokenizer.decode(original[row, last + 1 : end].tolist()),
-        )
-        lines.append(" | ".join((_clip(cells[0], left=True), *map(_clip, cells[1:]))).rstrip())
-    return "\n".join(lines)
-
-
 def summary(metrics: dict[str, Any]) -> str:
     """The figures to look at, for people: each head's loss beside the unigram entropy."""
-    entropy = metrics["unigram_entropy"]
+    entropy, masking = metrics["unigram_entropy"], metrics["options"]["masking"]
+    own = metrics["held_out"].get(masking, {})
     lines = [f"Held-out text ({metrics['held_out_tokens']:,} tokens), loss of masked tokens in nats:"]
     lines.append(f"  unigram entropy   {entropy:6.3f}   (the best that can be done without context)")
     for head in ("mlm", "sbo"):
-        if f"eval_{head}_loss" in metrics:
-            loss, accuracy = metrics[f"eval_{head}_loss"], metrics[f"eval_{head}_accuracy"]
+        if f"{head}_loss" in own:
+            loss, accuracy = own[f"{head}_loss"], own[f"{head}_accuracy"]
             side = "below" if loss < entropy else "ABOVE"
             lines.append(
                 f"  {head.upper()} head          {loss:6.3f}   {abs(loss - entropy):.3f} {side} the entropy;"
                 f" {accuracy:.1%} of tokens right"
             )
+    if "nsp_accuracy" in own:
+        majority = (
+            f" (always the more frequent answer: {own['nsp_majority_rate']:.1%})"
+            if "nsp_majority_rate" in own
+            else ""
+        )
+        lines.append(
+            f"  NSP head          {own['nsp_loss']:6.3f}   {own['nsp_accuracy']:.1%} of pairs right{majority}"
+        )
+    for law in SHARED_LAWS:
+        if law != masking and "mlm_loss" in metrics["held_out"].get(law, {}):
+            other = metrics["held_out"][law]
+            lines.append(
+                f"  MLM head, {law:<8}{other['mlm_loss']:6.3f}   {other['mlm_accuracy']:.1%} right with {law} masked"
+            )
     if "tokens_per_second" in metrics:
         lines.append(f"Trained on {metrics['tokens_per_second']:,.0f} tokens a second.")
     return "\n".join(lines)
-
-
-def write_metrics(metrics: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(metrics, indent=2) + "\n")

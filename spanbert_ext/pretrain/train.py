@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 from datasets import disable_progress_bars
-from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     set_seed,
 )
-from transformers.integrations import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar
 
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.models.output import span_metrics
 from spanbert_ext.pretrain.arguments import training_arguments
 from spanbert_ext.pretrain.checkpoints import (
     CHECKPOINTS,
@@ -33,6 +29,7 @@ from spanbert_ext.pretrain.options import MASKING_SCHEMES, OptionError, Options,
 from spanbert_ext.pretrain.report import (
     unigram_counts,
 )
+from spanbert_ext.pretrain.reporting import reporting_callbacks
 from spanbert_ext.pretrain.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.text_files import CorpusError
@@ -72,6 +69,8 @@ def run(options: Options) -> dict[str, Any]:
     collator = DataCollatorForSpanMasking(
         tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
     )
+    checkpoint = last_checkpoint(folder) if options.resume else None
+    first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     stop = StopOnSignal()
     trainer = SpanTrainer(
         model=model,
@@ -80,25 +79,19 @@ def run(options: Options) -> dict[str, Any]:
         eval_dataset=held_out,
         data_collator=collator,
         processing_class=tokenizer,
-        compute_metrics=span_metrics,
         callbacks=[
             SpanMaskingCallback(collator),
-            TensorBoardCallback(SummaryWriter(str(folder / TENSORBOARD))),
+            *reporting_callbacks(options.report_to, folder / TENSORBOARD, first_step),
             stop,
         ],
-        sbo=options.sbo,
+        options=options,
+        folder=folder,
     )
-    checkpoint = last_checkpoint(folder) if options.resume else None
-    start = time.perf_counter()
     with stop.installed():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - start - trainer.evaluation_seconds
     if stop.signal_number is not None and trainer.state.global_step < options.max_steps:
         raise Interrupted(stop.signal_number)
     facts["steps"] = trainer.state.global_step
-    if trainer.tokens_seen:  # nothing when a finished run is resumed
-        facts["train_seconds"] = round(seconds, 1)
-        facts["tokens_per_second"] = round(trainer.tokens_seen / seconds, 1)
-
+    facts |= trainer.speed_facts()
     trainer.save_model(str(folder))
-    return close_run(trainer, collator, options, facts, counts)
+    return close_run(trainer, options, facts, counts)

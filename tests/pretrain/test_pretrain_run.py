@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import checkpoints, cli, data, report, trainer
+from spanbert_ext.pretrain import checkpoints, cli, data, report, span_examples, trainer
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.options import Options, save_options
 
@@ -124,11 +124,11 @@ def test_picture_and_table(finished, corpus, tmp_path, capsys):
     assert cli.main(["--output", str(copy), "--resume", "--samples", "5"]) == 0  # nothing left but to report
     printed = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(printed) if "masked span" in line)
-    width = report.CELL + 3  # columns are separated by " | "
+    width = span_examples.CELL + 3  # columns are separated by " | "
     table = list(itertools.takewhile(bool, printed[start + 2 :]))
     assert 2 <= len(table) <= 5
     for line in table:
-        assert all(line[column * width :][: report.CELL].strip() for column in range(1, 5)), line
+        assert all(line[column * width :][: span_examples.CELL].strip() for column in range(1, 5)), line
     assert any(line.split()[:2] == ["unigram", "entropy"] for line in printed)
     assert read_metrics(copy)["eval_mlm_loss"] == read_metrics(finished)["eval_mlm_loss"]
 
