@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from spanbert_ext.pretrain.options import OptionError
+
+
+class _RunTensorBoard(TensorBoardCallback):
+    """Writes nothing before training begins."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        super().__init__()
+        self._folder, self._first_step = folder, first_step
+
+    def _init_summary_writer(self, *args: Any) -> None:
+        purged = {"purge_step": self._first_step + 1} if self._first_step else {}
+        self.tb_writer = self._SummaryWriter(str(self._folder), **purged)
 
 
 def reporting_callbacks(
@@ -29,10 +42,7 @@ def reporting_callbacks(
         if name == "none":
             continue
         if name == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
-
-            purged = {"purge_step": first_step + 1} if first_step else {}
-            callbacks.append(TensorBoardCallback(SummaryWriter(str(tensorboard), **purged)))
+            callbacks.append(_RunTensorBoard(tensorboard, first_step))
             continue
         try:
             callbacks += [callback() for callback in get_reporting_integration_callbacks(name)]
