@@ -8,6 +8,7 @@ from typing import Any
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from spanbert_ext.pretrain.evaluations import SHARED_LAWS
+from spanbert_ext.pretrain.wording import duration
 
 HEADS = {"mlm": "MLM", "sbo": "SBO", "nsp": "NSP"}
 
@@ -40,18 +41,6 @@ def _heads(logs: Mapping[str, float], prefix: str) -> str:
             right = logs[f"{prefix}{head}_accuracy"]
             found.append(f"{title} {logs[f'{prefix}{head}_loss']:.3f} ({right:.1%} right)")
     return ", ".join(found)
-
-
-def duration(seconds: float) -> str:
-    """In the two largest units that it has: `3 d 4 h`, `2 h 5 min`, `40 s`."""
-    left, parts = round(seconds), []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        if left >= size or (unit == "s" and not parts):
-            parts.append(f"{left // size} {unit}")
-        elif parts:
-            break
-        left %= size
-    return " ".join(parts[:2])
 
 
 class LineLog(TrainerCallback):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# The laws that every run is judged under, by the masking's name, and the masker's scheme.
-SHARED_LAWS = {"spans": "geometric", "tokens": "tokens"}
+SHARED_LAWS = ("spans", "tokens")  # maskings that every run is judged under
 # Bins of span lengths in tokens, and the shortest length of each.
 LENGTHS = {"1": 1, "2": 2, "3": 3, "4": 4, "5-6": 5, "7-8": 7, "9-12": 9, "13+": 13}
 

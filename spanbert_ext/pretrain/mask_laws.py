@@ -15,6 +15,11 @@ from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.output import span_metrics
 from spanbert_ext.pretrain.evaluations import LENGTHS, SHARED_LAWS
 
+# As SpanBERT and BERT mask: a span is replaced as one, tokens each by itself.
+_MASKER_OPTIONS: dict[str, dict[str, Any]] = {
+    "spans": {"scheme": "geometric", "replacement": "span"},
+    "tokens": {"scheme": "tokens", "replacement": "token"},
+}
 _COUNTS = 4  # of a bin: targets and correct ones of the MLM, of the SBO
 
 
@@ -43,11 +48,11 @@ def shared_law_collators(
                 ratio=own.masker.ratio,
                 position_slots=own.masker.position_slots,
                 kinds=own.kinds,
-                scheme=scheme,
                 epoch=0,
+                **_MASKER_OPTIONS[law],
             )
         )
-        for law, scheme in SHARED_LAWS.items()
+        for law in SHARED_LAWS
         if law != masking
     }
 

@@ -118,20 +118,26 @@ def plot_losses(history: list[dict[str, float]], entropy: float, path: Path) -> 
 def summary(metrics: dict[str, Any]) -> str:
     """The figures to look at, for people: each head's loss beside the unigram entropy."""
     entropy, masking = metrics["unigram_entropy"], metrics["options"]["masking"]
-    own, start = (metrics.get(name, {}).get(masking, {}) for name in ("held_out", "held_out_at_start"))
+    own = metrics["held_out"].get(masking, {})
     lines = [f"Held-out text ({metrics['held_out_tokens']:,} tokens), loss of masked tokens in nats:"]
     lines.append(f"  unigram entropy   {entropy:6.3f}   (the best that can be done without context)")
     for head in ("mlm", "sbo"):
         if f"{head}_loss" in own:
             loss, accuracy = own[f"{head}_loss"], own[f"{head}_accuracy"]
             side = "below" if loss < entropy else "ABOVE"
-            before = f", {start[f'{head}_loss']:.3f} before training" if f"{head}_loss" in start else ""
             lines.append(
                 f"  {head.upper()} head          {loss:6.3f}   {abs(loss - entropy):.3f} {side} the entropy;"
-                f" {accuracy:.1%} of tokens right{before}"
+                f" {accuracy:.1%} of tokens right"
             )
     if "nsp_accuracy" in own:
-        lines.append(f"  NSP               {own['nsp_loss']:6.3f}   {own['nsp_accuracy']:.1%} of rows right")
+        majority = (
+            f" (always the more frequent answer: {own['nsp_majority_rate']:.1%})"
+            if "nsp_majority_rate" in own
+            else ""
+        )
+        lines.append(
+            f"  NSP head          {own['nsp_loss']:6.3f}   {own['nsp_accuracy']:.1%} of pairs right{majority}"
+        )
     for law in SHARED_LAWS:
         if law != masking and "mlm_loss" in metrics["held_out"].get(law, {}):
             other = metrics["held_out"][law]

@@ -32,6 +32,8 @@ td.best { font-weight: 700; color: var(--good); }
 fieldset { border: 0; margin: 0 0 10px; padding: 0; display: flex; gap: 16px; flex-wrap: wrap; }
 label { cursor: pointer; padding: 4px 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 14px; }
+.lengths { display: grid; grid-template-columns: minmax(0, 1fr); gap: 14px; }
+@media (min-width: 960px) { .lengths { grid-template-columns: minmax(0, 430px) minmax(0, 1fr); } }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px;
   position: relative; min-width: 0; }
 figcaption { font-weight: 600; margin-bottom: 6px; }

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 440, 260  # of the drawing, which the page scales
+WIDTH, HEIGHT = 400, 245  # of the drawing, which the page scales
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40  # margins
 COLOURS = 8  # of the page's style
 _MOST_POINTS = 240  # of a line
-_SETTLING = 0.03  # share of the x axis, at its beginning, whose values need not fit
+_SETTLING, _ENOUGH = (
+    0.03,
+    20,
+)  # share of the x axis whose values need not fit, if so many points are behind it
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def svg(chart: Chart) -> str:
     x_low, x_high = (0.0, max(xs)) if not chart.names else (-0.3, len(chart.names) - 0.7)
     x_high = x_high if x_high > x_low else x_low + 1
     settled = [y for line in lines for x, y in line.points if x >= _SETTLING * x_high or chart.names]
-    ys = settled or [y for line in lines for _, y in line.points] or [0.0, 1.0]
+    every = [y for line in lines for _, y in line.points]
+    ys = settled if len(settled) >= _ENOUGH else every or [0.0, 1.0]
     y_ticks = ticks(0.0 if chart.from_zero else min(ys), max(ys))
     y_low, y_high = y_ticks[0], y_ticks[-1]
     x_ticks = [t for t in ticks(x_low, x_high) if t <= x_high] if not chart.names else range(len(chart.names))

@@ -13,7 +13,8 @@ from spanbert_ext.pretrain.report_page import GENERATOR, build_page
 from spanbert_ext.pretrain.run_reader import ReportError, find_runs
 
 _DESCRIPTION = """Reports runs of spanbert-pretrain, finished or not: a table here, and one HTML page with losses,
-speed, memory, accuracy by span length and masked spans, side by side. The page is a single file that needs no network."""
+speed, memory, accuracy by span length and masked spans, side by side. The page is a single file and needs no
+network."""
 
 
 def build_parser() -> argparse.ArgumentParser:

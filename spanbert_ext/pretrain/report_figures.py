@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spanbert_ext.pretrain.run_reader import Run
+from spanbert_ext.pretrain.wording import duration, short
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,11 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
     ]
     tokens = [run.last("tokens_seen") for run in runs]
     found.append(
-        Figure("tokens", "read in training, special ones included", [short(value) for value in tokens])
+        Figure(
+            "tokens",
+            "read in training, special ones included",
+            ["" if value is None else short(value) for value in tokens],
+        )
     )
     laws = [run.laws() for run in runs]
     alike = len({run.masking for run in runs}) == 1  # losses under different masks are not better or worse
@@ -59,7 +64,13 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
         _compared("GB", "peak memory of the GPU; on a CPU of the process", memory, "x", "{:.2f}", min)
     )
     seconds = [run.metrics.get("train_seconds") for run in runs]
-    found.append(Figure("time", "of training, without evaluations", [_duration(value) for value in seconds]))
+    found.append(
+        Figure(
+            "time",
+            "of training, without evaluations",
+            ["" if value is None else duration(value) for value in seconds],
+        )
+    )
     return [figure for figure in found if any(cell != "" for cell in figure.cells)]
 
 
@@ -84,26 +95,6 @@ def _model(run: Run) -> str:
     model, recipe = str(run.options.get("model") or ""), run.options.get("recipe")
     model = model.rstrip("/").rpartition("/")[2]
     return f"{recipe}, {model}" if recipe else model
-
-
-def short(value: float | None) -> str:
-    """A count with at most three digits: `1.23M`."""
-    if value is None:
-        return ""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    return (
-        f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left:02} s" if minutes else f"{left} s"
-    )
 
 
 def terminal_table(runs: Sequence[Run]) -> str:

@@ -106,7 +106,10 @@ def _table(runs: Sequence[Run]) -> str:
             cells.append(f"<td{best}>{_text(column.cells[index])}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     meanings = "; ".join(f"{c.title}: {c.meaning}" for c in columns[3:])
-    return f'<h2>Figures</h2>{_scrolled(head, "".join(rows))}<p class="soft">{_text(meanings)}.</p>'
+    notes = (
+        f'<details><summary>What the columns mean</summary><p class="soft">{_text(meanings)}.</p></details>'
+    )
+    return f"<h2>Figures</h2>{_scrolled(head, ''.join(rows))}{notes}"
 
 
 def _scrolled(head: str, body: str, words: bool = False) -> str:
@@ -142,6 +145,15 @@ def _lines(runs: Sequence[Run], name: str | Callable[[Run], str], style: str) ->
     ]
 
 
+def _nsp_lines(runs: Sequence[Run]) -> list[Line]:
+    lines = _lines(runs, "eval_nsp_accuracy", "held-out")
+    for index, run in enumerate(runs):
+        majority = _series(run, "eval_nsp_majority_rate")
+        if majority:
+            lines.append(Line("always the more frequent answer", index, "level", majority[-1:]))
+    return lines
+
+
 def _course(runs: Sequence[Run]) -> list[tuple[str, Chart]]:
     """Every chart of a run's course with a note under its title; the x axis is the step."""
 
@@ -152,7 +164,10 @@ def _course(runs: Sequence[Run]) -> list[tuple[str, Chart]]:
     found = [
         (note, Chart("MLM loss", "step", "nats a token", _loss_lines(runs, "mlm"))),
         (note, Chart("SBO loss", "step", "nats a token", _loss_lines(runs, "sbo"))),
-        ("held-out pairs told apart", _share("NSP accuracy", _lines(runs, "eval_nsp_accuracy", "held-out"))),
+        (
+            "held-out pairs told apart; dotted: always the more frequent answer",
+            _share("NSP accuracy", _nsp_lines(runs)),
+        ),
     ]
     for law in ("spans", "tokens"):
         title, lines = f"MLM accuracy, {law} masked", _lines(runs, law_entry(law), "held-out")
@@ -250,10 +265,7 @@ def _lengths(runs: Sequence[Run]) -> str:
             cells = (f"{values[i]:.1%}" if i in values else "" for i in range(len(names)))
             row = "".join(f"<td>{cell}</td>" for cell in cells)
             body += f"<tr><td>{_swatch(line.colour)}{_text(line.label)}</td>{row}</tr>"
-    table = (
-        f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-    )
-    return f'<h2>Span lengths</h2><div class="charts">{figure}<div>{table}</div></div>'
+    return f'<h2>Span lengths</h2><div class="lengths">{figure}<div>{_scrolled(head, body)}</div></div>'
 
 
 # --- Examples and options ------------------------------------------------------------------------------------
@@ -280,10 +292,16 @@ def _examples(runs: Sequence[Run]) -> str:
                     mark = ' class="right"' if right == tokens else ""
                     rows.append(f"<dt>{name}{head.upper()}</dt><dd{mark}>{_text(example[head])}</dd>")
                     rows.append(f'<dd class="soft">{right}/{tokens}</dd>')
-        text = f"{_text(before)} <mark>{_text(span)}</mark> {_text(after)}"
+        text = f"{_text(before)}{_gap(span)}<mark>{_text(span.removeprefix('##'))}</mark>"
+        text += f"{_gap(after)}{_text(after.removeprefix('##'))}"
         cards.append(f'<article class="example"><p>{text}</p><dl>{"".join(rows)}</dl></article>')
-    note = "Held-out text; marked: what was masked; below: what each head fills in, and how many tokens of it are right."
+    note = "Held-out text; marked: what was masked; below: what each head fills in, and how many tokens are right."
     return f'<h2>Masked spans</h2><p class="soft">{note}</p><div class="examples">{"".join(cards)}</div>'
+
+
+def _gap(text: str) -> str:
+    """What stands before a piece of text: nothing where it goes on inside a word."""
+    return "" if text.startswith("##") else " "
 
 
 def _options(runs: Sequence[Run]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-HEADS = ("mlm", "sbo", "nsp")  # each has a loss, targets and correct ones among the sums
+HEADS = ("mlm", "sbo", "nsp")  # each has a loss, targets and correct ones among the sums, in this order
 TOKENS, PAIRS = 9, 10  # places of the tokens read and of the squared row lengths
 SUMS = 11
 
@@ -41,14 +41,14 @@ class RunProgress(TrainerCallback, ExportableState):
         self._paused = 0.0
 
     def add(self, row_statistics: Tensor, nsp_statistics: Tensor | None, attention_mask: Tensor) -> None:
-        """A batch: `row_statistics` [B, 6], `nsp_statistics` [B, 3] or None, `attention_mask` [B, L]."""
+        """A batch: `row_statistics` [B, 6], `nsp_statistics` [B, 3 or more] or None, `attention_mask` [B, L]."""
         device = row_statistics.device
         if self.sums.device != device:
             self.sums = self.sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
         lengths = attention_mask.sum(1).to(self.sums.dtype)  # [B]
         self.sums[:6] += row_statistics.detach().to(self.sums.dtype).sum(0)
         if nsp_statistics is not None:
-            self.sums[6:9] += nsp_statistics.detach().to(self.sums.dtype).sum(0)
+            self.sums[6:9] += nsp_statistics.detach()[:, :3].to(self.sums.dtype).sum(0)
         self.sums[TOKENS] += lengths.sum()
         self.sums[PAIRS] += (lengths * lengths).sum()
 
@@ -92,6 +92,7 @@ class RunProgress(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._restart_clock()
+        self.sums.zero_()  # of steps that were only to measure
         saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
         if saved is not None:
             kept = saved["attributes"]

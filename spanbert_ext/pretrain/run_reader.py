@@ -11,7 +11,7 @@ from typing import Any
 
 from spanbert_ext.pretrain.checkpoints import CHECKPOINTS, METRICS_FILE, RUN_FILE
 from spanbert_ext.pretrain.evaluations import by_law, evaluations
-from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE
+from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE, finite
 
 # They say where and how a run was done, not what it was.
 _NOT_COMPARED = frozenset(
@@ -112,7 +112,7 @@ def _read_run(folder: Path, name: str) -> Run:
         if not path.is_file():
             return kind()
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = finite(json.loads(path.read_text(encoding="utf-8")))
             if not isinstance(content, kind):
                 raise ValueError(f"holds no {kind.__name__}")
         except (OSError, ValueError) as error:

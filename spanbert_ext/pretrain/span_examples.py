@@ -27,11 +27,11 @@ def span_examples(
     samples: int,
     sbo: bool = True,
 ) -> list[dict[str, Any]]:
-    """One masked span a row of `batch` (from the collator), at most `samples`.
+    """One masked span a row of `batch` (from the collator), at most `samples`: the first one with two neighbours.
 
     Each has the texts `before` and `after`, `span` (what stood there), `mlm` and `sbo` (what each head fills in), and
-    `mlm_right`, `sbo_right`: how many of the `tokens` are. With `sbo` the first span that the SBO predicts too, else
-    its entries are empty. The model is left in the mode that it was in."""
+    `mlm_right`, `sbo_right`: how many of the `tokens` are. Without `sbo` its entries are empty. The model is left in
+    the mode that it was in."""
     moved = {name: x.to(model.device) if isinstance(x, Tensor) else x for name, x in batch.items()}
     training = model.training
     outputs = model.eval()(**moved, return_logits=False)
@@ -40,7 +40,7 @@ def span_examples(
     special = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
     examples: list[dict[str, Any]] = []
     for row, positions in enumerate(batch["masked_positions"].tolist()):
-        runs = [run for run in _runs(positions) if not sbo or batch["left_boundary"][row, run[0]] >= 0]
+        runs = [run for run in _runs(positions) if batch["left_boundary"][row, run[0]] >= 0]
         if not runs or len(examples) == samples:
             continue
         run = runs[0]

@@ -55,7 +55,6 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
         self._shared = shared_law_collators(self.processing_class, self.data_collator, options.masking)
         self._flops = count_flops(self.model)
         self._peak = peak_flops(self.args.device, self.args.bf16)
-        self._pass_tokens = tokens_of_rows(self.train_dataset)
 
     # --- A step ------------------------------------------------------------------------------------------------
 
@@ -98,7 +97,7 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
         logs["loss"] = sum(weight * means.get(f"{head}_loss", 0.0) for head, weight in weights.items())
         logs |= means
         logs["tokens_seen"] = int(self.tokens_seen)
-        logs["passes"] = self.tokens_seen / self._pass_tokens
+        logs["passes"] = self.passes
         logs |= self._speed(sums, seconds)
         logs["memory_gb"] = peak_memory_gb(self.args.device)
 
@@ -112,6 +111,11 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
             if self._peak is not None:
                 speed["mfu"] = flops / (self._peak * self.args.world_size)
         return speed
+
+    @property
+    def passes(self) -> float:
+        """How often training has read its rows."""
+        return self.state.epoch
 
     @property
     def tokens_seen(self) -> float:
@@ -152,22 +156,13 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
         return metrics
 
     def examples(self) -> list[dict[str, Any]]:
-        """`span_examples` of rows from all over the held-out text; twice as many, because some have no span with two
-        neighbours."""
+        """`span_examples` of rows from all over the held-out text, with spans masked: the same for all runs on a text.
+        Twice as many rows, because some have no span with two neighbours."""
         rows, samples = self.eval_dataset, self.options.samples
         if not samples:
             return []
         spread = np.linspace(0, len(rows) - 1, min(len(rows), 2 * samples)).astype(int)
         chosen = [rows[int(i)] for i in np.random.default_rng(self.options.seed).permutation(spread)]
-        batch = self._own_collator.evaluation()(chosen)
+        batch = self._shared.get("spans", self._own_collator.evaluation())(chosen)
         with torch.no_grad(), self.compute_loss_context_manager():
             return span_examples(self.model, self.processing_class, batch, samples, self.options.sbo)
-
-
-def tokens_of_rows(rows: Any) -> int:
-    """How many tokens all training rows have, special ones included: those of one pass."""
-    lengths = getattr(rows, "lengths", None)  # of a table that knows them
-    if lengths is not None:
-        return int(np.asarray(lengths).sum())
-    column = rows.with_format("arrow")
-    return sum(len(batch["input_ids"].combine_chunks().flatten()) for batch in column.iter(1024))
