@@ -76,6 +76,7 @@ class VerifiedSaving:
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):  # each has its sums in the state
                 callback.on_train_begin(self.args, self.state, self.control)
+        self.progress.take(self.accelerator)  # steps that were not logged
 
     def _check_weights(self, step: int) -> None:
         finite = torch.stack([x.detach().isfinite().all() for x in self.model.parameters()]).all()

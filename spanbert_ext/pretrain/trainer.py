@@ -84,10 +84,9 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
             self._add_training_log(logs)
         elif (
             "train_loss" in logs
-        ):  # the summary at the end: of the steps since a resume, which nobody asks for
-            for name in ("train_loss", "total_flos"):
-                logs.pop(name, None)
+        ):  # the summary at the end: of the steps since a resume, and of no step after the last
             self.progress.take(self.accelerator)  # steps that were not logged
+            return
         super().log(logs, start_time)
 
     def _add_training_log(self, logs: dict[str, float]) -> None:
