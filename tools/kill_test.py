@@ -53,6 +53,11 @@ def command(folder: Path, output: Path) -> list[str]:
     ]
 
 
+def go_on(folder: Path, output: Path) -> list[str]:
+    begun = (output / "run.json").is_file()
+    return ["--output", str(output), "--resume"] if begun else command(folder, output)
+
+
 def fork_run(arguments: Sequence[str], log: Path) -> int:
     """The number of a process that runs the command; what it prints goes to the end of `log`."""
     sys.stdout.flush()
@@ -164,18 +169,19 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"{STEPS} steps take {seconds:.1f} s when left alone", flush=True)
         for run in range(1, options.runs + 1):
             output, log = folder / f"run{run}", folder / f"log{run}"
-            arguments, kills = command(folder, output), []
-            for _ in range(options.kills):
+            kills: list[str] = []
+            while len(kills) < options.kills:
                 moment = draw.uniform(0, seconds)
-                if kill_after(fork_run(arguments, log), moment):
+                if kill_after(fork_run(go_on(folder, output), log), moment):
                     kills.append(f"{moment:.2f} s")
-                if (output / "run.json").is_file():
-                    arguments = ["--output", str(output), "--resume"]
-            finish(fork_run(arguments, log), log)
+                else:  # it was quicker, and is not killed any more
+                    shutil.rmtree(output)
+                    kills, seconds = [], moment
+            finish(fork_run(go_on(folder, output), log), log)
             found = differences(left_alone, output)
             bad += bool(found)
             outcome = f"DIFFERENT: {', '.join(found)}" if found else "equal"
-            print(f"run {run}, killed at {', '.join(kills) or 'no moment'}: {outcome}", flush=True)
+            print(f"run {run}, killed after {', '.join(kills)}: {outcome}", flush=True)
             if found:
                 print(log.read_text())
             shutil.rmtree(output)
