@@ -23,8 +23,9 @@ class InUse(RuntimeError):
 def run_lock(folder: Path) -> Iterator[None]:
     """Holds `folder`, which must exist, for one run. Raises `InUse`.
 
-    A record lock: the system frees it when this process ends, and processes that it forked do not hold it on; so it
-    does when this process opens and closes the file elsewhere, which nothing does. The file goes away with it. Where the file system has no locks, a line says so and the run goes on."""
+    A record lock: the system frees it when this process ends, and processes that it forked do not hold it on. (It would
+    also free it when this process opened and closed the file elsewhere, which nothing does.) The file goes away with
+    the lock. Where the file system has none, a line says so and the run goes on."""
     descriptor = _locked(folder / LOCK_FILE)
     try:
         yield

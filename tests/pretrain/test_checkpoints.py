@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ def make_checkpoint(folder: Path, step: int) -> Path:
     (path / "shards").mkdir(parents=True)
     (path / "model.safetensors").write_bytes(WEIGHTS)
     (path / "shards" / "0.bin").write_bytes(WEIGHTS[:1000])
-    (path / "trainer_state.json").write_text('{"global_step": %d}' % step)
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     seal(path)
     return path
 
@@ -45,9 +47,6 @@ def test_a_whole_checkpoint_has_its_manifest_on_the_disk(tmp_path, monkeypatch):
     files = json.loads((path / MANIFEST).read_text())["files"]
     assert set(files) == {"model.safetensors", "shards/0.bin", "trainer_state.json"}
     assert files["shards/0.bin"]["size"] == 1000
-    # the standard's own value for these bytes
-    import hashlib
-
     assert files["model.safetensors"]["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert damage(path) is None
     assert set(synced) == {path, path / "shards", path / MANIFEST, *(path / name for name in files)}
@@ -85,8 +84,6 @@ def test_any_damage_to_any_file_is_seen(tmp_path, capsys, name, harm, said):
     assert capsys.readouterr().out == ""
     harm(newer / name)
     reason = damage(newer)
-    import re
-
     assert reason.startswith(name) and re.search(said, reason)
     assert last_checkpoint(tmp_path) == (5, older)
     assert capsys.readouterr().out == f"Passed over {newer}: {reason}.\n"
