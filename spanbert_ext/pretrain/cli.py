@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from spanbert_ext.pretrain.disk import FULL
 from spanbert_ext.pretrain.options import OptionError, Options, load_options
 from spanbert_ext.pretrain.parser import build_parser
+
+FAILED, WRONG = 1, 2
 
 
 def read_options(given: dict[str, Any]) -> Options:
@@ -24,31 +31,82 @@ def read_options(given: dict[str, Any]) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 for what the user can correct, 128 + signal when interrupted."""
+    """Exit status: 0 done, 1 when a run that had begun cannot go on, 2 for what the user can correct, 128 + signal when
+    interrupted. What is said on an error ends with what is kept and the command that goes on."""
     given = vars(build_parser().parse_args(arguments))
-    command = f"spanbert-pretrain --output {given.get('output', Options.output)} --resume"
+    output = str(given.get("output", Options.output))
     try:
-        options = read_options(given)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
-        from spanbert_ext.pretrain import train  # only now: --help and wrong options answer at once
+        with _sigterm_interrupts():
+            options = read_options(given)
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
+            from spanbert_ext.pretrain import train  # only now: --help and wrong options answer at once
     except OptionError as error:
-        return _fail(error)
+        return _fail(error, WRONG)
+    except KeyboardInterrupt as interruption:
+        return _interrupted(interruption, f"Nothing was changed in {output}.")
     try:
         train.run(options)
     except train.USER_ERRORS as error:
-        return _fail(error)
-    except train.Interrupted as interruption:
-        print(f"\nInterrupted; the last checkpoint is complete. Go on with: {command}", file=sys.stderr)
-        return 128 + interruption.signal_number
-    except KeyboardInterrupt:
-        print(f"\nStopped. If a checkpoint had been saved, go on with: {command}", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _fail(error, WRONG)
+    except train.FAILURES as error:
+        return _fail(error, FAILED, output)
+    except train.FirstFailed:  # which says why
+        return FAILED
+    except KeyboardInterrupt as interruption:
+        unchanged = getattr(interruption, "begun", True) is False
+        return _interrupted(interruption, f"Nothing was changed in {output}." if unchanged else _kept(output))
+    except Exception as error:
+        if not (isinstance(error, OSError) and error.errno in FULL):
+            traceback.print_exc()
+        return _fail(f"{type(error).__name__}: {error}", FAILED, output)
     return 0
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: object, status: int, output: str | None = None) -> int:
     print(f"spanbert-pretrain: error: {error}", file=sys.stderr)
-    return 2
+    if output is not None:
+        print(_kept(output), file=sys.stderr)
+    return status
+
+
+def _interrupted(interruption: KeyboardInterrupt, rest: str) -> int:
+    number = getattr(interruption, "signal_number", signal.SIGINT)
+    print(f"\nInterrupted by {signal.Signals(number).name}. {rest}", file=sys.stderr)
+    return 128 + number
+
+
+def _kept(output: str) -> str:
+    """What a run's folder holds to go on from, and how."""
+    folder = Path(output).expanduser()
+    if not (folder / "run.json").is_file():
+        return f"Nothing had begun in {output}: give the command again."
+    steps = [
+        int(path.name[11:]) for path in folder.glob("checkpoints/checkpoint-*") if path.name[11:].isdigit()
+    ]
+    where = f"from step {max(steps):,}" if steps else "from the beginning"
+    return f"Go on {where} with: spanbert-pretrain --output {shlex.quote(output)} --resume"
+
+
+class _Terminated(KeyboardInterrupt):
+    signal_number = signal.SIGTERM
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is like Ctrl-C, in the seconds that the libraries take to load."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
+from spanbert_ext.pretrain.messages import reason
 from spanbert_ext.pretrain.options import OptionError, Options
 from spanbert_ext.pretrain.sizes import MODELS
 
@@ -39,10 +40,9 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
     try:
         config = AutoConfig.from_pretrained(name)
     except Exception as error:  # missing files, no network, unknown type
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OptionError(
             f"--model {options.model!r} is neither one of {', '.join(MODELS)} nor a loadable checkpoint:"
-            f" {reason}"
+            f" {reason(error)}"
         ) from error
     _check_positions(options, config)
     model = SpanBertForPreTraining.from_pretrained(name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
+from spanbert_ext.pretrain.messages import reason
 from spanbert_ext.pretrain.sentences import cut_text
 from spanbert_ext.pretrain.text_files import CorpusError
 
@@ -68,9 +71,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path) if path.is_dir() else name)
     except Exception as error:  # missing files, no network, not a tokenizer: many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = "folder" if path.is_dir() else "no such folder; as a hub name"
-        raise TokenizerError(f"cannot load tokenizer {name!r} ({where}): {reason}") from error
+        raise TokenizerError(f"cannot load tokenizer {name!r} ({where}): {reason(error)}") from error
     missing = [
         kind for kind in ("mask", "cls", "sep", "pad") if getattr(tokenizer, f"{kind}_token_id") is None
     ]
@@ -82,3 +84,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise TokenizerError(f"tokenizer {name!r} is not a fast one (no tokenizer.json)")
     return tokenizer
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that decides about its ids: 16 hexadecimal digits, the same after it was saved and loaded."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules.pop("truncation", None)  # of the last call, not of the tokenizer
+    rules.pop("padding", None)
+    return hashlib.blake2b(json.dumps(rules, sort_keys=True).encode(), digest_size=8).hexdigest()

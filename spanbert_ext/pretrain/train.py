@@ -1,97 +1,226 @@
-"""One pre-training run, top to bottom: documents, tokenizer, blocks, model, Trainer, report."""
+"""One pre-training run, top to bottom: lock, text, tokenizer, model, Trainer, report."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import disable_progress_bars
-from transformers import (
-    set_seed,
-)
+import numpy as np
+import torch
+from datasets import Dataset, disable_progress_bars
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from spanbert_ext import build_info
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.arguments import training_arguments
+from spanbert_ext.pretrain.bad_loss import BadLossError, UpdateGuard
 from spanbert_ext.pretrain.checkpoints import (
     CHECKPOINTS,
+    METRICS_FILE,
     RUN_FILE,
     TENSORBOARD,
     TOKENIZER,
     RunError,
+    add_to_run_file,
+    check_output,
+    delete_run,
+    finished_steps,
     last_checkpoint,
-    prepare_output,
+    write_run_file,
 )
 from spanbert_ext.pretrain.closing import close_run
 from spanbert_ext.pretrain.data import load_data
-from spanbert_ext.pretrain.options import MASKING_SCHEMES, OptionError, Options, load_options, save_options
-from spanbert_ext.pretrain.report import (
-    unigram_counts,
+from spanbert_ext.pretrain.disk import DiskError, sync_tree
+from spanbert_ext.pretrain.lock import InUse, run_lock
+from spanbert_ext.pretrain.options import (
+    MASKING_SCHEMES,
+    RESUMABLE,
+    OptionError,
+    Options,
+    load_options,
 )
+from spanbert_ext.pretrain.ranks import FirstFailed, Ranks
+from spanbert_ext.pretrain.report import unigram_counts
 from spanbert_ext.pretrain.reporting import reporting_callbacks
+from spanbert_ext.pretrain.room import check_room
 from spanbert_ext.pretrain.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.text_files import CorpusError
-from spanbert_ext.pretrain.tokenizer import TokenizerError
+from spanbert_ext.pretrain.tokenizer import TokenizerError, tokenizer_digest
 from spanbert_ext.pretrain.trainer import SpanTrainer
 
-USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError)  # what the user can correct
+# What the user can correct, and what ended a run that can go on from its last checkpoint.
+USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError, InUse)
+FAILURES = (BadLossError, DiskError)
+__all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
+
+
+@dataclass
+class Loaded:
+    """All that a run needs before it writes anything."""
+
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    held_out: Dataset
+    facts: dict[str, Any]
+    counts: np.ndarray  # [V] training tokens by id
+    model: PreTrainedModel
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Trains, evaluates and reports; returns the content of metrics.json.
+    """Trains, evaluates and reports; returns the content of metrics.json. A finished run that is resumed only does
+    the latter.
 
     options: resolved ones (`Options.resolve`, or `load_options` of the run to resume). Writes into
     `options.output`: the model with its tokenizer, metrics.json, losses.png, run.json and the folders
-    checkpoints, tensorboard and tokenizer. Raises `OptionError`, `RunError`, `CorpusError`,
-    `TokenizerError`, each naming what is wrong and where, and `Interrupted` when a signal ended the run
-    early, after a checkpoint."""
+    checkpoints, tensorboard and tokenizer. What is there is deleted for `overwrite` only when all else is checked.
+    Under torchrun or accelerate launch every process calls it; the first one prepares the text and writes.
+
+    Raises one of `USER_ERRORS`, each naming what is wrong and where; one of `FAILURES` when it cannot go on;
+    `Interrupted` when a signal ended it; `FirstFailed` in the other processes."""
     folder = Path(options.output).expanduser()
-    prepare_output(folder, resume=options.resume, overwrite=options.overwrite)
+    ranks, stop = Ranks(), StopOnSignal()
     if not options.progress:
         disable_progress_bars()
         disable_progress_bar()
+    with contextlib.ExitStack() as during:
+        during.enter_context(stop.installed())
+        during.enter_context(ranks.only_first_prints())
+        during.enter_context(ranks.joined(cpu=options.device == "cpu" or not torch.cuda.is_available()))
+        with ranks.first_goes_ahead():
+            if ranks.first:
+                check_output(folder, resume=options.resume, overwrite=options.overwrite)
+                during.enter_context(run_lock(folder))
+                check_output(
+                    folder, resume=options.resume, overwrite=options.overwrite
+                )  # as the lock found it
+            begun = _check_begun(options, folder) if options.resume else {}
+            steps = finished_steps(folder, begun)
+            if steps is None:
+                # the others read the tokenizer that the first one has put there
+                loaded = _load(options if ranks.first else dataclasses.replace(options, resume=True), folder)
+                if ranks.first:
+                    _check_begin(options, folder, loaded, begun)
+                    stop.begun = True
+                    _begin(options, folder, loaded)
+        if steps is not None:
+            print(f"The run in {folder} is finished ({steps:,} steps): nothing is left to do.")
+            return json.loads((folder / METRICS_FILE).read_text())
+        return _train(options, folder, loaded, ranks, stop)
+
+
+def _check_begun(options: Options, folder: Path) -> dict[str, Any]:
+    """The facts in run.json. Raises `RunError` when it is not of the run that `options` were read from."""
+    saved, begun = load_options(folder / RUN_FILE, {})
+    for field in dataclasses.fields(Options):
+        if field.name not in RESUMABLE and getattr(saved, field.name) != getattr(options, field.name):
+            raise RunError(f"the run in {folder} was replaced by another one: give the command again")
+    return begun
+
+
+def _load(options: Options, folder: Path) -> Loaded:
+    try:
+        build_info()  # names an unknown SPANBERT_EXT_CPU_CAPABILITY
+    except RuntimeError as error:
+        raise OptionError(str(error)) from error
     set_seed(options.seed)
     tokenizer, train, held_out, facts = load_data(options, folder)
+    facts["tokenizer_digest"] = tokenizer_digest(tokenizer)
     counts = unigram_counts(train, tokenizer)
     model = build_model(options, tokenizer, counts)
-    if options.resume:
-        _, begun = load_options(folder / RUN_FILE, {})
-        if begun["corpus_digest"] != facts["corpus_digest"]:
-            raise RunError(
-                f"the corpus is not the one that the run in {folder} began with: it cannot be resumed"
-            )
-    else:
-        tokenizer.save_pretrained(folder / TOKENIZER)
-        save_options(options, folder / RUN_FILE, corpus_digest=facts["corpus_digest"])
+    training_arguments(options, folder / CHECKPOINTS)  # a device that is not there
+    reporting_callbacks(options.report_to, folder / TENSORBOARD)  # a name that is unknown
+    return Loaded(tokenizer, train, held_out, facts, counts, model)
 
+
+def _check_begin(options: Options, folder: Path, loaded: Loaded, begun: dict[str, Any]) -> None:
+    """Raises `RunError` when the disk is too small, or a resumed run is not the one that began in `folder`."""
+    check_room(loaded.model, folder)
+    if options.resume:
+        for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
+            if begun.get(name) != loaded.facts[name]:
+                raise RunError(
+                    f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
+                )
+
+
+def _begin(options: Options, folder: Path, loaded: Loaded) -> None:
+    """From here on the run is in the folder."""
+    if options.resume:
+        return
+    delete_run(folder)
+    digests = {name: loaded.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
+    write_run_file(folder, options, **digests)
+    loaded.tokenizer.save_pretrained(folder / TOKENIZER)
+    sync_tree(folder / TOKENIZER)
+
+
+def _checkpoint(options: Options, folder: Path) -> tuple[int, Path] | None:
+    """The checkpoint to go on from, which the command says."""
+    found = last_checkpoint(folder) if options.resume else None
+    if found:
+        print(f"Going on from step {found[0]:,} of {options.max_steps:,} ({found[1]}).", flush=True)
+    elif options.resume:
+        print(f"There is no checkpoint in {folder / CHECKPOINTS}: beginning at step 0.", flush=True)
+    return found
+
+
+def _train(
+    options: Options, folder: Path, loaded: Loaded, ranks: Ranks, stop: StopOnSignal
+) -> dict[str, Any]:
+    with ranks.first_goes_ahead():
+        found = _checkpoint(options, folder) if ranks.first else None
+    step, checkpoint = ranks.share(found) or (0, None)
     collator = DataCollatorForSpanMasking(
-        tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
+        loaded.tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
     )
-    checkpoint = last_checkpoint(folder) if options.resume else None
-    first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    stop = StopOnSignal()
+    args = training_arguments(options, folder / CHECKPOINTS)
+    args.logging_nan_inf_filter = (
+        False  # waits for the device after every forward pass; the guard looks at updates
+    )
     trainer = SpanTrainer(
-        model=model,
-        args=training_arguments(options, folder / CHECKPOINTS),
-        train_dataset=train,
-        eval_dataset=held_out,
+        model=loaded.model,
+        args=args,
+        train_dataset=loaded.train,
+        eval_dataset=loaded.held_out,
         data_collator=collator,
-        processing_class=tokenizer,
+        processing_class=loaded.tokenizer,
         callbacks=[
             SpanMaskingCallback(collator),
-            *reporting_callbacks(options.report_to, folder / TENSORBOARD, first_step),
+            *reporting_callbacks(options.report_to, folder / TENSORBOARD, step),
             stop,
         ],
         options=options,
         folder=folder,
     )
-    with stop.installed():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.signal_number is not None and trainer.state.global_step < options.max_steps:
-        raise Interrupted(stop.signal_number)
-    facts["steps"] = trainer.state.global_step
-    facts |= trainer.speed_facts()
-    trainer.save_model(str(folder))
-    return close_run(trainer, options, facts, counts)
+    trainer.guard_updates(UpdateGuard(skip=options.on_bad_loss == "skip", progress=trainer.progress))
+    if step < options.max_steps:
+        with stop.after_step():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if stop.signal_number is not None and trainer.state.global_step < options.max_steps:
+            raise Interrupted(stop.signal_number)
+    else:  # ended between its last checkpoint and its report
+        trainer.restore(checkpoint)
+    return _close(options, folder, loaded, trainer)
+
+
+def _close(options: Options, folder: Path, loaded: Loaded, trainer: SpanTrainer) -> dict[str, Any]:
+    facts = loaded.facts | {"steps": trainer.state.global_step} | trainer.speed_facts()
+    trainer.save_result(folder, lambda files: add_to_run_file(folder, files=files))
+    # metrics.json does not depend on whether the run was interrupted
+    uninterrupted = dataclasses.replace(options, resume=False, overwrite=False)
+    metrics = close_run(trainer, uninterrupted, facts, loaded.counts)
+    losses = {name: x for name, x in metrics.items() if name.startswith("eval_") and name.endswith("_loss")}
+    if not all(np.isfinite(x) for x in losses.values()):
+        raise BadLossError(
+            f"the held-out loss is not a number ({losses}): {folder / METRICS_FILE} holds null"
+        )
+    if trainer.is_world_process_zero():
+        add_to_run_file(folder, finished=trainer.state.global_step)
+    return metrics

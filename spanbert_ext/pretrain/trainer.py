@@ -12,18 +12,20 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.pretrain.bad_loss import GuardedUpdates
 from spanbert_ext.pretrain.console import BarLog, LineLog
 from spanbert_ext.pretrain.mask_laws import held_out_metrics, length_statistics, shared_law_collators
 from spanbert_ext.pretrain.model_flops import count_flops, peak_flops
 from spanbert_ext.pretrain.options import Options
 from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.pretrain.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
+from spanbert_ext.pretrain.saving import VerifiedSaving
 from spanbert_ext.pretrain.span_examples import span_examples
 
 BOUNDARIES = ("left_boundary", "right_boundary")
 
 
-class SpanTrainer(Trainer):
+class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
     """Logs, beside what Trainer does, each head's loss and accuracy by token, the tokens read, passes over the text,
     tokens and FLOPs a second, the share of the peak where that is known, and memory.
 
@@ -82,10 +84,9 @@ class SpanTrainer(Trainer):
             self._add_training_log(logs)
         elif (
             "train_loss" in logs
-        ):  # the summary at the end: of the steps since a resume, which nobody asks for
-            for name in ("train_loss", "total_flos"):
-                logs.pop(name, None)
+        ):  # the summary at the end: of the steps since a resume, and of no step after the last
             self.progress.take(self.accelerator)  # steps that were not logged
+            return
         super().log(logs, start_time)
 
     def _add_training_log(self, logs: dict[str, float]) -> None:

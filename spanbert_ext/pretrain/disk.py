@@ -1,0 +1,93 @@
+"""Files that are on the disk before anything relies on them, and the reason when they cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROOM = 1 << 20  # bytes; a disk with less is full for any file of a checkpoint
+
+
+class DiskError(RuntimeError):
+    """A file cannot be written; the message names it and why."""
+
+
+def sync(path: Path) -> None:
+    """Returns when the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` of a folder and all in it; files get the permissions that any new file has."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for root, _, names in os.walk(folder):
+        for name in names:
+            os.chmod(os.path.join(root, name), 0o666 & ~mask)  # safetensors lets nobody else read its files
+            sync(Path(root, name))
+        sync(Path(root))
+
+
+def write_synced(text: str, path: Path) -> None:
+    """A reader, at any time and after any crash, finds the old content or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def empty(folder: Path) -> None:
+    """Deletes all that is in a folder, also behind a link to one; nothing when there is none."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def megabytes(count: float) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+@contextlib.contextmanager
+def explained(what: str, folder: Path) -> Iterator[None]:
+    """What is inside writes into `folder`. When it fails because nothing can be written there, raises `DiskError`
+    that says so: torch and safetensors have errors of their own for a full disk, which do not."""
+    try:
+        yield
+    except Exception as error:
+        reason = _reason(error, folder)
+        if reason is None:
+            raise
+        raise DiskError(f"{what} cannot be written to {folder}: {reason}") from error
+
+
+def _reason(error: Exception, folder: Path) -> str | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if "No space left" in str(error) or shutil.disk_usage(existing).free < _ROOM:
+        return os.strerror(errno.ENOSPC)
+    return None
