@@ -15,7 +15,6 @@ from spanbert_ext.pretrain.report import (
     plot_losses,
     span_table,
     summary,
-    unigram_counts,
     write_metrics,
 )
 from spanbert_ext.pretrain.trainer import SpanTrainer
@@ -36,7 +35,7 @@ def close_run(
     history = trainer.state.log_history
     evaluations = [log for log in history if "eval_mlm_loss" in log and log["step"] == options.max_steps]
     evaluation = evaluations[-1] if evaluations else trainer.evaluate()
-    held_out_counts = unigram_counts(held_out, tokenizer)
+    held_out_counts = held_out.unigram_counts(len(tokenizer))
     metrics = build_metrics(evaluation, held_out_counts, counts, options, facts)
     write_metrics(metrics, folder / METRICS_FILE)
     plot_losses(history, metrics["unigram_entropy"], folder / PLOT_FILE)

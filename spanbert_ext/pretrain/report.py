@@ -11,20 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CELL = 26  # characters of a table's column
-
-
-def unigram_counts(blocks: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """int64 [V]: how often each id stands in `blocks`, but 0 for the special ones, which are never masked."""
-    counts = np.zeros(len(tokenizer), dtype=np.int64)
-    for batch in blocks.with_format("numpy").iter(1024):
-        counts += np.bincount(np.concatenate(list(batch["input_ids"])), minlength=len(tokenizer))
-    counts[[getattr(tokenizer, f"{kind}_token_id") for kind in ("cls", "sep", "pad", "mask")]] = 0
-    return counts
 
 
 def unigram_entropy(counts: np.ndarray) -> float:
@@ -45,7 +35,7 @@ def build_metrics(
 ) -> dict[str, Any]:
     """The content of metrics.json; losses and entropies in nats per token, over the held-out documents.
 
-    held_out, train: [V] token counts of `unigram_counts`.
+    held_out, train: [V] token counts of `Rows.unigram_counts`.
     """
     names = ("mlm_loss", "sbo_loss", "mlm_accuracy", "sbo_accuracy", "mlm_count", "sbo_count")
     packages = ("spanbert_ext", "torch", "transformers", "tokenizers", "datasets", "numpy")

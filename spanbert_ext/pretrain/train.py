@@ -28,11 +28,8 @@ from spanbert_ext.pretrain.checkpoints import (
     prepare_output,
 )
 from spanbert_ext.pretrain.closing import close_run
-from spanbert_ext.pretrain.data import load_data
+from spanbert_ext.pretrain.data import load_data, make_schedule
 from spanbert_ext.pretrain.options import MASKING_SCHEMES, OptionError, Options, load_options, save_options
-from spanbert_ext.pretrain.report import (
-    unigram_counts,
-)
 from spanbert_ext.pretrain.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.text_files import CorpusError
@@ -56,8 +53,9 @@ def run(options: Options) -> dict[str, Any]:
         disable_progress_bars()
         disable_progress_bar()
     set_seed(options.seed)
-    tokenizer, train, held_out, facts = load_data(options, folder)
-    counts = unigram_counts(train, tokenizer)
+    data = load_data(options, folder)
+    tokenizer, facts = data.tokenizer, data.facts
+    counts = data.train.unigram_counts(len(tokenizer))
     model = build_model(options, tokenizer, counts)
     if options.resume:
         _, begun = load_options(folder / RUN_FILE, {})
@@ -73,11 +71,12 @@ def run(options: Options) -> dict[str, Any]:
         tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
     )
     stop = StopOnSignal()
+    args = training_arguments(options, folder / CHECKPOINTS)
     trainer = SpanTrainer(
         model=model,
-        args=training_arguments(options, folder / CHECKPOINTS),
-        train_dataset=train,
-        eval_dataset=held_out,
+        args=args,
+        train_dataset=make_schedule(options, data, args.world_size),
+        eval_dataset=data.held_out,
         data_collator=collator,
         processing_class=tokenizer,
         compute_metrics=span_metrics,

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
+from spanbert_ext.pretrain.loader import ScheduledLoader
+
 INDICES = ("masked_positions", "left_boundary", "right_boundary")
 
 
-class SpanTrainer(Trainer):
+class SpanTrainer(ScheduledLoader, Trainer):
     """Trainer that logs both heads' losses by token."""
 
     def __init__(self, *args: Any, sbo: bool = True, **kwargs: Any) -> None:
