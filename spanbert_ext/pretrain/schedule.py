@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 _ROUNDS = 8
+_KEPT = 2**20  # rows whose whole order is made at once, and kept while it is read
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of splitmix64
 
 
@@ -103,9 +104,10 @@ class Schedule:
         self.seed = seed
         self.parts = parts
         self._begins = np.cumsum([0, *(phase.updates for phase in self.phases)])
-        self._plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = (
-            None  # of the last epoch of tokens
-        )
+        self._orders: dict[
+            tuple[int, int], np.ndarray
+        ] = {}  # by phase and epoch, the last two that were read
+        self._middles: tuple[tuple[int, int], np.ndarray] | None = None  # of the last epoch of tokens
         for phase in self.phases:
             if phase.tokens is not None:
                 self._check_tokens(phase)
@@ -152,22 +154,34 @@ class Schedule:
         rows = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
-            rows[here] = shuffled(places[here], count, self.seed, phase, epoch)
+            rows[here] = self._ordered(phase, epoch, places[here])
         return Part(phase, rows, epochs)
 
     def _tokens(self, number: int, update: int, part: int) -> Part:
         """A row is in the part that the middle of it is in, where an epoch's tokens are cut into equal parts."""
         phase = self.phases[number]
         epoch, update = divmod(update, phase.updates_per_epoch)
-        if self._plan is None or self._plan[0] != (number, epoch):
-            order = shuffled(np.arange(len(phase.lengths)), len(phase.lengths), self.seed, number, epoch)
-            lengths = phase.lengths[order].astype(np.int64)
-            self._plan = (number, epoch), order, 2 * np.cumsum(lengths) - lengths  # middles, doubled
-        _, order, middles = self._plan
+        if self._middles is None or self._middles[0] != (number, epoch):
+            lengths = phase.lengths[self._ordered(number, epoch, np.arange(len(phase.lengths)))].astype(
+                np.int64
+            )
+            self._middles = (number, epoch), 2 * np.cumsum(lengths) - lengths  # doubled: whole numbers
         parts = phase.updates_per_epoch * self.parts
         place = update * self.parts + part
-        first, end = np.searchsorted(middles, [2 * phase.all_tokens * p // parts for p in (place, place + 1)])
-        return Part(number, order[first:end], np.full(end - first, epoch))
+        bounds = [2 * phase.all_tokens * p // parts for p in (place, place + 1)]
+        first, end = np.searchsorted(self._middles[1], bounds)
+        return Part(number, self._ordered(number, epoch, np.arange(first, end)), np.full(end - first, epoch))
+
+    def _ordered(self, phase: int, epoch: int, places: np.ndarray) -> np.ndarray:
+        """The rows at `places` of an epoch's order."""
+        count = len(self.phases[phase].lengths)
+        if count > _KEPT:
+            return shuffled(places, count, self.seed, phase, epoch)
+        if (phase, epoch) not in self._orders:
+            newest = list(self._orders.items())[-1:]
+            order = shuffled(np.arange(count), count, self.seed, phase, epoch)
+            self._orders = dict([*newest, ((phase, epoch), order)])
+        return self._orders[phase, epoch][places]
 
     def _check_tokens(self, phase: Phase) -> None:
         """Every part holds the middle of a row when it is longer than the longest one."""
