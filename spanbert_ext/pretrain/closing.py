@@ -10,7 +10,7 @@ import numpy as np
 from spanbert_ext.pretrain.checkpoints import METRICS_FILE, PLOT_FILE
 from spanbert_ext.pretrain.evaluations import evaluations
 from spanbert_ext.pretrain.options import Options
-from spanbert_ext.pretrain.report import build_metrics, plot_losses, summary, unigram_counts
+from spanbert_ext.pretrain.report import build_metrics, plot_losses, summary
 from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.pretrain.span_examples import span_table
 from spanbert_ext.pretrain.trainer import SpanTrainer
@@ -28,7 +28,7 @@ def close_run(
         trainer.evaluate()
     examples = trainer.examples()
     history = trainer.state.log_history
-    held_out_counts = unigram_counts(trainer.eval_dataset, trainer.processing_class)
+    held_out_counts = trainer.eval_dataset.unigram_counts(len(trainer.processing_class))
     metrics = build_metrics(history, held_out_counts, counts, options, facts)
     if not trainer.is_world_process_zero():
         return metrics

@@ -3,27 +3,124 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from spanbert_ext.pretrain.blocks import build_blocks, rows_in_memory
+from spanbert_ext.pretrain.blocks import build_blocks
 from spanbert_ext.pretrain.checkpoints import TOKENIZER
 from spanbert_ext.pretrain.corpus import load_documents
-from spanbert_ext.pretrain.held_out import split_documents
-from spanbert_ext.pretrain.options import Options
+from spanbert_ext.pretrain.held_out import split_documents, split_tokenised
+from spanbert_ext.pretrain.loader import ScheduledRows
+from spanbert_ext.pretrain.options import OptionError, Options
+from spanbert_ext.pretrain.pairs import build_pairs
+from spanbert_ext.pretrain.rows import Rows
+from spanbert_ext.pretrain.schedule import Phase, Schedule, ScheduleError
 from spanbert_ext.pretrain.sizes import MODELS
 from spanbert_ext.pretrain.text_files import CorpusError
+from spanbert_ext.pretrain.token_documents import (
+    PhraseFinder,
+    TokenDocuments,
+    rows_in_memory,
+    tokenize_documents,
+)
 from spanbert_ext.pretrain.tokenizer import load_tokenizer, train_tokenizer
 
+MANIFEST = "manifest.json"  # what spanbert-prepare writes beside its shards
+PAIR_RULES = {"google-pairs": "google", "spanbert-pairs": "spanbert"}
+PHRASES = ("entities", "noun-phrases")  # the maskings that need candidates
 
-def load_data(
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run reads.
+
+    train, held_out: rows of `--block-size`. short: rows of `--short-block-size` of the training documents, where some
+    steps are on these. facts: what metrics.json says about the corpus; `corpus_digest` sees order and repetition."""
+
+    tokenizer: PreTrainedTokenizerBase
+    train: Rows
+    held_out: Rows
+    short: Rows | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """Tokenised documents, and the numbers of those that are meant."""
+
+    table: TokenDocuments
+    numbers: np.ndarray
+
+
+def load_data(options: Options, folder: Path) -> RunData:
+    """The rows of a run and their tokenizer.
+
+    options: resolved ones; folder: the run's output folder, which has the tokenizer of a run that is resumed. Raises
+    `CorpusError`, `TokenizerError` and `OptionError`."""
+    if is_prepared(options.corpus):
+        tokenizer, train, held_out, facts = _prepared(options)
+    else:
+        tokenizer, train, held_out, facts = _from_text(options, folder)
+
+    def rows(documents: _Documents, size: int, copies: int) -> Rows:
+        return Rows(documents.table, _index(documents, options, size, copies), tokenizer)
+
+    copies = max(1, options.dupe_factor) if options.rows in PAIR_RULES else 1
+    train_rows = rows(train, options.block_size, copies)
+    held_out_rows = rows(held_out, options.block_size, 1)
+    for part, made in (("training", train_rows), ("held-out", held_out_rows)):
+        if not len(made):
+            raise CorpusError(f"the tokenizer finds no token in the {part} documents")
+    short = rows(train, options.short_block_size, copies) if options.short_phase else None
+    kind = "pairs" if options.rows in PAIR_RULES else "blocks"
+    facts |= {f"train_{kind}": len(train_rows), f"held_out_{kind}": len(held_out_rows)}
+    return RunData(tokenizer, train_rows, held_out_rows, short, facts)
+
+
+def make_schedule(options: Options, data: RunData, processes: int = 1) -> ScheduledRows:
+    """The training rows in the order of the run: `max_steps` updates of `batch_size` rows for each process and
+    accumulation step, or of about `tokens_per_batch` tokens in all. Raises `OptionError`."""
+    parts = options.gradient_accumulation * processes
+    first = round(options.short_phase * options.max_steps) if data.short is not None else 0
+    kinds = [(data.short, first), (data.train, options.max_steps - first)]
+    rows, phases = [], []
+    for made, updates in kinds:
+        if updates:
+            tokens = options.tokens_per_batch
+            phases.append(
+                Phase(made.lengths, updates, None if tokens else options.batch_size * parts, tokens)
+            )
+            rows.append(made)
+    try:
+        schedule = Schedule(phases, options.seed, parts)
+    except ScheduleError as error:
+        raise OptionError(f"--tokens-per-batch is {options.tokens_per_batch}: {error}") from error
+    # the copies of a pair have the masks of their own that static masking gives a row
+    static = options.rows in PAIR_RULES and options.dupe_factor > 0
+    return ScheduledRows(schedule, rows, static)
+
+
+def is_prepared(corpus: list[str]) -> bool:
+    """Whether the corpus is the folder that spanbert-prepare wrote."""
+    return len(corpus) == 1 and (Path(corpus[0]).expanduser() / MANIFEST).is_file()
+
+
+def _index(documents: _Documents, options: Options, size: int, copies: int) -> np.ndarray:
+    if options.rows not in PAIR_RULES:
+        return build_blocks(documents.table, documents.numbers, size)
+    rule = PAIR_RULES[options.rows]
+    return build_pairs(
+        documents.table, documents.numbers, size, rule, options.short_rows, copies, options.seed
+    )
+
+
+def _from_text(
     options: Options, folder: Path
-) -> tuple[PreTrainedTokenizerBase, Dataset, Dataset, dict[str, Any]]:
-    """Tokenizer, training blocks, held-out blocks, and facts about the corpus for the report."""
+) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
     documents = load_documents(options.corpus, options.cache_dir)
     split = split_documents(documents, options.held_out)
     print(f"Held out: {split.rule}.", flush=True)
@@ -38,22 +135,49 @@ def load_data(
                 text for batch in split.train.iter(rows_in_memory(split.train)) for text in batch["text"]
             ),
             options.vocab_size,
+            options.unused_ids,
         )
-    train = build_blocks(split.train, tokenizer, options.block_size, options.workers)
-    held_out = build_blocks(split.held_out, tokenizer, options.block_size, options.workers)
-    for part, blocks in (("training", train), ("held-out", held_out)):
-        if not len(blocks):
-            raise CorpusError(f"the tokenizer finds no token in the {part} documents")
-    digest = hashlib.blake2b(
-        np.asarray(documents.data.column("digest")).tobytes(), digest_size=8
-    )  # order counts
-    facts = {
-        "corpus": options.corpus or ["the interpreter's documentation (built-in)"],
-        "corpus_digest": digest.hexdigest(),
-        "documents": len(documents),
-        "held_out_unit": split.unit,
-        f"held_out_{split.unit}": len(split.held_out),
-        "train_blocks": len(train),
-        "held_out_blocks": len(held_out),
-    }
+    finder = _phrase_finder(options)
+    tables = [
+        TokenDocuments(tokenize_documents(texts, tokenizer, options.workers, finder))
+        for texts in (split.train, split.held_out)
+    ]
+    facts = _facts(options, np.asarray(documents.data.column("digest")), split.unit, len(split.held_out))
+    train, held_out = (_Documents(table, np.arange(len(table))) for table in tables)
     return tokenizer, train, held_out, facts
+
+
+def _prepared(options: Options) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
+    from spanbert_ext.pretrain.prepared import load_prepared
+
+    corpus = Path(options.corpus[0]).expanduser()
+    prepared = load_prepared(corpus)
+    tokenizer = load_tokenizer(str(corpus / TOKENIZER))
+    table = TokenDocuments(prepared)
+    if options.masking in PHRASES and table.candidates is None:
+        raise OptionError(
+            f"--masking is {options.masking!r} but the prepared corpus {corpus} has no phrases: prepare it with"
+            f" --phrases {options.masking}"
+        )
+    train, held_out, rule = split_tokenised(table, options.held_out)
+    print(f"Held out: {rule}.", flush=True)
+    facts = _facts(options, table.digests, "documents", len(held_out))
+    return tokenizer, _Documents(table, train), _Documents(table, held_out), facts
+
+
+def _facts(options: Options, digests: np.ndarray, unit: str, held_out: int) -> dict[str, Any]:
+    return {
+        "corpus": options.corpus or ["the interpreter's documentation (built-in)"],
+        "corpus_digest": hashlib.blake2b(digests.tobytes(), digest_size=8).hexdigest(),  # order counts
+        "documents": len(digests),
+        "held_out_unit": unit,
+        f"held_out_{unit}": held_out,
+    }
+
+
+def _phrase_finder(options: Options) -> PhraseFinder | None:
+    if options.masking not in PHRASES:
+        return None
+    from spanbert_ext.pretrain.phrases import phrase_finder
+
+    return phrase_finder(options.masking)

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from spanbert_ext.pretrain import sentences
-from spanbert_ext.pretrain.blocks import rows_in_memory
 from spanbert_ext.pretrain.corpus import digest
 from spanbert_ext.pretrain.sentences import sentence_spans
 from spanbert_ext.pretrain.text_files import CorpusError
+from spanbert_ext.pretrain.token_documents import TokenDocuments, rows_in_memory
 
 PASSAGE = 2_000  # characters: about one block of the paper's size
 _FEWEST = 20  # passages that a small corpus is divided into
@@ -45,10 +45,9 @@ def split_documents(documents: Dataset, share: float) -> Split:
     they are that share: runs of whole sentences of about 2,000 characters. What lies between them is one training text.
 
     documents: as `load_documents` returns them. Raises `CorpusError` when nothing would be left on one side."""
-    digests, lengths = _digests(documents), _lengths(documents)
-    chosen = digests <= np.sort(digests)[math.ceil(share * len(digests)) - 1]
-    taken = lengths[chosen].sum() / lengths.sum()
-    if share / 4 <= taken <= min(4 * share, (1 + share) / 2):
+    lengths = _lengths(documents)
+    chosen, taken = _by_digest(_digests(documents), lengths, share)
+    if _near(taken, share):
         train, held_out = (documents.select(np.flatnonzero(side)) for side in (~chosen, chosen))
         rule = f"{len(held_out):,} of {len(documents):,} documents, by a hash of their text"
         return Split(train, held_out, "documents", rule)
@@ -72,6 +71,33 @@ def split_documents(documents: Dataset, share: float) -> Split:
         f" whole documents would be {taken:.1%} of the text instead of {share:.1%}"
     )
     return Split(train, held_out, "passages", rule)
+
+
+def split_tokenised(documents: TokenDocuments, share: float) -> tuple[np.ndarray, np.ndarray, str]:
+    """The numbers of the documents for training and of those held out, by the rule for whole documents, and that rule.
+
+    A tokenised document is not divided. Raises `CorpusError` where passages of it would have to be held out instead."""
+    tokens = documents.tokens.lengths()
+    chosen, taken = _by_digest(documents.digests, tokens, share)
+    if not _near(taken, share):
+        raise CorpusError(
+            f"the prepared corpus has {len(documents):,} document(s), and those with the smallest content hashes are"
+            f" {taken:.1%} of its tokens instead of {share:.1%}: too few or too unequal ones to hold some out. Prepare"
+            " more text, or give the text itself, which is divided into passages."
+        )
+    held_out = np.flatnonzero(chosen)
+    rule = f"{len(held_out):,} of {len(documents):,} documents, by a hash of their text"
+    return np.flatnonzero(~chosen), held_out, rule
+
+
+def _by_digest(digests: np.ndarray, lengths: np.ndarray, share: float) -> tuple[np.ndarray, float]:
+    """Which documents have the smallest digests, a `share` of their number, and what part of the text they are."""
+    chosen = digests <= np.sort(digests)[math.ceil(share * len(digests)) - 1]
+    return chosen, float(lengths[chosen].sum() / lengths.sum())
+
+
+def _near(taken: float, share: float) -> bool:
+    return share / 4 <= taken <= min(4 * share, (1 + share) / 2)
 
 
 def _digests(texts: Dataset) -> np.ndarray:

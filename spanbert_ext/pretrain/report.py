@@ -10,21 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from spanbert_ext.pretrain.evaluations import SHARED_LAWS, by_law, evaluations
 
 HEADS = ("mlm", "sbo", "nsp")
-
-
-def unigram_counts(blocks: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """int64 [V]: how often each id stands in `blocks`, but 0 for the special ones, which are never masked."""
-    counts = np.zeros(len(tokenizer), dtype=np.int64)
-    for batch in blocks.with_format("numpy").iter(1024):
-        counts += np.bincount(np.concatenate(list(batch["input_ids"])), minlength=len(tokenizer))
-    counts[[getattr(tokenizer, f"{kind}_token_id") for kind in ("cls", "sep", "pad", "mask")]] = 0
-    return counts
 
 
 def unigram_entropy(counts: np.ndarray) -> float:
@@ -50,8 +39,8 @@ def build_metrics(
     """The content of metrics.json; losses and entropies in nats per token, over the held-out documents.
 
     history: Trainer's `log_history`, whose last evaluation counts. held_out, train: [V] token counts of
-    `unigram_counts`. `eval_*` are of the run's own masking, `held_out` has all laws, `held_out_at_start` those before
-    the first step, where it was evaluated.
+    `Rows.unigram_counts`. `eval_*` are of the run's own masking, `held_out` has all laws, `held_out_at_start` those
+    before the first step, where it was evaluated.
     """
     found = evaluations(history)
     last = found[max(found)]

@@ -22,22 +22,28 @@ class TokenizerError(ValueError):
     """The tokenizer cannot be used for span masking; the message names it and the reason."""
 
 
-def train_tokenizer(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTrainedTokenizerBase:
+def train_tokenizer(
+    texts: Callable[[], Iterable[str]], vocab_size: int, unused_ids: int = 0
+) -> PreTrainedTokenizerBase:
     """A cased WordPiece vocabulary of `vocab_size` pieces, fewer when the text has no more.
 
-    BERT's five special tokens come first. The same text gives the same vocabulary.
+    BERT's five special tokens come first, then as many `[unusedN]`, numbered from 0, as `unused_ids` says: no text is
+    ever tokenized as one, no mask puts one in, so they are free for words that are added later. The same text gives the
+    same vocabulary.
 
     texts: called twice. The trainer numbers characters in the order of a hash table, and breaks ties by these
     numbers; so a first pass finds the characters, and the second is given them in a fixed order.
     """
     pieces = _train(texts(), 0, SPECIAL_TOKENS)  # a size of 0: the characters, no merges
     characters = sorted(set(pieces) - set(SPECIAL_TOKENS))
+    reserved = [f"[unused{number}]" for number in range(unused_ids)]
     if not characters:
         raise CorpusError("the training documents hold no character to train a tokenizer on")
-    fixed = (*SPECIAL_TOKENS, *characters)
+    fixed = (*SPECIAL_TOKENS, *reserved, *characters)
     if vocab_size < len(fixed):
+        kinds = f"special tokens, {unused_ids} unused ids" if unused_ids else "special tokens"
         raise TokenizerError(
-            f"--vocab-size is {vocab_size}, but special tokens and the corpus' characters are {len(fixed)}"
+            f"--vocab-size is {vocab_size}, but {kinds} and the corpus' characters are {len(fixed)}"
         )
     return BertTokenizerFast(vocab=_train(texts(), vocab_size, fixed), do_lower_case=False)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from datasets import disable_progress_bars
+from transformers import PreTrainedModel, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from spanbert_ext import build_info
@@ -35,7 +35,7 @@ from spanbert_ext.pretrain.checkpoints import (
     write_run_file,
 )
 from spanbert_ext.pretrain.closing import close_run
-from spanbert_ext.pretrain.data import load_data
+from spanbert_ext.pretrain.data import RunData, load_data, make_schedule
 from spanbert_ext.pretrain.disk import DiskError, sync_tree
 from spanbert_ext.pretrain.lock import InUse, run_lock
 from spanbert_ext.pretrain.options import (
@@ -46,7 +46,6 @@ from spanbert_ext.pretrain.options import (
     load_options,
 )
 from spanbert_ext.pretrain.ranks import FirstFailed, Ranks
-from spanbert_ext.pretrain.report import unigram_counts
 from spanbert_ext.pretrain.reporting import reporting_callbacks
 from spanbert_ext.pretrain.room import check_room
 from spanbert_ext.pretrain.signals import Interrupted, StopOnSignal
@@ -65,10 +64,7 @@ __all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
 class Loaded:
     """All that a run needs before it writes anything."""
 
-    tokenizer: PreTrainedTokenizerBase
-    train: Dataset
-    held_out: Dataset
-    facts: dict[str, Any]
+    data: RunData
     counts: np.ndarray  # [V] training tokens by id
     model: PreTrainedModel
 
@@ -130,13 +126,13 @@ def _load(options: Options, folder: Path) -> Loaded:
     except RuntimeError as error:
         raise OptionError(str(error)) from error
     set_seed(options.seed)
-    tokenizer, train, held_out, facts = load_data(options, folder)
-    facts["tokenizer_digest"] = tokenizer_digest(tokenizer)
-    counts = unigram_counts(train, tokenizer)
-    model = build_model(options, tokenizer, counts)
+    data = load_data(options, folder)
+    data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
+    counts = data.train.unigram_counts(len(data.tokenizer))
+    model = build_model(options, data.tokenizer, counts)
     training_arguments(options, folder / CHECKPOINTS)  # a device that is not there
     reporting_callbacks(options.report_to, folder / TENSORBOARD)  # a name that is unknown
-    return Loaded(tokenizer, train, held_out, facts, counts, model)
+    return Loaded(data, counts, model)
 
 
 def _check_begin(options: Options, folder: Path, loaded: Loaded, begun: dict[str, Any]) -> None:
@@ -144,7 +140,7 @@ def _check_begin(options: Options, folder: Path, loaded: Loaded, begun: dict[str
     check_room(loaded.model, folder)
     if options.resume:
         for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
-            if begun.get(name) != loaded.facts[name]:
+            if begun.get(name) != loaded.data.facts[name]:
                 raise RunError(
                     f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
                 )
@@ -155,9 +151,9 @@ def _begin(options: Options, folder: Path, loaded: Loaded) -> None:
     if options.resume:
         return
     delete_run(folder)
-    digests = {name: loaded.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
+    digests = {name: loaded.data.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
     write_run_file(folder, options, **digests)
-    loaded.tokenizer.save_pretrained(folder / TOKENIZER)
+    loaded.data.tokenizer.save_pretrained(folder / TOKENIZER)
     sync_tree(folder / TOKENIZER)
 
 
@@ -178,7 +174,7 @@ def _train(
         found = _checkpoint(options, folder) if ranks.first else None
     step, checkpoint = ranks.share(found) or (0, None)
     collator = DataCollatorForSpanMasking(
-        loaded.tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
+        loaded.data.tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
     )
     args = training_arguments(options, folder / CHECKPOINTS)
     args.logging_nan_inf_filter = (
@@ -187,10 +183,10 @@ def _train(
     trainer = SpanTrainer(
         model=loaded.model,
         args=args,
-        train_dataset=loaded.train,
-        eval_dataset=loaded.held_out,
+        train_dataset=make_schedule(options, loaded.data, args.world_size),
+        eval_dataset=loaded.data.held_out,
         data_collator=collator,
-        processing_class=loaded.tokenizer,
+        processing_class=loaded.data.tokenizer,
         callbacks=[
             SpanMaskingCallback(collator),
             *reporting_callbacks(options.report_to, folder / TENSORBOARD, step),
@@ -211,7 +207,7 @@ def _train(
 
 
 def _close(options: Options, folder: Path, loaded: Loaded, trainer: SpanTrainer) -> dict[str, Any]:
-    facts = loaded.facts | {"steps": trainer.state.global_step} | trainer.speed_facts()
+    facts = loaded.data.facts | {"steps": trainer.state.global_step} | trainer.speed_facts()
     trainer.save_result(folder, lambda files: add_to_run_file(folder, files=files))
     # metrics.json does not depend on whether the run was interrupted
     uninterrupted = dataclasses.replace(options, resume=False, overwrite=False)

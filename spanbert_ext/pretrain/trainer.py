@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.bad_loss import GuardedUpdates
 from spanbert_ext.pretrain.console import BarLog, LineLog
+from spanbert_ext.pretrain.loader import ScheduledLoader
 from spanbert_ext.pretrain.mask_laws import held_out_metrics, length_statistics, shared_law_collators
 from spanbert_ext.pretrain.model_flops import count_flops, peak_flops
 from spanbert_ext.pretrain.options import Options
@@ -25,7 +26,7 @@ from spanbert_ext.pretrain.span_examples import span_examples
 BOUNDARIES = ("left_boundary", "right_boundary")
 
 
-class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
+class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, Trainer):
     """Logs, beside what Trainer does, each head's loss and accuracy by token, the tokens read, passes over the text,
     tokens and FLOPs a second, the share of the peak where that is known, and memory.
 
@@ -114,7 +115,7 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, Trainer):
     @property
     def passes(self) -> float:
         """How often training has read its rows."""
-        return self.state.epoch
+        return self.train_dataset.schedule.epoch(self.state.global_step)
 
     @property
     def tokens_seen(self) -> float:

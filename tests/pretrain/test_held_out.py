@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 pytest.importorskip("datasets")
 
 from datasets import Dataset, Features, Value
+from row_samples import block_rows, token_documents
 
-from spanbert_ext.pretrain.blocks import build_blocks
 from spanbert_ext.pretrain.corpus import digest
-from spanbert_ext.pretrain.held_out import passage_spans, split_documents
+from spanbert_ext.pretrain.held_out import passage_spans, split_documents, split_tokenised
 from spanbert_ext.pretrain.text_files import CorpusError
 
 COLUMNS = {"text": Value("large_string"), "source": Value("string"), "digest": Value("int64")}
@@ -135,13 +134,29 @@ def test_no_block_holds_text_of_both_sides(tmp_path):
     tokenizer = tiny_tokenizer()
     whole = " ".join(text.capitalize() for text in tiny_texts(400))
     split = split_documents(table([whole]), 0.1)
-    blocks = {side: build_blocks(getattr(split, side), tokenizer, 64) for side in ("train", "held_out")}
+    blocks = {side: block_rows(getattr(split, side), tokenizer, 64) for side in ("train", "held_out")}
     for side, rows in blocks.items():
-        ids = [token for row in rows["input_ids"] for token in row[1:-1]]
+        ids = [token for row in rows for token in row["input_ids"].tolist()[1:-1]]
         texts = getattr(split, side)["text"]
         assert ids == [
             token for text in texts for token in tokenizer(text, add_special_tokens=False).input_ids
         ]
-    samples = [set(rows["sample_ids"]) for rows in blocks.values()]
+    samples = [{row["sample_ids"] for row in rows} for rows in blocks.values()]
     assert not samples[0] & samples[1]
-    assert np.mean([len(row) for row in blocks["train"]["input_ids"]]) > 40
+    assert blocks["train"].lengths.mean() > 42
+
+
+def test_tokenised_documents_are_held_out_as_their_texts_are():
+    lengths = [[4, 6]] * 40
+    documents = token_documents(lengths)
+    train, held_out, rule = split_tokenised(documents, 0.2)
+    assert rule == "8 of 40 documents, by a hash of their text"
+    assert sorted([*train, *held_out]) == list(range(40)) and len(held_out) == 8
+    assert documents.digests[held_out].max() < documents.digests[train].min()
+
+
+@pytest.mark.parametrize("lengths", [[[5]], [[500], *([[1]] * 9)]])
+def test_tokenised_documents_are_not_divided(lengths):
+    """A single one; one that outweighs the others (by whichever has the smallest digest: the last here)."""
+    with pytest.raises(CorpusError, match=rf"has {len(lengths)} document\(s\), and those .* of its tokens"):
+        split_tokenised(token_documents(lengths), 0.1)

@@ -1,4 +1,4 @@
-"""`spanbert-pretrain` and what goes wrong around it: damaged checkpoints, mistakes, second runs, signals, full disks."""
+"""`spanbert-pretrain` and what goes wrong around it: damaged checkpoints, mistakes, second runs, signals, full disk."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("datasets")
 
 from plain_sentences import plain_split
+from row_samples import block_rows
 
-from spanbert_ext.pretrain.blocks import build_blocks
+from spanbert_ext import SpanMasker
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.corpus import CorpusError, find_files, load_documents
 from spanbert_ext.pretrain.sentences import split_sentences
@@ -134,8 +135,7 @@ def test_blocks_stay_inside_one_document_and_lose_no_token(tmp_path, tokenizer):
         "\n\n".join(english(20)),
     )
     documents = load_documents([str(tmp_path / "a.txt")], str(tmp_path / "cache"))
-    blocks = build_blocks(documents, tokenizer, 64)
-    rows = blocks["input_ids"]
+    rows = [row["input_ids"].tolist() for row in block_rows(documents, tokenizer, 64)]
     assert all(3 <= len(row) <= 64 for row in rows)
     assert all(row[0] == tokenizer.cls_token_id and row[-1] == tokenizer.sep_token_id for row in rows)
     expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in documents["text"]]
@@ -146,7 +146,6 @@ def test_blocks_stay_inside_one_document_and_lose_no_token(tmp_path, tokenizer):
             got += next(remaining)[1:-1]
         assert got == document
     assert next(remaining, None) is None
-    assert len(set(blocks["sample_ids"])) == len(blocks)
 
 
 def test_sample_ids_follow_the_document_not_its_place(tmp_path, tokenizer):
@@ -154,10 +153,9 @@ def test_sample_ids_follow_the_document_not_its_place(tmp_path, tokenizer):
     named = []
     for name, part in (("a", texts), ("b", texts[:2:-1])):
         path = write(tmp_path / f"{name}.txt", "\n\n".join(part))
-        blocks = build_blocks(load_documents([str(path)], str(tmp_path / "cache")), tokenizer, 64)
-        named.append(
-            {i: tuple(row) for i, row in zip(blocks["sample_ids"], blocks["input_ids"], strict=True)}
-        )
+        rows = block_rows(load_documents([str(path)], str(tmp_path / "cache")), tokenizer, 64)
+        named.append({row["sample_ids"]: tuple(row["input_ids"].tolist()) for row in rows})
+        assert len(named[-1]) == len(rows)
     assert named[1].items() <= named[0].items()
 
 
@@ -175,6 +173,18 @@ def test_trained_tokenizer_is_cased_deterministic_and_loads_again(tmp_path, toke
     tokenizer.save_pretrained(tmp_path)
     loaded = load_tokenizer(str(tmp_path))
     assert loaded("The statement, again.").input_ids == tokenizer("The statement, again.").input_ids
+
+
+def test_a_trained_vocabulary_reserves_unused_ids(tokenizer):
+    reserving = train_tokenizer(lambda: iter(english(40)), 900, unused_ids=100)
+    unused = [f"[unused{number}]" for number in range(100)]
+    assert reserving.convert_tokens_to_ids(unused) == list(range(5, 105)) and len(reserving) == 900
+    text = "The statement [unused7], again."
+    assert reserving.tokenize(text) == tokenizer.tokenize(text)  # the other 800 are as without
+    pool = SpanMasker.from_tokenizer(reserving).random_ids.tolist()
+    assert pool == [1, *range(105, 900)]  # [UNK], and what is neither special nor reserved
+    with pytest.raises(TokenizerError, match="--vocab-size is 100, but special tokens, 100 unused ids"):
+        train_tokenizer(lambda: iter(english(1)), 100, unused_ids=100)
 
 
 def test_tokenizer_without_a_mask_token(tmp_path, tokenizer):

@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import checkpoints, cli, data, report, span_examples, trainer
+from spanbert_ext.pretrain import checkpoints, cli, data, span_examples, trainer
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.options import Options
 
@@ -75,17 +75,6 @@ def test_unigram_entropy_by_hand():
     assert unigram_cross_entropy(counts, np.array([3, 0, 0, 1])) == pytest.approx(expected)
 
 
-def test_unigram_counts_leave_out_special_tokens(finished):
-    from datasets import Dataset
-
-    from spanbert_ext.pretrain.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(str(finished))
-    rows = [[2, 7, 7, 4, 3], [2, 9, 3]]  # [CLS] ... [SEP], a [MASK] that stood in the text
-    counts = report.unigram_counts(Dataset.from_dict({"input_ids": rows}), tokenizer)
-    assert counts.sum() == 3 and counts[7] == 2 and counts[9] == 1
-
-
 def test_evaluation_weighs_tokens_not_batches(finished, corpus):
     """The reported loss equals one over all held-out blocks at once."""
     import torch
@@ -95,7 +84,8 @@ def test_evaluation_weighs_tokens_not_batches(finished, corpus):
     from spanbert_ext.pretrain.options import load_options
 
     options, _ = load_options(finished / "run.json", {"resume": True})
-    tokenizer, _, held_out, _ = data.load_data(options, finished)
+    loaded = data.load_data(options, finished)
+    tokenizer, held_out = loaded.tokenizer, loaded.held_out
     collator = DataCollatorForSpanMasking(tokenizer, seed=options.seed, ratio=options.ratio, epoch=0)
     model = SpanBertForPreTraining.from_pretrained(finished).eval()
     with torch.no_grad():
@@ -167,7 +157,7 @@ def test_one_document_is_held_out_by_passages_and_files_keep_their_order(tmp_pat
         corpus = [str(tmp_path / f"{name}.txt") for name in names]
         cache = str(tmp_path / "cache")
         options = Options(corpus=corpus, cache_dir=cache, vocab_size=200, block_size=16).resolve()
-        return data.load_data(options, tmp_path)[3]
+        return data.load_data(options, tmp_path).facts
 
     alone = load("0")
     printed = capsys.readouterr().out

@@ -13,7 +13,7 @@ pytest.importorskip("datasets")
 
 from plain_sentences import plain_split
 
-from spanbert_ext.pretrain.blocks import _encode, pack_sentences
+from spanbert_ext.pretrain.blocks import pack_sentences
 from spanbert_ext.pretrain.sentences import LONGEST, cut_text, sentence_spans, split_sentences
 
 
@@ -108,35 +108,40 @@ def test_a_long_sentence_is_several():
 
 
 def test_blocks_hold_whole_sentences_and_every_token_once():
-    sentences = [[1] * 4, [2] * 5, [3] * 2, [4] * 23, [5] * 3, [6] * 10, [7]]
-    blocks = list(pack_sentences(sentences, 10))
+    blocks = list(pack_sentences([4, 5, 2, 23, 3, 10, 1], 10))
     assert blocks == [
-        [1] * 4 + [2] * 5,
-        [3] * 2,
-        [4] * 10,  # longer than a block: cut, not dropped
-        [4] * 10,
-        [4] * 3 + [5] * 3,
-        [6] * 10,
-        [7],
+        (0, 9),  # 4 + 5
+        (9, 11),  # 2: the next one does not fit
+        (11, 21),  # 23, longer than a block: cut, not dropped
+        (21, 31),
+        (31, 37),  # its last 3, and 3
+        (37, 47),
+        (47, 48),
     ]
-    assert sentences[0] == [1] * 4  # not appended to
+    assert list(pack_sentences([], 10)) == [] and list(pack_sentences([10], 10)) == [(0, 10)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 12))
+def test_blocks_are_the_greedy_ones(lengths, capacity):
+    """Against a packing of the tokens themselves."""
+    blocks: list[list[int]] = [[]]
+    for number, length in enumerate(lengths):
+        sentence = [number] * length
+        if len(blocks[-1]) + length > capacity:
+            blocks.append([])
+            while len(sentence) > capacity:
+                blocks.append(sentence[:capacity])
+                sentence = sentence[capacity:]
+            blocks.append([])
+        blocks[-1] += sentence
+    tokens = [number for number, length in enumerate(lengths) for _ in range(length)]
+    assert [tokens[start:end] for start, end in pack_sentences(lengths, capacity)] == [b for b in blocks if b]
 
 
 def test_a_sentence_of_millions_of_tokens_is_packed_in_linear_time():
     start = time.process_time()
-    blocks = list(pack_sentences([[1], [7] * 3_000_000, [1]], 62))
-    assert time.process_time() - start < 20  # 0.1; minutes where each block copies the rest
-    assert sum(map(len, blocks)) == 3_000_002 and set(map(len, blocks[1:-1])) == {62}
-
-
-def test_texts_are_tokenized_a_million_characters_at_a_time():
-    calls = []
-
-    def tokenizer(texts, **options):
-        calls.append(sum(map(len, texts)))
-        return {"input_ids": [[len(text)] for text in texts]}
-
-    lengths = [900_000, 90_000, 20_000, 400, 1_200_000, 1]
-    assert [ids for (ids,) in _encode(["a" * length for length in lengths], tokenizer)] == lengths
-    assert calls == [1_010_000, 1_200_400, 1]
-    assert list(_encode([], tokenizer)) == []
+    blocks = list(pack_sentences([1, 30_000_000, 1], 62))
+    assert time.process_time() - start < 20  # 0.1
+    sizes = {end - start for start, end in blocks[1:-1]}
+    assert blocks[0] == (0, 1) and blocks[-1][1] == 30_000_002 and sizes == {62}

@@ -1,0 +1,82 @@
+"""What a run reads, from its options: blocks or pairs, short rows first, updates of tokens."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+pytest.importorskip("datasets")
+
+from spanbert_ext.pretrain import data
+from spanbert_ext.pretrain.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.options import OptionError, Options
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    texts = [text[:2500] for _, text in itertools.islice(builtin_documents(), 12)]
+    path.write_text("\n\n".join(texts), encoding="utf-8")
+    return str(path)
+
+
+def options(corpus: str, **given) -> Options:
+    cache = {"cache_dir": f"{corpus}.cache", "vocab_size": 300, "held_out": 0.2, "block_size": 64}
+    return Options(corpus=[corpus], max_steps=40, **(cache | given)).resolve()
+
+
+def load(corpus: str, tmp_path, **given) -> tuple[Options, data.RunData]:
+    made = options(corpus, **given)
+    return made, data.load_data(made, tmp_path)
+
+
+def test_pairs_are_trained_on_and_held_out(corpus, tmp_path):
+    _, loaded = load(corpus, tmp_path, rows="google-pairs", dupe_factor=3)
+    assert loaded.train.pairs and loaded.held_out.pairs and loaded.short is None
+    assert set(loaded.train.index["copy"]) == {0, 1, 2} and set(loaded.held_out.index["copy"]) == {0}
+    assert loaded.facts["train_pairs"] == len(loaded.train) and loaded.facts["held_out_pairs"] > 0
+    assert loaded.train.lengths.max() <= 64
+    row = loaded.held_out[0]
+    assert row["input_ids"][0] == loaded.tokenizer.cls_token_id and row["next_sentence_label"] in (0, 1)
+    once = load(corpus, tmp_path, rows="spanbert-pairs")[1]
+    assert set(once.train.index["copy"]) == {0}
+    other = load(corpus, tmp_path, rows="spanbert-pairs", seed=1)[1]
+    assert other.train.index.tolist() != once.train.index.tolist()
+
+
+def test_short_rows_come_first(corpus, tmp_path):
+    made, loaded = load(corpus, tmp_path, short_phase=0.9, short_block_size=32)
+    assert loaded.short.lengths.max() <= 32 < loaded.train.lengths.max() <= 64
+    rows = data.make_schedule(made, loaded)
+    phases = [rows.schedule.update(number).phase for number in range(40)]
+    assert phases == [0] * 36 + [1] * 4
+    assert max(len(row["input_ids"]) for row in rows.__getitems__(range(36))) <= 32
+    assert max(len(row["input_ids"]) for row in rows[36]) > 32
+    assert len({len(rows[number]) for number in range(40)}) == 1 == len({made.batch_size, len(rows[0])})
+
+
+@pytest.mark.parametrize("rows, dupe_factor, static", [
+    ("blocks", 0, False), ("blocks", 10, False), ("google-pairs", 0, False), ("google-pairs", 2, True),
+])  # fmt: skip
+def test_who_has_static_masks(corpus, tmp_path, rows, dupe_factor, static):
+    """The copies of pairs: each has one mask. Blocks' copies are the collator's, which wants their epochs."""
+    made, loaded = load(corpus, tmp_path, rows=rows, dupe_factor=dupe_factor)
+    assert data.make_schedule(made, loaded).static is static
+
+
+def test_updates_of_tokens(corpus, tmp_path):
+    made, loaded = load(corpus, tmp_path, tokens_per_batch=900, gradient_accumulation=2)
+    rows = data.make_schedule(made, loaded, processes=2)
+    assert rows.schedule.parts == 4 and len(rows) == 160
+    sizes = [loaded.train.lengths[rows.schedule.update(number).rows].sum() for number in range(40)]
+    assert np.mean(sizes) == pytest.approx(900, rel=0.1)
+    with pytest.raises(OptionError, match="--tokens-per-batch is 100: an update of .* in 2 parts"):
+        data.make_schedule(options(corpus, tokens_per_batch=100, gradient_accumulation=2), loaded)
+
+
+def test_a_vocabulary_with_unused_ids(corpus, tmp_path):
+    _, loaded = load(corpus, tmp_path, unused_ids=10)
+    assert loaded.tokenizer.convert_ids_to_tokens(14) == "[unused9]"
+    assert not loaded.train.unigram_counts(300)[5:15].any()
