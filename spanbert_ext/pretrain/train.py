@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-from datasets import disable_progress_bars
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, disable_progress_bars
 from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     set_seed,
@@ -17,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.output import span_metrics
-from spanbert_ext.pretrain.arguments import training_arguments
+from spanbert_ext.pretrain.arguments import choose_precision, training_arguments
 from spanbert_ext.pretrain.checkpoints import (
     CHECKPOINTS,
     RUN_FILE,
@@ -29,10 +32,12 @@ from spanbert_ext.pretrain.checkpoints import (
 )
 from spanbert_ext.pretrain.closing import close_run
 from spanbert_ext.pretrain.data import load_data
-from spanbert_ext.pretrain.options import MASKING_SCHEMES, OptionError, Options, load_options, save_options
-from spanbert_ext.pretrain.report import (
-    unigram_counts,
-)
+from spanbert_ext.pretrain.masking_options import collator_options
+from spanbert_ext.pretrain.next_steps import before_and_after, next_commands
+from spanbert_ext.pretrain.options import OptionError, Options, load_options, save_options
+from spanbert_ext.pretrain.plan import describe_recipe, make_plan, settle
+from spanbert_ext.pretrain.report import unigram_counts
+from spanbert_ext.pretrain.schedule_length import TrainingRows
 from spanbert_ext.pretrain.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.text_files import CorpusError
@@ -55,8 +60,14 @@ def run(options: Options) -> dict[str, Any]:
     if not options.progress:
         disable_progress_bars()
         disable_progress_bar()
-    set_seed(options.seed)
+    if options.recipe is not None:
+        print(describe_recipe(options), flush=True)
+    set_seed(options.seed_of_32_bits)
     tokenizer, train, held_out, facts = load_data(options, folder)
+    copies = options.dupe_factor if options.rows != "blocks" else 0  # passes that made pairs of their own
+    rows = TrainingRows(row_lengths(train), passes=max(1, copies))
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    options = settle(options, rows, processes, choose_precision(options))
     counts = unigram_counts(train, tokenizer)
     model = build_model(options, tokenizer, counts)
     if options.resume:
@@ -69,13 +80,12 @@ def run(options: Options) -> dict[str, Any]:
         tokenizer.save_pretrained(folder / TOKENIZER)
         save_options(options, folder / RUN_FILE, corpus_digest=facts["corpus_digest"])
 
-    collator = DataCollatorForSpanMasking(
-        tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
-    )
+    collator = DataCollatorForSpanMasking(tokenizer, **collator_options(options))
+    checkpoint = last_checkpoint(folder) if options.resume else None
     stop = StopOnSignal()
     trainer = SpanTrainer(
         model=model,
-        args=training_arguments(options, folder / CHECKPOINTS),
+        args=training_arguments(options, folder / CHECKPOINTS, resumed=checkpoint is not None),
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=collator,
@@ -86,9 +96,11 @@ def run(options: Options) -> dict[str, Any]:
             TensorBoardCallback(SummaryWriter(str(folder / TENSORBOARD))),
             stop,
         ],
-        sbo=options.sbo,
+        options=options,
     )
-    checkpoint = last_checkpoint(folder) if options.resume else None
+    plan = make_plan(trainer, options, collator, facts["documents"], rows, row_lengths(held_out))
+    if trainer.is_world_process_zero():
+        print(plan.text(), flush=True)
     start = time.perf_counter()
     with stop.installed():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -101,4 +113,12 @@ def run(options: Options) -> dict[str, Any]:
         facts["tokens_per_second"] = round(trainer.tokens_seen / seconds, 1)
 
     trainer.save_model(str(folder))
-    return close_run(trainer, collator, options, facts, counts)
+    metrics = close_run(trainer, collator, options, facts, counts)
+    if trainer.is_world_process_zero():
+        print(f"\n{before_and_after(trainer.state.log_history)}\n\n{next_commands(options)}")
+    return metrics
+
+
+def row_lengths(rows: Dataset) -> np.ndarray:
+    """int64 [N]: tokens of each row, special ones included."""
+    return pc.list_value_length(rows.data.column("input_ids")).to_numpy().astype(np.int64)

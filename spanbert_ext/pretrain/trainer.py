@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
+from spanbert_ext.pretrain.optimizer import RunOptimizer
+from spanbert_ext.pretrain.options import Options
+
 INDICES = ("masked_positions", "left_boundary", "right_boundary")
 
 
-class SpanTrainer(Trainer):
+class SpanTrainer(RunOptimizer, Trainer):
     """Trainer that logs both heads' losses by token."""
 
-    def __init__(self, *args: Any, sbo: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, options: Options, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sbo = sbo
+        self.options = options
+        self.sbo = options.sbo
         self.tokens_seen = 0.0
         self.evaluation_seconds = 0.0
         self._sums = torch.zeros(7, device=self.args.device)  # six row statistics and the tokens read
