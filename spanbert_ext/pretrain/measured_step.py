@@ -93,7 +93,7 @@ def _tokens_of_pass(options: Options, processes: int) -> float | None:
 def _take(order: np.ndarray, lengths: np.ndarray, rows: int, tokens: float | None) -> np.ndarray:
     """The first of `order` that make one forward pass: so many rows, or rows of about so many tokens."""
     if tokens is not None:
-        rows = max(1, int(np.searchsorted(np.cumsum(lengths[order]), tokens)))
+        rows = max(1, int(np.searchsorted(np.cumsum(lengths[order]), tokens, side="right")))
     return order[:rows]
 
 

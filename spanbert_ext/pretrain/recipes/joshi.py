@@ -34,7 +34,7 @@ PAPER = (
 )
 BLOCKS_CODE = ("rows are whole sentences of one document, as many as fit",)
 PAIRS_CODE = (
-    "pairs are built once, only their masks are fresh; A is the first 1 to n-2 of n sentences (of 2 or 3 the first one)",
+    "pairs are built once, only their masks are fresh; A is the first 1 to n-2 of n sentences (the first of 2 or 3)",
     "the next-sentence loss is a mean over rows, added with weight 1",
 )
 OURS = (
