@@ -35,7 +35,7 @@ def describe_recipe(options: Options) -> str:
     for name, value in recipe.options.items():
         chosen = getattr(options, name)
         group = next((group for group in ALTERNATIVES if name in group), (name,))
-        instead = next((other for other in group if getattr(options, other) is not None), name)
+        instead = next((other for other in (name, *group) if getattr(options, other) is not None), name)
         if chosen == value or (chosen is None and instead == name):
             continue  # or filled in with the number of steps
         was = _number(value) if instead == name else f"{flag(name)} {_number(value)}"
@@ -55,11 +55,18 @@ def _number(value: Any) -> str:
 
 
 def make_plan(
-    trainer: Trainer, options: Options, collator: DataCollatorForSpanMasking, documents: int, rows: TrainingRows,
+    trainer: Trainer,
+    options: Options,
+    collator: DataCollatorForSpanMasking,
+    documents: int,
+    train: Any,
+    rows: TrainingRows,
     held_out_lengths: np.ndarray,
-) -> Plan:  # fmt: skip
-    """The plan of a run that is about to train, with a step measured on its `trainer`. options: settled ones. Every
-    process calls it. Raises `OptionError` when the longest rows do not fit into a GPU."""
+) -> Plan:
+    """The plan of a run that is about to train, with a step measured on its `trainer`. Every process calls it.
+
+    options: settled ones. train: the training rows, by number, whose lengths are `rows.lengths`. Raises `OptionError`
+    when the longest rows do not fit into a GPU."""
     device = trainer.args.device
     return Plan(
         options=options,
@@ -69,7 +76,7 @@ def make_plan(
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         processes=trainer.args.world_size,
-        measured=measure_step(trainer, options, collator, rows.lengths),
+        measured=measure_step(trainer, options, collator, train, rows.lengths),
     )
 
 
@@ -166,12 +173,13 @@ class Plan:
         if self.measured is None:
             return [("time", "not measured: the model is spread over processes")]
         measured, steps = self.measured, self.options.max_steps
+        step = self.update_tokens / self.processes / measured.tokens_per_second + measured.update_seconds
         forward = int(self.held_out.lengths.sum()) / measured.tokens_per_second / 3 / self.processes
         apart = ", without what they tell each other" if self.processes > 1 else ""
         return [
             (
                 "time",
-                f"{duration(steps * measured.seconds)} of training ({duration(measured.seconds)} a step,"
+                f"{duration(steps * step)} of training ({duration(step)} a step,"
                 f" {_short(measured.tokens_per_second * self.processes)} tokens a second{apart}) and"
                 f" {self.evaluations:,} evaluations of {duration(forward)} for each way of masking",
             ),

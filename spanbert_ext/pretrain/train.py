@@ -98,7 +98,7 @@ def run(options: Options) -> dict[str, Any]:
         ],
         options=options,
     )
-    plan = make_plan(trainer, options, collator, facts["documents"], rows, row_lengths(held_out))
+    plan = make_plan(trainer, options, collator, facts["documents"], train, rows, row_lengths(held_out))
     if trainer.is_world_process_zero():
         print(plan.text(), flush=True)
     start = time.perf_counter()
