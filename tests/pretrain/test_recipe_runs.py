@@ -90,7 +90,8 @@ def test_a_system_of_the_paper_trains(corpus, tmp_path, capsys, monkeypatch, rec
     for name in ("rows", "nsp", "sbo", "masking", "dupe_factor", "adam_bias_correction", "weight_decay"):
         assert metrics["options"][name] == options[name], name
     assert 0 < metrics["eval_mlm_loss"] < math.log(400) + 1
-    assert ("eval_sbo_loss" in metrics, "eval_nsp_loss" in metrics) == (options["sbo"], options["nsp"])
+    ending = printed[printed.index("Held-out loss at step 0") :]
+    assert ("  SBO " in ending, "  NSP " in ending) == (options["sbo"], options["nsp"])
     assert {isinstance(optimizer, UncorrectedAdamW) for optimizer in made} == {recipe == "bert"}
     check_folder(tmp_path / "out", recipe)
 
