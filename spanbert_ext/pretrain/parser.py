@@ -91,10 +91,11 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     add(
         "--corpus",
         nargs="+",
-        metavar="PATH",
-        help="text: files, folders or quoted globs of .txt, .txt.gz, .txt.xz, .txt.bz2, .txt.zst; UTF-8, or UTF-16 or"
-        " UTF-32 with a byte order mark; a blank line ends a document (default: the interpreter's own"
-        " documentation)",
+        metavar="NAME",
+        help="files, folders and quoted globs of text (.txt; UTF-8, or UTF-16 or UTF-32 with a byte order mark; a blank"
+        " line ends a document), JSON lines (.jsonl, .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet"
+        " (.parquet); dataset:PATH[@CONFIGURATION][:SPLIT], a folder or a name on the Hugging Face hub; or the folder"
+        " that spanbert-prepare wrote (default: the interpreter's own documentation)",
     )
     add(
         "--document-separator",

@@ -46,7 +46,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             f" {reason}"
         ) from error
     _check_positions(options, config)
-    if options.tokenizer not in (None, options.model):
+    if tokenizer.name_or_path != name:
         _check_same_ids(options, name, tokenizer)
     model = SpanBertForPreTraining.from_pretrained(name, **_heads(options))
     vocabulary = model.get_input_embeddings().num_embeddings
@@ -65,6 +65,7 @@ def _heads(options: Options) -> dict[str, Any]:
 
 def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuses a tokenizer that gives tokens other ids than the checkpoint's own: the model would read other words."""
+    given_by = f"--tokenizer {options.tokenizer!r}" if options.tokenizer else "the tokenizer of --corpus"
     try:
         own = load_tokenizer(name).get_vocab()
     except TokenizerError:
@@ -75,9 +76,9 @@ def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerB
         index, token = min(differing)
         there = f"{given[token]}" if token in given else "none"
         raise OptionError(
-            f"--tokenizer {options.tokenizer!r} has other ids than --model {options.model!r} was trained with:"
-            f" {len(differing)} of {len(own)} tokens differ, {token!r} has id {index} there and {there} here;"
-            " leave --tokenizer out"
+            f"{given_by} has other ids than --model {options.model!r} was trained with:"
+            f" {len(differing)} of {len(own)} tokens differ, {token!r} has id {index} there and {there} here:"
+            " the model would read other words than are written"
         )
 
 

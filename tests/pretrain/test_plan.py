@@ -13,16 +13,18 @@ from tiny_models import VOCABULARY, tiny_config, tiny_texts, tiny_tokenizer
 
 pytest.importorskip("transformers")
 
+from transformers import Trainer
+
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain import measured_step
 from spanbert_ext.pretrain.arguments import choose_precision, training_arguments
 from spanbert_ext.pretrain.masking_options import collator_options
 from spanbert_ext.pretrain.measured_step import MeasuredStep, measure_step
+from spanbert_ext.pretrain.optimizer import RunOptimizer
 from spanbert_ext.pretrain.options import OptionError, Options
 from spanbert_ext.pretrain.plan import Plan, duration, make_plan, settle
 from spanbert_ext.pretrain.schedule_length import TrainingRows, steps_of, tokens_per_update
-from spanbert_ext.pretrain.trainer import SpanTrainer
 
 OWN = {"model": "some/bert"}
 
@@ -163,6 +165,12 @@ def test_times_for_people():
 # --- A step is measured ----------------------------------------------------------------------------------------------
 
 
+class PlainTrainer(RunOptimizer, Trainer):
+    def __init__(self, options: Options, **more) -> None:
+        super().__init__(**more)
+        self.options = options
+
+
 @pytest.fixture(params=["spanbert", "bert"])
 def run(request, tmp_path):
     """A trainer on single rows, its options, collator and row lengths."""
@@ -174,7 +182,7 @@ def run(request, tmp_path):
     ids = tokenizer(tiny_texts(40), truncation=True, max_length=32)["input_ids"]
     rows = Dataset.from_dict({"input_ids": ids, "sample_ids": list(range(40))})
     collator = DataCollatorForSpanMasking(tokenizer, **collator_options(options))
-    trainer = SpanTrainer(
+    trainer = PlainTrainer(
         model=SpanBertForPreTraining(tiny_config(hidden_dropout_prob=0.1)),
         args=training_arguments(options, tmp_path),
         train_dataset=rows,

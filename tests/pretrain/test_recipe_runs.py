@@ -33,16 +33,16 @@ DISTINCT = [
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    texts = [text[:1500] for _, text in itertools.islice(builtin_documents(), 16)]
+    texts = [text[:3000] for _, text in itertools.islice(builtin_documents(), 60)]
     path.write_text("\n\n".join(texts), encoding="utf-8")
     return str(path)
 
 
-def train(corpus: str, output: Path, recipe: str, steps: int, *more: str) -> dict:
+def train(corpus: str, output: Path, recipe: str, steps: int | None, *more: str) -> dict:
     """metrics.json of a run of the demo's size."""
     arguments = [
         *("--corpus", corpus, "--output", str(output), "--cache-dir", str(Path(corpus).parent / "cache")),
-        *("--recipe", recipe, "--max-steps", str(steps), "--block-size", "48", "--short-block-size", "24"),
+        *("--recipe", recipe, "--block-size", "48", "--short-block-size", "24"),
         *(
             "--batch-size",
             "8",
@@ -56,6 +56,8 @@ def train(corpus: str, output: Path, recipe: str, steps: int, *more: str) -> dic
         ),
         *("--samples", "1", *more),
     ]
+    if steps is not None:
+        arguments += ["--batch-size", "8", "--max-steps", str(steps), "--eval-steps", str(steps)]
     assert cli.main(arguments) == 0
     return json.loads((output / "metrics.json").read_text())
 
@@ -103,26 +105,19 @@ def test_a_recipe_learns_in_200_steps(corpus, tmp_path, recipe):
     train(corpus, tmp_path / "out", recipe, 200)
     log = json.loads((tmp_path / "out" / "checkpoints" / "checkpoint-200" / "trainer_state.json").read_text())
     losses = {entry["step"]: entry for entry in log["log_history"] if "eval_mlm_loss" in entry}
-    assert losses[200]["eval_mlm_loss"] < losses[0]["eval_mlm_loss"] - 0.1
-    for head in ("sbo", "nsp"):
+    for head in ("mlm", "sbo"):
         name = f"eval_{head}_loss"
-        assert (name in losses[200]) == RECIPES[recipe].options[head]
-        assert name not in losses[200] or losses[200][name] < losses[0][name] + 0.1
+        assert name not in losses[200] or losses[200][name] < losses[0][name] - 0.05
+    for head in ("sbo", "nsp"):
+        assert (f"eval_{head}_loss" in losses[200]) == RECIPES[recipe].options[head]
     check_folder(tmp_path / "out", recipe)
 
 
-def test_updates_are_counted_in_tokens_read(corpus, tmp_path, capsys):
+def test_a_run_of_so_many_tokens_reads_them(corpus, tmp_path):
     metrics = train(
-        corpus,
-        tmp_path / "out",
-        "spanbert",
-        5,
-        "--model",
-        "demo",
-        "--gradient-accumulation",
-        "2",
-        "--seed",
-        str(2**40),
+        *(corpus, tmp_path / "out", "spanbert", None, "--max-tokens", "3000", "--tokens-per-batch", "600"),
+        *("--gradient-accumulation", "2", "--seed", str(2**40)),
     )
+    assert metrics["steps"] == metrics["options"]["max_steps"] == 5
+    assert metrics["tokens_seen"] == pytest.approx(3000, abs=150)
     assert metrics["options"]["seed"] == 2**40
-    assert "2 forward passes of 8 rows" in " ".join(capsys.readouterr().out.split())

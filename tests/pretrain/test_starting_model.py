@@ -68,6 +68,8 @@ def test_a_tokenizer_with_other_ids_is_refused(checkpoint):
         with pytest.raises(OptionError, match=message) as refused:
             build_model(options_of(checkpoint, tokenizer="another"), other_tokenizer(vocabulary), COUNTS)
         assert "--tokenizer 'another'" in str(refused.value) and checkpoint in str(refused.value)
+    with pytest.raises(OptionError, match="the tokenizer of --corpus has other ids"):  # of a prepared one
+        build_model(options_of(checkpoint), other_tokenizer(swapped), COUNTS)
 
 
 def test_a_tokenizer_of_the_same_ids_under_another_name_is_taken(checkpoint):
