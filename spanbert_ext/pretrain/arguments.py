@@ -10,17 +10,31 @@ from transformers import TrainingArguments
 from spanbert_ext.pretrain.options import OptionError, Options
 
 
-def training_arguments(options: Options, folder: Path) -> TrainingArguments:
-    """The run's recipe in Trainer's terms: AdamW, linear warm-up and decay, decoupled weight decay, clipping.
-
-    Raises `OptionError` for a device that is not there.
-    """
+def on_gpu(options: Options) -> bool:
+    """Whether the run trains on a GPU. Raises `OptionError` for one that is asked for and not there."""
     cuda = torch.cuda.is_available()
     if options.device == "cuda" and not cuda:
         raise OptionError("--device is cuda but torch finds no usable GPU")
-    use_cpu = options.device == "cpu" or not cuda
-    if options.bf16 and not use_cpu and not torch.cuda.is_bf16_supported():
+    return cuda and options.device != "cpu"
+
+
+def choose_precision(options: Options) -> bool:
+    """Whether the run uses bfloat16 autocast: as the user says, else where a GPU computes in bfloat16. CPUs stay with
+    float32 unless asked: most have no bfloat16 products, and tiny models lose by the casts. Raises `OptionError`."""
+    gpu = on_gpu(options)
+    native = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if options.bf16 and gpu and not native:
         raise OptionError(f"--bf16: {torch.cuda.get_device_name()} has no bfloat16")
+    return native if options.bf16 is None else options.bf16
+
+
+def training_arguments(options: Options, folder: Path, *, resumed: bool = False) -> TrainingArguments:
+    """The run's schedule in Trainer's terms: AdamW, linear warm-up and decay, decoupled weight decay, clipping.
+
+    options: with steps (`Options.with_steps`). resumed: from a checkpoint, which was evaluated at step 0 before.
+    Raises `OptionError` for a device that is not there.
+    """
+    use_cpu = not on_gpu(options)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=options.max_steps,
@@ -34,13 +48,14 @@ def training_arguments(options: Options, folder: Path) -> TrainingArguments:
         adam_beta2=options.adam_beta2,
         adam_epsilon=options.adam_epsilon,
         max_grad_norm=options.max_grad_norm,
-        bf16=options.bf16,
+        bf16=choose_precision(options),
         use_cpu=use_cpu,
-        seed=options.seed,
+        seed=options.seed_of_32_bits,
         dataloader_num_workers=options.workers,
         dataloader_pin_memory=not use_cpu,
         eval_strategy="steps",
         eval_steps=options.eval_steps,
+        eval_on_start=not resumed,
         save_strategy="steps",
         save_steps=options.save_steps,
         save_total_limit=2,

@@ -1,99 +1,44 @@
-"""The options of a pre-training run, the models and recipes they start from, and their checks."""
+"""The options of a pre-training run: what each means, where its value comes from, and how a run keeps them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spanbert_ext.pretrain.defaults import fill, layers
+from spanbert_ext.pretrain.option_checks import OptionError, check_given, check_types, check_values, flag
+from spanbert_ext.pretrain.recipes import RECIPES
 
-class OptionError(ValueError):
-    """An option's value cannot be used; the message names the option."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What depends on the size of the undertaking. An option that the user does not give takes its value
-    from here."""
-
-    block_size: int
-    batch_size: int
-    gradient_accumulation: int
-    max_steps: int
-    learning_rate: float
-    warmup_steps: int
-    adam_beta2: float
-    dropout: float
-    vocab_size: int
-    held_out: float
-    eval_steps: int
-    logging_steps: int
-
-
-# Joshi et al. 2020, section 4.2 and appendix A: 512 tokens, batch 256 (here 32 times 8), 2.4 M steps, peak
-# 1e-4.
-PAPER = Recipe(
-    block_size=512,
-    batch_size=32,
-    gradient_accumulation=8,
-    max_steps=2_400_000,
-    learning_rate=1e-4,
-    warmup_steps=10_000,
-    adam_beta2=0.999,
-    dropout=0.1,
-    vocab_size=28_996,
-    held_out=0.01,
-    eval_steps=10_000,
-    logging_steps=100,
-)
-# Minutes on two CPU cores: many small steps at a high rate, no dropout, because nothing this small overfits
-# in them. For the same reason one layer: in equal time it learns more than two (held-out loss of both heads).
-DEMO = Recipe(
-    block_size=128,
-    batch_size=16,
-    gradient_accumulation=1,
-    max_steps=4_000,
-    learning_rate=3e-3,
-    warmup_steps=100,
-    adam_beta2=0.98,
-    dropout=0.0,
-    vocab_size=4_000,
-    held_out=0.1,
-    eval_steps=400,
-    logging_steps=100,
-)
-
-MASKING_SCHEMES = {"spans": "geometric", "words": "words", "tokens": "tokens"}
-# May differ between a run and its resumption: they change no number.
+# May differ between a run and its resumption: they change no number, but where a batch's loss is not usable.
 RESUMABLE = frozenset(
-    {"output", "resume", "overwrite", "workers", "save_steps", "cache_dir", "samples", "progress"}
+    {
+        "output",
+        "resume",
+        "overwrite",
+        "workers",
+        "save_steps",
+        "cache_dir",
+        "samples",
+        "progress",
+        "report_to",
+        "on_bad_loss",
+    }
 )
-
-
-# What no recipe says.
-PLAIN: dict[str, Any] = {
-    "rows": "blocks",
-    "short_rows": 0.0,
-    "short_phase": 0.0,
-    "unused_ids": 0,
-    "nsp": False,
-    "sbo": True,
-    "masking": "spans",
-    "dupe_factor": 0,
-    "weight_decay": 0.1,
-    "decay_all": False,
-    "adam_epsilon": 1e-8,
-    "adam_bias_correction": True,
-    "bf16": False,
-}
+_AT_MOST_A_TENTH = (
+    "warmup_steps",
+    "eval_steps",
+    "logging_steps",
+)  # of the steps: a short run keeps its shape
 
 
 @dataclass
 class Options:
-    """One run. A value of None is filled in from the recipe of `model` by `resolve`."""
+    """One run. `resolve` fills in values of None: an option that is given comes first, then the schedule of the demo's
+    size, the recipe, the defaults for one's own text, and `PLAIN`. A run whose length is given in `epochs` or
+    `max_tokens` gets its steps by `with_steps` when its text is known. `bf16` None: where the hardware is faster."""
 
     corpus: list[str] = field(default_factory=list)
     document_separator: str | None = None  # a line that ends a document, in the place of a blank one
@@ -103,7 +48,7 @@ class Options:
     block_size: int | None = None
     short_rows: float | None = None  # share of documents and passes whose pairs have a random shorter length
     short_phase: float | None = None  # share of the steps, the first ones, on rows of short_block_size
-    short_block_size: int = 128
+    short_block_size: int | None = None
     cache_dir: str | None = None
     tokenizer: str | None = None
     vocab_size: int | None = None
@@ -113,9 +58,9 @@ class Options:
     nsp: bool | None = None
     sbo: bool | None = None
     masking: str | None = None
-    candidate_share: float = 0.5  # of the draws that mask an entity or a noun phrase
+    candidate_share: float | None = None  # of the draws that mask an entity or a noun phrase
     dupe_factor: int | None = None  # how many static masks a row has; 0: fresh ones in every epoch
-    ratio: float = 0.15
+    ratio: float | None = None
     epochs: float | None = None
     max_steps: int | None = None
     max_tokens: int | None = None
@@ -132,7 +77,7 @@ class Options:
     adam_beta2: float | None = None
     adam_epsilon: float | None = None
     adam_bias_correction: bool | None = None
-    max_grad_norm: float = 1.0
+    max_grad_norm: float | None = None
     dropout: float | None = None
     bf16: bool | None = None  # None: where the hardware is faster with it
     on_bad_loss: str = "stop"  # or "skip"
@@ -150,66 +95,43 @@ class Options:
     progress: bool = True
 
     def resolve(self) -> Options:
-        """A copy with every value filled in and checked. Raises `OptionError`."""
-        recipe = dataclasses.asdict(DEMO if self.model == "demo" else PAPER)
+        """A copy of the user's options with every value filled in that does not depend on the text, and checked.
+        Raises `OptionError`."""
         given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        full = dataclasses.replace(self, **{**PLAIN, **recipe, **given})
-        for name in ("warmup_steps", "eval_steps", "logging_steps"):  # a short run keeps the schedule's shape
-            if getattr(self, name) is None:
-                setattr(full, name, max(1, min(recipe[name], full.max_steps // 10)))
+        check_types(given, Options)
+        check_given(given)
+        if self.recipe is not None and self.recipe not in RECIPES:
+            raise OptionError(f"--recipe is {self.recipe!r}, expected one of {', '.join(RECIPES)} (or list)")
+        values = fill(given, layers(self.model, self.recipe))
+        values |= {name: None for name in _AT_MOST_A_TENTH if name not in given}
+        if values["short_block_size"] >= values["block_size"] and "short_phase" not in given:
+            values["short_phase"] = 0.0  # rows are short anyway
+        if "batch_size" not in values:  # rows in the place of tokens, for evaluation
+            whole = max(1, values["gradient_accumulation"] * values["block_size"])
+            values["batch_size"] = max(1, values["tokens_per_batch"] // whole)
+        full = Options(**values)
+        check_values(full)
+        return full if full.max_steps is None else full.with_steps(full.max_steps)
+
+    def with_steps(self, max_steps: int) -> Options:
+        """A copy of resolved options that takes `max_steps` steps, with what is given in shares of them, or left out,
+        filled in. Raises `OptionError`."""
+        base = fill({}, layers(self.model, self.recipe))
+        full = dataclasses.replace(self, max_steps=max_steps)
+        if full.warmup_steps is None and full.warmup_ratio is not None:
+            full.warmup_steps = round(full.warmup_ratio * max_steps)
+        for name in _AT_MOST_A_TENTH:
+            if getattr(full, name) is None:
+                setattr(full, name, max(1, min(base[name], max_steps // 10)))
         if full.save_steps is None:
             full.save_steps = full.eval_steps
-        full._check()
+        check_values(full)
         return full
 
-    def _check(self) -> None:
-        at_least = {
-            "block_size": 8,
-            "vocab_size": 100,
-            "max_steps": 1,
-            "batch_size": 1,
-            "gradient_accumulation": 1,
-            "warmup_steps": 0,
-            "workers": 0,
-            "eval_steps": 1,
-            "save_steps": 1,
-            "logging_steps": 1,
-            "samples": 0,
-            "seed": 0,
-        }
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise OptionError(
-                    f"{flag(name)} is {getattr(self, name)}, expected an integer of at least {least}"
-                )
-        open_intervals = {
-            "held_out": (0, 1),
-            "learning_rate": (0, math.inf),
-            "adam_beta2": (0, 1),
-            "adam_epsilon": (0, 1),
-            "max_grad_norm": (0, math.inf),
-        }
-        for name, (low, high) in open_intervals.items():
-            if not low < getattr(self, name) < high:
-                raise OptionError(
-                    f"{flag(name)} is {getattr(self, name)}, expected a number in ({low}, {high})"
-                )
-        for name in ("dropout", "weight_decay", "ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{flag(name)} is {getattr(self, name)}, expected a number in [0, 1]")
-        if self.ratio == 0:
-            raise OptionError("--ratio is 0: nothing would be masked, so nothing learned")
-        if self.masking not in MASKING_SCHEMES:
-            raise OptionError(f"--masking is {self.masking!r}, expected one of {', '.join(MASKING_SCHEMES)}")
-        if self.resume and self.overwrite:
-            raise OptionError(
-                "--resume continues the run in the output folder, --overwrite deletes it: give one"
-            )
-
-
-def flag(name: str) -> str:
-    """The command-line spelling of an option."""
-    return "--no-sbo" if name == "sbo" else f"--{name.replace('_', '-')}"
+    @property
+    def seed_of_32_bits(self) -> int:
+        """For generators that take no more; the seed itself below 2**32."""
+        return (self.seed ^ (self.seed >> 32)) & 0xFFFFFFFF
 
 
 def save_options(options: Options, path: Path, **facts: Any) -> None:
@@ -220,13 +142,19 @@ def save_options(options: Options, path: Path, **facts: Any) -> None:
 def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options to resume the run that wrote `path`, with those of `given` that may change, and the facts.
 
-    Raises `OptionError` for an option in `given` that would make it another run.
+    Raises `OptionError` for a file that is not of this version's runs, or for an option in `given` that would make it
+    another run.
     """
     try:
         facts = json.loads(path.read_text())
         saved = facts.pop("options")
-    except (OSError, ValueError, KeyError) as error:
-        raise OptionError(f"--resume: cannot read {path}: {error!r}") from error
+        unknown = sorted(saved.keys() - {field.name for field in dataclasses.fields(Options)})
+        if unknown:
+            raise OptionError(f"options {', '.join(unknown)} are not of this version")
+        check_types(saved, Options)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, (OSError, OptionError)) else repr(error)
+        raise OptionError(f"--resume: cannot read {path}: {reason}") from error
     for name, value in given.items():
         if name not in RESUMABLE and saved.get(name) != value:
             raise OptionError(
@@ -236,5 +164,5 @@ def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, 
     kept = {name: value for name, value in given.items() if name in RESUMABLE}
     here = {"output": str(path.parent), "resume": True, "overwrite": False}  # the folder may have been moved
     options = Options(**{**saved, **here, **kept})
-    options._check()
+    check_values(options)
     return options, facts

@@ -13,6 +13,7 @@ from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain.messages import reason
 from spanbert_ext.pretrain.options import OptionError, Options
 from spanbert_ext.pretrain.sizes import MODELS
+from spanbert_ext.pretrain.tokenizer import TokenizerError, load_tokenizer
 
 
 def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray) -> PreTrainedModel:
@@ -30,7 +31,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             hidden_dropout_prob=options.dropout,
             attention_probs_dropout_prob=options.dropout,
         )
-        model = SpanBertForPreTraining(config)
+        model = SpanBertForPreTraining(config, **_heads(options))
         log_frequency = np.log((counts + 0.5) / (counts + 0.5).sum())
         for bias in (model.get_output_embeddings().bias, model.sbo.bias):
             bias.data.copy_(torch.from_numpy(log_frequency))
@@ -45,7 +46,9 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             f" {reason(error)}"
         ) from error
     _check_positions(options, config)
-    model = SpanBertForPreTraining.from_pretrained(name)
+    if tokenizer.name_or_path != name:
+        _check_same_ids(options, name, tokenizer)
+    model = SpanBertForPreTraining.from_pretrained(name, **_heads(options))
     vocabulary = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > vocabulary:
         raise OptionError(
@@ -53,6 +56,30 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             f" {vocabulary}"
         )
     return model
+
+
+def _heads(options: Options) -> dict[str, Any]:
+    """The model's options that a run sets."""
+    return {"nsp": True} if options.nsp else {}
+
+
+def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer that gives tokens other ids than the checkpoint's own: the model would read other words."""
+    given_by = f"--tokenizer {options.tokenizer!r}" if options.tokenizer else "the tokenizer of --corpus"
+    try:
+        own = load_tokenizer(name).get_vocab()
+    except TokenizerError:
+        return  # a checkpoint without a tokenizer: nothing to compare
+    given = tokenizer.get_vocab()
+    differing = [(own[token], token) for token in own if given.get(token) != own[token]]
+    if differing:
+        index, token = min(differing)
+        there = f"{given[token]}" if token in given else "none"
+        raise OptionError(
+            f"{given_by} has other ids than --model {options.model!r} was trained with:"
+            f" {len(differing)} of {len(own)} tokens differ, {token!r} has id {index} there and {there} here:"
+            " the model would read other words than are written"
+        )
 
 
 def _check_positions(options: Options, config: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from spanbert_ext import build_info
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.arguments import training_arguments
+from spanbert_ext.pretrain.arguments import choose_precision, training_arguments
 from spanbert_ext.pretrain.bad_loss import BadLossError, UpdateGuard
 from spanbert_ext.pretrain.checkpoints import (
     CHECKPOINTS,
@@ -38,16 +39,14 @@ from spanbert_ext.pretrain.closing import close_run
 from spanbert_ext.pretrain.data import RunData, load_data, make_schedule
 from spanbert_ext.pretrain.disk import DiskError, sync_tree
 from spanbert_ext.pretrain.lock import InUse, run_lock
-from spanbert_ext.pretrain.options import (
-    MASKING_SCHEMES,
-    RESUMABLE,
-    OptionError,
-    Options,
-    load_options,
-)
+from spanbert_ext.pretrain.masking_options import collator_options
+from spanbert_ext.pretrain.next_steps import before_and_after, next_commands
+from spanbert_ext.pretrain.options import RESUMABLE, OptionError, Options, load_options
+from spanbert_ext.pretrain.plan import describe_recipe, make_plan, settle
 from spanbert_ext.pretrain.ranks import FirstFailed, Ranks
 from spanbert_ext.pretrain.reporting import reporting_callbacks
 from spanbert_ext.pretrain.room import check_room
+from spanbert_ext.pretrain.schedule_length import TrainingRows
 from spanbert_ext.pretrain.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.starting_model import build_model
 from spanbert_ext.pretrain.text_files import CorpusError
@@ -62,9 +61,11 @@ __all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
 
 @dataclass
 class Loaded:
-    """All that a run needs before it writes anything."""
+    """All that a run needs before it writes anything. options: settled ones."""
 
+    options: Options
     data: RunData
+    rows: TrainingRows
     counts: np.ndarray  # [V] training tokens by id
     model: PreTrainedModel
 
@@ -102,13 +103,13 @@ def run(options: Options) -> dict[str, Any]:
                 # the others read the tokenizer that the first one has put there
                 loaded = _load(options if ranks.first else dataclasses.replace(options, resume=True), folder)
                 if ranks.first:
-                    _check_begin(options, folder, loaded, begun)
+                    _check_begin(folder, loaded, begun)
                     stop.begun = True
-                    _begin(options, folder, loaded)
+                    _begin(folder, loaded)
         if steps is not None:
             print(f"The run in {folder} is finished ({steps:,} steps): nothing is left to do.")
             return json.loads((folder / METRICS_FILE).read_text())
-        return _train(options, folder, loaded, ranks, stop)
+        return _train(folder, loaded, ranks, stop)
 
 
 def _check_begun(options: Options, folder: Path) -> dict[str, Any]:
@@ -125,20 +126,27 @@ def _load(options: Options, folder: Path) -> Loaded:
         build_info()  # names an unknown SPANBERT_EXT_CPU_CAPABILITY
     except RuntimeError as error:
         raise OptionError(str(error)) from error
-    set_seed(options.seed)
+    if options.recipe is not None:
+        print(describe_recipe(options), flush=True)
+    set_seed(options.seed_of_32_bits)
     data = load_data(options, folder)
     data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
     counts = data.train.unigram_counts(len(data.tokenizer))
+    # passes that made pairs of their own
+    copies = options.dupe_factor if options.rows != "blocks" else 0
+    short = None if data.short is None else data.short.lengths
+    rows = TrainingRows(data.train.lengths, short, passes=max(1, copies))
+    options = settle(options, rows, int(os.environ.get("WORLD_SIZE", 1)), choose_precision(options))
     model = build_model(options, data.tokenizer, counts)
     training_arguments(options, folder / CHECKPOINTS)  # a device that is not there
     reporting_callbacks(options.report_to, folder / TENSORBOARD)  # a name that is unknown
-    return Loaded(data, counts, model)
+    return Loaded(options, data, rows, counts, model)
 
 
-def _check_begin(options: Options, folder: Path, loaded: Loaded, begun: dict[str, Any]) -> None:
+def _check_begin(folder: Path, loaded: Loaded, begun: dict[str, Any]) -> None:
     """Raises `RunError` when the disk is too small, or a resumed run is not the one that began in `folder`."""
     check_room(loaded.model, folder)
-    if options.resume:
+    if loaded.options.resume:
         for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
             if begun.get(name) != loaded.data.facts[name]:
                 raise RunError(
@@ -146,13 +154,13 @@ def _check_begin(options: Options, folder: Path, loaded: Loaded, begun: dict[str
                 )
 
 
-def _begin(options: Options, folder: Path, loaded: Loaded) -> None:
+def _begin(folder: Path, loaded: Loaded) -> None:
     """From here on the run is in the folder."""
-    if options.resume:
+    if loaded.options.resume:
         return
     delete_run(folder)
     digests = {name: loaded.data.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
-    write_run_file(folder, options, **digests)
+    write_run_file(folder, loaded.options, **digests)
     loaded.data.tokenizer.save_pretrained(folder / TOKENIZER)
     sync_tree(folder / TOKENIZER)
 
@@ -167,26 +175,23 @@ def _checkpoint(options: Options, folder: Path) -> tuple[int, Path] | None:
     return found
 
 
-def _train(
-    options: Options, folder: Path, loaded: Loaded, ranks: Ranks, stop: StopOnSignal
-) -> dict[str, Any]:
+def _train(folder: Path, loaded: Loaded, ranks: Ranks, stop: StopOnSignal) -> dict[str, Any]:
+    options, data = loaded.options, loaded.data
     with ranks.first_goes_ahead():
         found = _checkpoint(options, folder) if ranks.first else None
     step, checkpoint = ranks.share(found) or (0, None)
-    collator = DataCollatorForSpanMasking(
-        loaded.data.tokenizer, seed=options.seed, ratio=options.ratio, scheme=MASKING_SCHEMES[options.masking]
-    )
-    args = training_arguments(options, folder / CHECKPOINTS)
+    collator = DataCollatorForSpanMasking(data.tokenizer, **collator_options(options))
+    args = training_arguments(options, folder / CHECKPOINTS, resumed=checkpoint is not None)
     args.logging_nan_inf_filter = (
         False  # waits for the device after every forward pass; the guard looks at updates
     )
     trainer = SpanTrainer(
         model=loaded.model,
         args=args,
-        train_dataset=make_schedule(options, loaded.data, args.world_size),
-        eval_dataset=loaded.data.held_out,
+        train_dataset=make_schedule(options, data, args.world_size),
+        eval_dataset=data.held_out,
         data_collator=collator,
-        processing_class=loaded.data.tokenizer,
+        processing_class=data.tokenizer,
         callbacks=[
             SpanMaskingCallback(collator),
             *reporting_callbacks(options.report_to, folder / TENSORBOARD, step),
@@ -196,6 +201,9 @@ def _train(
         folder=folder,
     )
     trainer.guard_updates(UpdateGuard(skip=options.on_bad_loss == "skip", progress=trainer.progress))
+    documents, held_out = data.facts["documents"], data.held_out.lengths
+    plan = make_plan(trainer, options, collator, documents, data.train, loaded.rows, held_out)
+    print(plan.text(), flush=True)
     if step < options.max_steps:
         with stop.after_step():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -203,14 +211,14 @@ def _train(
             raise Interrupted(stop.signal_number)
     else:  # ended between its last checkpoint and its report
         trainer.restore(checkpoint)
-    return _close(options, folder, loaded, trainer)
+    return _close(folder, loaded, trainer)
 
 
-def _close(options: Options, folder: Path, loaded: Loaded, trainer: SpanTrainer) -> dict[str, Any]:
+def _close(folder: Path, loaded: Loaded, trainer: SpanTrainer) -> dict[str, Any]:
     facts = loaded.data.facts | {"steps": trainer.state.global_step} | trainer.speed_facts()
     trainer.save_result(folder, lambda files: add_to_run_file(folder, files=files))
     # metrics.json does not depend on whether the run was interrupted
-    uninterrupted = dataclasses.replace(options, resume=False, overwrite=False)
+    uninterrupted = dataclasses.replace(loaded.options, resume=False, overwrite=False)
     metrics = close_run(trainer, uninterrupted, facts, loaded.counts)
     losses = {name: x for name, x in metrics.items() if name.startswith("eval_") and name.endswith("_loss")}
     if not all(np.isfinite(x) for x in losses.values()):
@@ -219,4 +227,5 @@ def _close(options: Options, folder: Path, loaded: Loaded, trainer: SpanTrainer)
         )
     if trainer.is_world_process_zero():
         add_to_run_file(folder, finished=trainer.state.global_step)
+        print(f"\n{before_and_after(trainer.state.log_history)}\n\n{next_commands(loaded.options)}")
     return metrics

@@ -17,6 +17,7 @@ from spanbert_ext.pretrain.console import BarLog, LineLog
 from spanbert_ext.pretrain.loader import ScheduledLoader
 from spanbert_ext.pretrain.mask_laws import held_out_metrics, length_statistics, shared_law_collators
 from spanbert_ext.pretrain.model_flops import count_flops, peak_flops
+from spanbert_ext.pretrain.optimizer import RunOptimizer
 from spanbert_ext.pretrain.options import Options
 from spanbert_ext.pretrain.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.pretrain.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
@@ -26,7 +27,7 @@ from spanbert_ext.pretrain.span_examples import span_examples
 BOUNDARIES = ("left_boundary", "right_boundary")
 
 
-class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, Trainer):
+class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer, Trainer):
     """Logs, beside what Trainer does, each head's loss and accuracy by token, the tokens read, passes over the text,
     tokens and FLOPs a second, the share of the peak where that is known, and memory.
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from spanbert_ext.pretrain import cli
-from spanbert_ext.pretrain.options import DEMO, PAPER, OptionError, Options, load_options, save_options
+from spanbert_ext.pretrain.options import OptionError, Options, load_options, save_options
 
 
 def error_of(capsys, *arguments: str) -> str:
@@ -41,18 +41,6 @@ def test_help_explains_every_option(capsys):
         assert action.help, action.dest
         assert action.option_strings[-1] in text
     assert "examples:" in text
-
-
-def test_options_come_from_the_recipe_of_the_model():
-    assert Options().resolve().learning_rate == DEMO.learning_rate
-    paper = Options(model="base").resolve()
-    assert paper.batch_size * paper.gradient_accumulation == 256
-    assert (paper.block_size, paper.max_steps, paper.learning_rate) == (512, 2_400_000, 1e-4)
-    assert (paper.warmup_steps, paper.weight_decay, paper.adam_epsilon) == (10_000, 0.1, 1e-8)
-    assert paper.dropout == 0.1 and paper.max_grad_norm == 1.0
-    short = Options(model="base", max_steps=50, batch_size=4).resolve()
-    assert short.warmup_steps == 5 and short.batch_size == 4
-    assert short.gradient_accumulation == PAPER.gradient_accumulation
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""What a run says at its end: losses before and after, and commands that can be copied."""
+
+from __future__ import annotations
+
+import shlex
+
+from spanbert_ext.pretrain.next_steps import before_and_after, next_commands
+from spanbert_ext.pretrain.options import Options
+from spanbert_ext.pretrain.parser import build_parser
+
+
+def test_losses_before_and_after():
+    history = [
+        {"step": 0, "eval_mlm_loss": 8.25, "eval_sbo_loss": 9.0},
+        {"step": 5, "loss": 3.0},
+        {"step": 5, "eval_mlm_loss": 6.0, "eval_sbo_loss": 6.5},
+        {"step": 10, "eval_mlm_loss": 5.125, "eval_sbo_loss": 5.5},
+        {"step": 10, "eval_tokens_mlm_loss": 1.0},
+    ]
+    lines = before_and_after(history).splitlines()
+    assert "step 0 and at step 10" in lines[0]
+    assert lines[1].split()[:4] == ["MLM", "8.250", "->", "5.125"]
+    assert lines[2].split()[:4] == ["SBO", "9.000", "->", "5.500"] and len(lines) == 3
+
+
+def test_nothing_is_said_of_a_single_evaluation():
+    assert before_and_after([]) == ""
+    assert before_and_after([{"step": 5, "eval_mlm_loss": 6.0}]) == ""
+
+
+def test_commands_can_be_copied_whatever_the_names():
+    options = Options(corpus=["my notes.txt", "b", "c"], output="it's here")
+    lines = next_commands(options).splitlines()
+    assert len(lines) == 4
+    report, further = (shlex.split(line) for line in lines[2:])
+    assert report[-2:] == ["spanbert-report", "it's here"]
+    command = further[further.index("spanbert-pretrain") + 1 :]
+    given = build_parser().parse_args([x for x in command if x != "..."])
+    assert (given.model, given.corpus, given.output) == (
+        "it's here",
+        ["my notes.txt", "b"],
+        "it's here-further",
+    )
+    compile(lines[1].split(maxsplit=2)[2], "printed", "exec")
+
+
+def test_the_built_in_text_needs_no_corpus():
+    assert "--corpus" not in next_commands(Options())

@@ -1,0 +1,84 @@
+"""The model that a run starts from: sizes, and a tokenizer of other ids beside a checkpoint is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import VOCABULARY, tiny_config, tiny_tokenizer
+
+pytest.importorskip("transformers")
+
+from tokenizers import models
+
+from spanbert_ext.models.pretraining import SpanBertForPreTraining
+from spanbert_ext.pretrain.options import OptionError, Options
+from spanbert_ext.pretrain.sizes import MODELS, RANDOM_START_RATES
+from spanbert_ext.pretrain.starting_model import build_model
+
+COUNTS = np.zeros(len(VOCABULARY), dtype=np.int64)
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> str:
+    SpanBertForPreTraining(tiny_config()).save_pretrained(tmp_path / "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    return str(tmp_path / "bert")
+
+
+def options_of(model: str, **given) -> Options:
+    return Options(model=model, block_size=64, **given).resolve()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("base", "large")])
+def test_a_size_is_what_it_says(name):
+    """tiny 2x128, mini 4x256, small 6x384, with heads of 64."""
+    expected = {"demo": (1, 128), "tiny": (2, 128), "mini": (4, 256), "small": (6, 384)}[name]
+    model = build_model(options_of(name), tiny_tokenizer(), COUNTS)
+    config = model.config
+    assert (config.num_hidden_layers, config.hidden_size) == expected
+    assert config.hidden_size == 64 * config.num_attention_heads
+    assert config.intermediate_size == 4 * config.hidden_size
+    assert torch.isfinite(model.get_output_embeddings().bias).all()
+
+
+def test_every_size_but_the_demo_has_a_rate_on_own_text():
+    assert {"demo", *RANDOM_START_RATES} == MODELS.keys()
+
+
+def test_a_checkpoint_with_its_own_tokenizer(checkpoint):
+    for tokenizer in (None, checkpoint):
+        model = build_model(options_of(checkpoint, tokenizer=tokenizer), tiny_tokenizer(), COUNTS)
+        assert model.config.hidden_size == 32
+
+
+def other_tokenizer(vocabulary: dict[str, int]):
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    return tokenizer
+
+
+def test_a_tokenizer_with_other_ids_is_refused(checkpoint):
+    swapped = VOCABULARY | {"cat": VOCABULARY["dog"], "dog": VOCABULARY["cat"]}
+    smaller = {token: index for token, index in VOCABULARY.items() if index < len(VOCABULARY) - 2}
+    for vocabulary, message in (
+        (swapped, "2 of 38 tokens differ, 'cat' has id 16 there and 17 here"),
+        (smaller, "2 of 38 tokens differ, 'un' has id 36 there and none here"),
+    ):
+        with pytest.raises(OptionError, match=message) as refused:
+            build_model(options_of(checkpoint, tokenizer="another"), other_tokenizer(vocabulary), COUNTS)
+        assert "--tokenizer 'another'" in str(refused.value) and checkpoint in str(refused.value)
+    with pytest.raises(OptionError, match="the tokenizer of --corpus has other ids"):  # of a prepared one
+        build_model(options_of(checkpoint), other_tokenizer(swapped), COUNTS)
+
+
+def test_a_tokenizer_of_the_same_ids_under_another_name_is_taken(checkpoint):
+    build_model(options_of(checkpoint, tokenizer="a copy"), tiny_tokenizer(), COUNTS)
+
+
+def test_a_checkpoint_without_a_tokenizer_takes_any_that_fits(tmp_path):
+    SpanBertForPreTraining(tiny_config()).save_pretrained(tmp_path / "bare")
+    build_model(options_of(str(tmp_path / "bare"), tokenizer="mine"), tiny_tokenizer(), COUNTS)
+    larger = other_tokenizer(VOCABULARY | {"more": len(VOCABULARY)})
+    with pytest.raises(OptionError, match="--tokenizer has .* tokens but --model .* has a vocabulary of"):
+        build_model(options_of(str(tmp_path / "bare"), tokenizer="mine"), larger, COUNTS)
