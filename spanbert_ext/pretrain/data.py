@@ -31,7 +31,7 @@ from spanbert_ext.pretrain.tokenizer import load_tokenizer, train_tokenizer
 
 MANIFEST = "manifest.json"  # what spanbert-prepare writes beside its shards
 PAIR_RULES = {"google-pairs": "google", "spanbert-pairs": "spanbert"}
-PHRASES = ("entities", "noun-phrases")  # the maskings that need candidates
+PHRASES = ("entities", "noun-phrases")  # the maskings that draw from candidates
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,23 @@ def _from_text(
 
 
 def _prepared(options: Options) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
-    from spanbert_ext.pretrain.prepared import load_prepared
+    from spanbert_ext.pretrain.prepared import check_tokenizer, load_prepared, read_manifest
 
-    corpus = Path(options.corpus[0]).expanduser()
-    prepared = load_prepared(corpus)
-    tokenizer = load_tokenizer(str(corpus / TOKENIZER))
-    table = TokenDocuments(prepared)
-    if options.masking in PHRASES and table.candidates is None:
+    (corpus,) = options.corpus
+    documents = load_prepared(corpus)
+    folder = Path(corpus).expanduser()
+    name = options.tokenizer or (None if options.model in MODELS else options.model)
+    tokenizer = load_tokenizer(name or str(folder / TOKENIZER))
+    check_tokenizer(corpus, tokenizer)
+    phrases = read_manifest(folder)["settings"]["phrases"]
+    if options.masking in PHRASES and phrases != options.masking:
         raise OptionError(
-            f"--masking is {options.masking!r} but the prepared corpus {corpus} has no phrases: prepare it with"
-            f" --phrases {options.masking}"
+            f"--masking is {options.masking!r} but the corpus in {corpus} was prepared with"
+            f" {f'--phrases {phrases}' if phrases else 'no --phrases'}: prepare it with --phrases {options.masking}"
         )
+    if options.masking not in PHRASES and phrases:
+        documents = documents.remove_columns("candidates")  # the collator would mask them first
+    table = TokenDocuments(documents)
     train, held_out, rule = split_tokenised(table, options.held_out)
     print(f"Held out: {rule}.", flush=True)
     facts = _facts(options, table.digests, "documents", len(held_out))

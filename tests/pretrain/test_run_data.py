@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,3 +82,43 @@ def test_a_vocabulary_with_unused_ids(corpus, tmp_path):
     _, loaded = load(corpus, tmp_path, unused_ids=10)
     assert loaded.tokenizer.convert_ids_to_tokens(14) == "[unused9]"
     assert not loaded.train.unigram_counts(300)[5:15].any()
+
+
+def test_a_prepared_corpus_gives_the_rows_of_its_text(corpus, tmp_path):
+    prepare_cli = pytest.importorskip("spanbert_ext.pretrain.prepare_cli")
+
+    texts = " ".join(Path(corpus).read_text(encoding="utf-8").split())
+    # documents of one length, so that whole ones are held out of the text too
+    documents = [texts[start : start + 800] for start in range(0, len(texts) - 800, 800)]
+    even = tmp_path / "even.txt"
+    even.write_text("\n\n".join(documents), encoding="utf-8")
+    from_text = load(str(even), tmp_path)[1]
+    from_text.tokenizer.save_pretrained(tmp_path / "vocabulary")
+    prepared = str(tmp_path / "prepared")
+    given = ["--tokenizer", str(tmp_path / "vocabulary"), "--documents-per-shard", "5", "--workers", "1"]
+    command = ["--corpus", str(even), "--output", prepared, "--phrases", "entities", "--no-progress", *given]
+    assert prepare_cli.main(command) == 0
+
+    def read(**options: object) -> data.RunData:
+        return load(prepared, tmp_path, **options)[1]
+
+    for side in ("train", "held_out"):
+        expected, made = getattr(from_text, side), getattr(read(), side)
+        assert len(made) == len(expected) > 5
+        assert [row["input_ids"].tolist() for row in made] == [row["input_ids"].tolist() for row in expected]
+        assert [row["sample_ids"] for row in made] == [row["sample_ids"] for row in expected]
+        assert "candidates" not in made[0]
+    assert read().facts["corpus_digest"] == from_text.facts["corpus_digest"]
+    pairs = read(rows="google-pairs").train
+    both = set(pairs.index["document"]) | set(pairs.index["other"])
+    assert both == set(read().train.index["document"])  # no B is of a document that is held out
+    with_phrases = data.load_data(_masking(options(prepared), "entities"), tmp_path)
+    assert any(len(row["candidates"]) for row in with_phrases.train)
+    with pytest.raises(
+        OptionError, match="noun-phrases' but .* was prepared with --phrases entities: prepare it"
+    ):
+        data.load_data(_masking(options(prepared), "noun-phrases"), tmp_path)
+
+
+def _masking(options: Options, masking: str) -> Options:
+    return dataclasses.replace(options, masking=masking)
