@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback
 from spanbert_ext.pretrain.loader import PartNumbers, ScheduledRows
+from spanbert_ext.pretrain.options import Options
 from spanbert_ext.pretrain.rows import Rows
 from spanbert_ext.pretrain.schedule import Phase, Schedule
 from spanbert_ext.pretrain.trainer import SpanTrainer
@@ -57,6 +58,8 @@ def trainer_of(rows: Rows, folder, accumulation: int, workers: int = 0, **option
         data_collator=collator,
         processing_class=tiny_tokenizer(),
         callbacks=[SpanMaskingCallback(collator)],
+        options=Options(samples=0).resolve(),
+        folder=folder,
     )
 
 
