@@ -98,7 +98,9 @@ def run(options: Options) -> dict[str, Any]:
         ],
         options=options,
     )
-    plan = make_plan(trainer, options, collator, facts["documents"], train, rows, row_lengths(held_out))
+    taken = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    held_out_lengths = row_lengths(held_out)
+    plan = make_plan(trainer, options, collator, facts["documents"], train, rows, held_out_lengths, taken)
     if trainer.is_world_process_zero():
         print(plan.text(), flush=True)
     start = time.perf_counter()
