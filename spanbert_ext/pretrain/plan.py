@@ -62,11 +62,12 @@ def make_plan(
     train: Any,
     rows: TrainingRows,
     held_out_lengths: np.ndarray,
+    steps_taken: int = 0,
 ) -> Plan:
     """The plan of a run that is about to train, with a step measured on its `trainer`. Every process calls it.
 
-    options: settled ones. train: the training rows, by number, whose lengths are `rows.lengths`. Raises `OptionError`
-    when the longest rows do not fit into a GPU."""
+    options: settled ones. train: the training rows, by number, whose lengths are `rows.lengths`. steps_taken: by a run
+    that is resumed. Raises `OptionError` when the longest rows do not fit into a GPU."""
     device = trainer.args.device
     return Plan(
         options=options,
@@ -76,6 +77,7 @@ def make_plan(
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         processes=trainer.args.world_size,
+        steps_taken=steps_taken,
         measured=measure_step(trainer, options, collator, train, rows.lengths),
     )
 
@@ -92,6 +94,7 @@ class Plan:
     parameters: int
     device: str
     processes: int = 1
+    steps_taken: int = 0  # before a resume
     measured: MeasuredStep | None = None
 
     @property
@@ -110,9 +113,9 @@ class Plan:
 
     @property
     def evaluations(self) -> int:
-        """That of step 0 and the last one too."""
-        steps, every = self.options.max_steps, self.options.eval_steps
-        return 1 + -(-steps // every)
+        """That are to come, with that of step 0 and the last one."""
+        every, taken = self.options.eval_steps, self.steps_taken
+        return -(-self.options.max_steps // every) - taken // every + (taken == 0)
 
     def text(self) -> str:
         """The plan, a fact a line, and its warnings."""
@@ -172,14 +175,14 @@ class Plan:
     def _measured(self) -> list[tuple[str, str]]:
         if self.measured is None:
             return [("time", "not measured: the model is spread over processes")]
-        measured, steps = self.measured, self.options.max_steps
+        measured, left = self.measured, self.options.max_steps - self.steps_taken
         step = self.update_tokens / self.processes / measured.tokens_per_second + measured.update_seconds
         forward = int(self.held_out.lengths.sum()) / measured.tokens_per_second / 3 / self.processes
         apart = ", without what they tell each other" if self.processes > 1 else ""
         return [
             (
                 "time",
-                f"{duration(steps * step)} of training ({duration(step)} a step,"
+                f"{duration(left * step)} of training{self._left()} ({duration(step)} a step,"
                 f" {_short(measured.tokens_per_second * self.processes)} tokens a second{apart}) and"
                 f" {self.evaluations:,} evaluations of {duration(forward)} for each way of masking",
             ),
@@ -188,6 +191,9 @@ class Plan:
                 f"{_bytes(measured.peak_bytes)} of {_bytes(measured.total_bytes)} with the longest rows",
             ),
         ]
+
+    def _left(self) -> str:
+        return f" from step {self.steps_taken:,} on" if self.steps_taken else ""
 
     def warnings(self) -> list[str]:
         """What looks wrong, each with a remedy."""

@@ -202,7 +202,7 @@ def _train(folder: Path, loaded: Loaded, ranks: Ranks, stop: StopOnSignal) -> di
     )
     trainer.guard_updates(UpdateGuard(skip=options.on_bad_loss == "skip", progress=trainer.progress))
     documents, held_out = data.facts["documents"], data.held_out.lengths
-    plan = make_plan(trainer, options, collator, documents, data.train, loaded.rows, held_out)
+    plan = make_plan(trainer, options, collator, documents, data.train, loaded.rows, held_out, step)
     print(plan.text(), flush=True)
     if step < options.max_steps:
         with stop.after_step():

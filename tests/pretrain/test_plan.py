@@ -110,6 +110,13 @@ def test_a_plan_says_what_is_read_how_long_and_what_it_needs():
     assert "note" not in text
 
 
+def test_a_resumed_run_plans_what_is_left():
+    plan = dataclasses.replace(plan_of(), steps_taken=45)
+    text = " ".join(plan.text().split())
+    assert "30.0 s of training from step 45 on (2.0 s a step" in text and "60 steps, 921.6 k tokens" in text
+    assert "and 3 evaluations" in text  # at steps 48, 54 and 60
+
+
 def test_a_plan_of_pairs_and_tokens():
     text = " ".join(plan_of(recipe="our-bert", model="base", epochs=1).text().split())
     assert "base, 108.3 M parameters, from random weights" in text
