@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
 
 from spanbert_ext.models.native_classes import registered_configs
 from spanbert_ext.models.options import wants_nsp
+from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 
 _HUB_ARGUMENTS = {
     *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
@@ -19,7 +21,7 @@ _HUB_ARGUMENTS = {
 
 
 class NativeFolders:
-    """The part of a model class that loads, saves and resizes, in front of the native class."""
+    """The part of a model class that loads, initialises, saves and resizes, in front of the native class."""
 
     native_class: type[PreTrainedModel] = PreTrainedModel
 
@@ -91,6 +93,23 @@ class NativeFolders:
             bias[:kept] = old.detach()[:kept]
             self.sbo.bias = nn.Parameter(bias, requires_grad=old.requires_grad)
         return embeddings
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # from_pretrained leaves what no checkpoint has as raw memory. The head initialises its modules itself: native
+        # classes may know no others than their own.
+        sbo = self._modules.get("sbo")
+        if sbo is not None and any(module is part for part in sbo.children()):
+            return
+        super()._init_weights(module)
+        if isinstance(module, SpanBoundaryHead):
+            module.reset_parameters(init, _initial_std(self.config))
+        elif module is self and "masking_step" in self._buffers:
+            init.zeros_(self.masking_step)
+
+
+def _initial_std(config: Any) -> float:
+    """Of the family's own weights: `initializer_range`, for which XLM says `init_std`."""
+    return getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
 
 
 def _saved_config(source: Any, hub: dict[str, Any]) -> tuple[type, dict[str, Any] | None]:

@@ -6,8 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import initialization as init
+from torch import Tensor
 
 from spanbert_ext.masking.batching import check_ids
 from spanbert_ext.models.evaluation import logits_are_read
@@ -316,23 +315,6 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
             fields["row_statistics"] = fields["nsp_statistics"] = None
         output = SpanBertForPreTrainingOutput(**fields)
         return output if return_dict else output.to_tuple()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        # from_pretrained leaves what no checkpoint has as raw memory. The head initialises its modules itself: native
-        # classes may know no others than their own.
-        sbo = self._modules.get("sbo")
-        if sbo is not None and any(module is part for part in sbo.children()):
-            return
-        super()._init_weights(module)
-        if isinstance(module, SpanBoundaryHead):
-            module.reset_parameters(init, _initial_std(self.config))
-        elif module is self and "masking_step" in self._buffers:
-            init.zeros_(self.masking_step)
-
-
-def _initial_std(config: Any) -> float:
-    """Of the family's own weights: `initializer_range`, for which XLM says `init_std`."""
-    return getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
 
 
 def concrete_class(config_class: type, nsp: bool = False) -> type:
