@@ -90,12 +90,14 @@ def test_the_collator_reads_what_rows_are():
 
 
 @pytest.mark.parametrize("rule", [None, "google", "spanbert"])
-def test_counts_are_those_of_the_rows(rule):
+def test_counts_are_those_of_the_rows(rule, monkeypatch):
     documents = token_documents([[6, 5, 7], [8, 9], [3, 3, 9], [30]])
     rows = made_rows(documents, 16, rule)
     expected = np.bincount(np.concatenate([row["input_ids"] for row in rows]), minlength=40)
     expected[[VOCABULARY[f"[{name}]"] for name in ("CLS", "SEP", "PAD", "MASK")]] = 0
     assert rows.unigram_counts(40).tolist() == expected.tolist() and expected.sum() > 60
+    monkeypatch.setattr("spanbert_ext.pretrain.rows._COUNTED", 3)
+    assert rows.unigram_counts(40).tolist() == expected.tolist()
     half = Rows(documents, rows.index[rows.index["document"] < 2], tiny_tokenizer())  # not all of the table
     assert 0 < half.unigram_counts(40).sum() < expected.sum()
     with pytest.raises(ValueError, match="token id 3.*, the vocabulary has 20 ids"):

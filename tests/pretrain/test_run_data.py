@@ -14,6 +14,7 @@ pytest.importorskip("datasets")
 from spanbert_ext.pretrain import data
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.options import OptionError, Options
+from spanbert_ext.pretrain.text_files import CorpusError
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,17 @@ def test_pairs_are_trained_on_and_held_out(corpus, tmp_path):
     assert set(once.train.index["copy"]) == {0}
     other = load(corpus, tmp_path, rows="spanbert-pairs", seed=1)[1]
     assert other.train.index.tolist() != once.train.index.tolist()
+
+
+def test_a_cache_that_cannot_hold_the_pairs(corpus, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data, "cached_pairs", full)
+    with pytest.raises(
+        CorpusError, match="in the cache .*text.txt.cache: No space left on device; --cache-dir"
+    ):
+        load(corpus, tmp_path, rows="google-pairs")
 
 
 def test_short_rows_come_first(corpus, tmp_path):
