@@ -111,6 +111,13 @@ def test_a_special_token_in_the_text_is_not_counted():
     assert rows.unigram_counts(40).tolist()[FIRST : FIRST + 3] == [0, 1, 1]
 
 
+@pytest.mark.parametrize("rule", [None, "google"])
+def test_no_row_at_all(rule):
+    for documents in (token_documents([]), token_documents([[], []])):
+        rows = made_rows(documents, 9, rule)
+        assert len(rows) == 0 == len(rows.lengths) and not rows.unigram_counts(40).any()
+
+
 def test_what_is_no_row_is_refused():
     documents = token_documents(LENGTHS)
     rows = made_rows(documents, 7)

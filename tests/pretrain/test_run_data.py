@@ -90,6 +90,14 @@ def test_updates_of_tokens(corpus, tmp_path):
         data.make_schedule(options(corpus, tokens_per_batch=100, gradient_accumulation=2), loaded)
 
 
+def test_phrases_are_looked_for_where_they_are_masked(corpus, tmp_path):
+    pytest.importorskip("spanbert_ext.pretrain.phrases")
+    rows = data.load_data(_masking(options(corpus, rows="google-pairs"), "entities"), tmp_path).train
+    spans = [span for row in rows for span in row["candidates"].tolist()]
+    assert len(spans) > 50 and all(end > start for start, end in spans)
+    assert "candidates" not in load(corpus, tmp_path)[1].train[0]
+
+
 def test_a_vocabulary_with_unused_ids(corpus, tmp_path):
     _, loaded = load(corpus, tmp_path, unused_ids=10)
     assert loaded.tokenizer.convert_ids_to_tokens(14) == "[unused9]"
