@@ -38,18 +38,12 @@ def pack_sentences(lengths: Iterable[int], capacity: int) -> Iterator[tuple[int,
 
 def build_blocks(documents: TokenDocuments, numbers: np.ndarray, block_size: int) -> np.ndarray:
     """The blocks of the documents `numbers` [n], of at most `block_size` tokens with the special ones: `BLOCK` [N]."""
-    columns = {name: array("i") for name in BLOCK.names}
+    fields = array("i")
     for document in numbers.tolist():
         lengths = documents.sentence_lengths[document].tolist()
-        for number, (start, end) in enumerate(pack_sentences(lengths, block_size - SPECIAL)):
-            columns["document"].append(document)
-            columns["start"].append(start)
-            columns["end"].append(end)
-            columns["number"].append(number)
-    blocks = np.empty(len(columns["document"]), dtype=BLOCK)
-    for name, column in columns.items():
-        blocks[name] = np.frombuffer(column, dtype=np.int32) if column else ()
-    return blocks
+        for number, block in enumerate(pack_sentences(lengths, block_size - SPECIAL)):
+            fields.extend((document, *block, number))
+    return np.array(fields, dtype=np.int32).view(BLOCK)
 
 
 def sample_id(digest: int, *numbers: int) -> int:

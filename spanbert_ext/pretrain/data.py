@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
@@ -16,7 +17,7 @@ from spanbert_ext.pretrain.corpus import load_documents
 from spanbert_ext.pretrain.held_out import split_documents, split_tokenised
 from spanbert_ext.pretrain.loader import ScheduledRows
 from spanbert_ext.pretrain.options import OptionError, Options
-from spanbert_ext.pretrain.pairs import build_pairs
+from spanbert_ext.pretrain.pair_cache import cached_pairs
 from spanbert_ext.pretrain.rows import Rows
 from spanbert_ext.pretrain.schedule import Phase, Schedule, ScheduleError
 from spanbert_ext.pretrain.sizes import MODELS
@@ -112,10 +113,16 @@ def is_prepared(corpus: list[str]) -> bool:
 def _index(documents: _Documents, options: Options, size: int, copies: int) -> np.ndarray:
     if options.rows not in PAIR_RULES:
         return build_blocks(documents.table, documents.numbers, size)
-    rule = PAIR_RULES[options.rows]
-    return build_pairs(
-        documents.table, documents.numbers, size, rule, options.short_rows, copies, options.seed
-    )
+    cache = Path(options.cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser()
+    rule, seed = PAIR_RULES[options.rows], options.seed
+    try:
+        return cached_pairs(
+            cache, documents.table, documents.numbers, size, rule, options.short_rows, copies, seed
+        )
+    except OSError as error:
+        raise CorpusError(
+            f"the pairs cannot be kept in the cache {cache}: {error.strerror or error}; --cache-dir chooses another"
+        ) from error
 
 
 def _from_text(

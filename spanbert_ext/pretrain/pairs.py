@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ PAIR = np.dtype(
 )
 SPECIAL = 3  # [CLS] and two [SEP]
 TRIES = 10  # to find another document
+_STRETCH = 4096  # documents whose pairs are kept in memory
 
 PairRule = Literal["google", "spanbert"]
 
@@ -151,7 +152,7 @@ def _elsewhere(
     return document, start, end
 
 
-def build_pairs(
+def made_pairs(
     documents: TokenDocuments,
     numbers: np.ndarray,
     row_size: int,
@@ -159,23 +160,28 @@ def build_pairs(
     short_rows: float = 0.0,
     copies: int = 1,
     seed: int = 0,
-) -> np.ndarray:
-    """The pairs of the documents `numbers` [n], of at most `row_size` tokens with the special ones: `PAIR` [N].
+) -> Iterator[np.ndarray]:
+    """The pairs of the documents `numbers` [n], of at most `row_size` tokens with the special ones, in stretches:
+    `PAIR` [N] each, in the order of passes and documents.
 
     rule: "google" (create_pretraining_data.py), or "spanbert", which differs in how a chunk is divided, in the lengths
     of short rows, and never draws the last document. copies: passes over the documents, each with pairs of its own.
     A document without tokens has no pair, and is none's B."""
-    tokens = documents.sentence_lengths.lengths()[numbers]
-    numbers = numbers[tokens > 0]
-    columns = {name: array("i") for name in PAIR.names}
+    numbers = numbers[documents.sentence_lengths.lengths()[numbers] > 0]
     for copy in range(copies):
-        for place, document in enumerate(numbers.tolist()):
-            draws = Draws(seed, copy, int(documents.digests[document]))
-            made = pairs_of_document(place, numbers, documents, row_size - SPECIAL, draws, rule, short_rows)
-            for number, pair in enumerate(made):
-                for name, value in zip(PAIR.names, (document, *pair, number, copy), strict=True):
-                    columns[name].append(value)
-    pairs = np.empty(len(columns["document"]), dtype=PAIR)
-    for name, column in columns.items():
-        pairs[name] = np.frombuffer(column, dtype=np.int32) if column else ()
-    return pairs
+        for first in range(0, len(numbers), _STRETCH):
+            fields = array("i")
+            for place in range(first, min(first + _STRETCH, len(numbers))):
+                document = int(numbers[place])
+                draws = Draws(seed, copy, int(documents.digests[document]))
+                pairs = pairs_of_document(
+                    place, numbers, documents, row_size - SPECIAL, draws, rule, short_rows
+                )
+                for number, pair in enumerate(pairs):
+                    fields.extend((document, *pair, number, copy))
+            yield np.array(fields, dtype=np.int32).view(PAIR)
+
+
+def build_pairs(*args: Any, **kwargs: Any) -> np.ndarray:
+    """All of `made_pairs` in memory: `PAIR` [N]."""
+    return np.concatenate([np.empty(0, dtype=PAIR), *made_pairs(*args, **kwargs)])

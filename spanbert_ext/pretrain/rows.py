@@ -16,6 +16,8 @@ from spanbert_ext.pretrain.token_documents import TokenDocuments
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_COUNTED = 2**25  # rows whose ranges are ordered at once
+
 
 class Rows(Dataset):
     """Blocks `[CLS] text [SEP]`, or pairs `[CLS] A [SEP] B [SEP]`, of tokenised documents.
@@ -102,33 +104,34 @@ class Rows(Dataset):
         first, last = np.searchsorted(spans[:, 0], start), np.searchsorted(spans[:, 1], end, side="right")
         return spans[first : max(first, last)].astype(np.int64) + (place - start)
 
-    def _ranges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Document, start and end of every range of every row, ordered by document."""
-        names = [("document", "start", "end"), ("other", "next_start", "next_end")][: 1 + self.pairs]
-        columns = zip(*((self.index[name] for name in range_) for range_ in names), strict=True)
-        document, start, end = (np.concatenate(column) for column in columns)
-        order = np.argsort(document, kind="stable")
-        return document[order], start[order], end[order]
-
     def unigram_counts(self, vocab_size: int) -> np.ndarray:
         """int64 [vocab_size]: how often each id stands in the rows, but 0 for the special ones, which are never
         masked. Raises ValueError for an id beyond."""
         counts = np.zeros(vocab_size, dtype=np.int64)
-        document, start, end = self._ranges()
+        for first in range(0, len(self), _COUNTED):
+            index = self.index[first : first + _COUNTED]
+            self._count(index["document"], index["start"], index["end"], counts)
+            if self.pairs:
+                self._count(index["other"], index["next_start"], index["next_end"], counts)
+        counts[self._never_masked] = 0
+        return counts
+
+    def _count(self, document: np.ndarray, start: np.ndarray, end: np.ndarray, counts: np.ndarray) -> None:
+        """Adds the ids in the ranges [start, end) of the documents to `counts`."""
+        order = np.argsort(document, kind="stable")
+        document, start, end = document[order], start[order], end[order]
         for first, offsets, values in self.documents.tokens.chunks():
             part = slice(*np.searchsorted(document, (first, first + len(offsets) - 1)))
             if part.start == part.stop:
                 continue
             base = offsets[document[part] - first] - offsets[0]
             stretch = values[offsets[0] : offsets[-1]]
-            # how many rows read each token: what begins up to it, but for what has ended
+            # how many ranges hold each token: what begins up to it, but for what has ended
             begins, ends = (np.bincount(base + x[part], minlength=len(stretch) + 1) for x in (start, end))
-            read = np.cumsum(begins - ends)[:-1]
-            found = np.bincount(stretch, weights=read, minlength=vocab_size)
-            if len(found) > vocab_size:
+            held = np.cumsum(begins - ends)[:-1]
+            found = np.bincount(stretch, weights=held, minlength=len(counts))
+            if len(found) > len(counts):
                 raise ValueError(
-                    f"the documents hold the token id {len(found) - 1}, the vocabulary has {vocab_size} ids"
+                    f"the documents hold the token id {len(found) - 1}, the vocabulary has {len(counts)} ids"
                 )
             counts += found.astype(np.int64)
-        counts[self._never_masked] = 0
-        return counts

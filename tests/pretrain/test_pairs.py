@@ -164,10 +164,12 @@ def test_pairs_have_the_law_of_the_published_code(rule, short):
     assert (made["next_start"] >= made["end"])[made["is_random"] == 0].all()
 
 
-def test_pairs_of_a_document_follow_its_text():
+def test_pairs_of_a_document_follow_its_text(monkeypatch):
     """Its place, the other documents' texts and the number of passes change nothing but which text a B is of."""
     lengths = [[5, 9, 4, 7, 6, 3], [8, 8, 8], [2] * 20]
     rows = made_rows(token_documents(lengths), 24, "google", copies=3)
+    monkeypatch.setattr("spanbert_ext.pretrain.pairs._STRETCH", 2)
+    assert made_rows(token_documents(lengths), 24, "google", copies=3).index.tolist() == rows.index.tolist()
     alone = made_rows(token_documents(lengths), 24, "google", copies=1)
     assert rows.index[rows.index["copy"] == 0].tolist() == alone.index.tolist()
     names = ["document", "start", "end", "is_random"]

@@ -90,12 +90,14 @@ def test_the_collator_reads_what_rows_are():
 
 
 @pytest.mark.parametrize("rule", [None, "google", "spanbert"])
-def test_counts_are_those_of_the_rows(rule):
+def test_counts_are_those_of_the_rows(rule, monkeypatch):
     documents = token_documents([[6, 5, 7], [8, 9], [3, 3, 9], [30]])
     rows = made_rows(documents, 16, rule)
     expected = np.bincount(np.concatenate([row["input_ids"] for row in rows]), minlength=40)
     expected[[VOCABULARY[f"[{name}]"] for name in ("CLS", "SEP", "PAD", "MASK")]] = 0
     assert rows.unigram_counts(40).tolist() == expected.tolist() and expected.sum() > 60
+    monkeypatch.setattr("spanbert_ext.pretrain.rows._COUNTED", 3)
+    assert rows.unigram_counts(40).tolist() == expected.tolist()
     half = Rows(documents, rows.index[rows.index["document"] < 2], tiny_tokenizer())  # not all of the table
     assert 0 < half.unigram_counts(40).sum() < expected.sum()
     with pytest.raises(ValueError, match="token id 3.*, the vocabulary has 20 ids"):
@@ -107,6 +109,13 @@ def test_a_special_token_in_the_text_is_not_counted():
     rows = made_rows(documents, 9)
     rows._never_masked.append(FIRST)  # as a [MASK] that was typed
     assert rows.unigram_counts(40).tolist()[FIRST : FIRST + 3] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("rule", [None, "google"])
+def test_no_row_at_all(rule):
+    for documents in (token_documents([]), token_documents([[], []])):
+        rows = made_rows(documents, 9, rule)
+        assert len(rows) == 0 == len(rows.lengths) and not rows.unigram_counts(40).any()
 
 
 def test_what_is_no_row_is_refused():

@@ -14,6 +14,7 @@ pytest.importorskip("datasets")
 from spanbert_ext.pretrain import data
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.options import OptionError, Options
+from spanbert_ext.pretrain.text_files import CorpusError
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,17 @@ def test_pairs_are_trained_on_and_held_out(corpus, tmp_path):
     assert other.train.index.tolist() != once.train.index.tolist()
 
 
+def test_a_cache_that_cannot_hold_the_pairs(corpus, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data, "cached_pairs", full)
+    with pytest.raises(
+        CorpusError, match="in the cache .*text.txt.cache: No space left on device; --cache-dir"
+    ):
+        load(corpus, tmp_path, rows="google-pairs")
+
+
 def test_short_rows_come_first(corpus, tmp_path):
     made, loaded = load(corpus, tmp_path, short_phase=0.9, short_block_size=32)
     assert loaded.short.lengths.max() <= 32 < loaded.train.lengths.max() <= 64
@@ -76,6 +88,14 @@ def test_updates_of_tokens(corpus, tmp_path):
     assert np.mean(sizes) == pytest.approx(900, rel=0.1)
     with pytest.raises(OptionError, match="--tokens-per-batch is 100: an update of .* in 2 parts"):
         data.make_schedule(options(corpus, tokens_per_batch=100, gradient_accumulation=2), loaded)
+
+
+def test_phrases_are_looked_for_where_they_are_masked(corpus, tmp_path):
+    pytest.importorskip("spanbert_ext.pretrain.phrases")
+    rows = data.load_data(_masking(options(corpus, rows="google-pairs"), "entities"), tmp_path).train
+    spans = [span for row in rows for span in row["candidates"].tolist()]
+    assert len(spans) > 50 and all(end > start for start, end in spans)
+    assert "candidates" not in load(corpus, tmp_path)[1].train[0]
 
 
 def test_a_vocabulary_with_unused_ids(corpus, tmp_path):
