@@ -109,7 +109,7 @@ def test_a_recipe_learns_in_200_steps(corpus, tmp_path, recipe):
 def test_a_run_of_so_many_tokens_reads_them(corpus, tmp_path):
     metrics = train(
         *(corpus, tmp_path / "out", "spanbert", None, "--max-tokens", "3000", "--tokens-per-batch", "600"),
-        *("--gradient-accumulation", "2", "--seed", str(2**40)),
+        *("--gradient-accumulation", "2", "--eval-steps", "5", "--seed", str(2**40)),
     )
     assert metrics["steps"] == metrics["options"]["max_steps"] == 5
     assert metrics["tokens_seen"] == pytest.approx(3000, abs=150)
