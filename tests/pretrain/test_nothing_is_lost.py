@@ -1,4 +1,4 @@
-"""`spanbert-pretrain` and what goes wrong around it: damaged checkpoints, mistakes, second runs, signals, full disks."""
+"""`spanbert-pretrain` when something goes wrong around it: checkpoints, mistakes, second runs, signals, full disks."""
 
 from __future__ import annotations
 
