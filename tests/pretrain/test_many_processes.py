@@ -64,8 +64,9 @@ def finish(process: subprocess.Popen) -> tuple[str, str]:
 
 def history(output: Path) -> list[dict]:
     logs = json.loads((output / "history.json").read_text())
-    # the state of a loss is summed in another order
-    return [{name: x for name, x in log.items() if name not in MEASURED} for log in logs]
+    # Trainer's own loss of an evaluation is a mean of batches, of which two processes make others
+    left_out = MEASURED | {"eval_loss", "eval_spans_loss", "eval_tokens_loss"}
+    return [{name: x for name, x in log.items() if name not in left_out} for log in logs]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def one(corpus, tmp_path_factory) -> Path:
 def assert_learned_the_same(output: Path, one: Path) -> None:
     assert len(history(one)) == len(history(output)) > STEPS
     for expected, log in zip(history(one), history(output), strict=True):
-        assert log == pytest.approx(expected, rel=2e-4, abs=1e-6)
+        assert log == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_two_processes_learn_what_one_does_and_go_on_after_a_resume(corpus, one, tmp_path):
@@ -110,9 +111,7 @@ def test_a_mistake_is_said_once(corpus, tmp_path):
     _, errors = finish(process)
     assert process.returncode != 0
     assert errors.count("missing.txt' does not exist") == 1
-    assert (
-        "Traceback (most recent call last):\n  File" not in errors.partition("torch.distributed.elastic")[0]
-    )
+    assert "spanbert_ext/pretrain" not in errors  # no traceback but torchrun's
 
 
 def test_sigterm_ends_all_processes_after_the_same_step(corpus, tmp_path):
