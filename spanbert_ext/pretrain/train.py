@@ -97,18 +97,20 @@ def run(options: Options) -> dict[str, Any]:
             if ranks.first:
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
                 during.enter_context(run_lock(folder))
-                check_output(
-                    folder, resume=options.resume, overwrite=options.overwrite
-                )  # as the lock found it
+                # once more: another run may have begun before the lock was ours
+                check_output(folder, resume=options.resume, overwrite=options.overwrite)
             begun = _check_begun(options, folder) if options.resume else {}
             steps = finished_steps(folder, begun)
             if steps is None:
                 # the others read the tokenizer that the first one has put there
                 loaded = _load(options if ranks.first else dataclasses.replace(options, resume=True), folder)
                 if ranks.first:
-                    _check_begin(options, folder, loaded, begun)
+                    check_room(loaded.model, folder)
                     stop.begun = True
-                    _begin(options, folder, loaded)
+                    if options.resume:
+                        _check_same(options, folder, loaded, begun, ranks.count)
+                    else:
+                        _begin(options, folder, loaded, ranks.count)
         if steps is not None:
             print(f"The run in {folder} is finished ({steps:,} steps): nothing is left to do.")
             return json.loads((folder / METRICS_FILE).read_text())
@@ -139,24 +141,28 @@ def _load(options: Options, folder: Path) -> Loaded:
     return Loaded(tokenizer, train, held_out, facts, counts, model)
 
 
-def _check_begin(options: Options, folder: Path, loaded: Loaded, begun: dict[str, Any]) -> None:
-    """Raises `RunError` when the disk is too small, or a resumed run is not the one that began in `folder`."""
-    check_room(loaded.model, folder)
-    if options.resume:
-        for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
-            if begun.get(name) != loaded.facts[name]:
-                raise RunError(
-                    f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
-                )
+def _check_same(
+    options: Options, folder: Path, loaded: Loaded, begun: dict[str, Any], processes: int
+) -> None:
+    """Raises `RunError` when a resumed run would not be the one that began in `folder`."""
+    for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
+        if begun.get(name) != loaded.facts[name]:
+            raise RunError(
+                f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
+            )
+    number = begun.get("processes", 1)
+    if number != processes and options.tokens_per_batch is None:  # rows are counted by process
+        raise RunError(
+            f"the run in {folder} began with {number} processes and this one has {processes}: resume it with as"
+            f" many (torchrun --nproc-per-node {number})"
+        )
 
 
-def _begin(options: Options, folder: Path, loaded: Loaded) -> None:
+def _begin(options: Options, folder: Path, loaded: Loaded, processes: int) -> None:
     """From here on the run is in the folder."""
-    if options.resume:
-        return
     delete_run(folder)
     digests = {name: loaded.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
-    write_run_file(folder, options, **digests)
+    write_run_file(folder, options, **digests, processes=processes)
     loaded.tokenizer.save_pretrained(folder / TOKENIZER)
     sync_tree(folder / TOKENIZER)
 

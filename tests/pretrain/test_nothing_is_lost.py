@@ -239,6 +239,14 @@ def test_a_tokenizer_that_was_edited_is_noticed(left_alone, tmp_path, capsys):
     assert errors.partition("(folder): ")[2].strip()
 
 
+def test_another_number_of_processes_is_noticed(left_alone, tmp_path, capsys):
+    """It would read other rows with every update."""
+    output = copy_of(left_alone, tmp_path)
+    checkpoints.add_to_run_file(output, processes=4)
+    errors = error_of(capsys, 2, "--output", str(output), "--resume")
+    assert "began with 4 processes and this one has 1: resume it with as many" in errors
+
+
 def test_a_run_that_was_replaced_meanwhile_is_noticed(left_alone, tmp_path, capsys, monkeypatch):
     output = copy_of(left_alone, tmp_path)
     read = cli.read_options
