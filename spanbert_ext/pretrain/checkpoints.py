@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from spanbert_ext.pretrain.disk import empty, sync, sync_tree, write_synced
 from spanbert_ext.pretrain.lock import LOCK_FILE
 from spanbert_ext.pretrain.options import Options, save_options
@@ -64,6 +66,10 @@ def delete_run(folder: Path) -> None:
         written = []
     for name in (CHECKPOINTS, TENSORBOARD, TOKENIZER):
         empty(folder / name)
+    if (folder / TOKENIZER).is_symlink():
+        (folder / TOKENIZER).unlink()
+    elif (folder / TOKENIZER).is_dir():
+        (folder / TOKENIZER).rmdir()  # that of the next run takes its place in one step
     for name in (METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE, *written):
         (folder / Path(name).name).unlink(missing_ok=True)
 
@@ -83,6 +89,16 @@ def write_run_file(folder: Path, options: Options, **facts: Any) -> None:
 def add_to_run_file(folder: Path, **facts: Any) -> None:
     content = json.loads((folder / RUN_FILE).read_text())
     write_synced(json.dumps(content | facts, indent=2) + "\n", folder / RUN_FILE)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Puts the tokenizer into the run's folder, whole."""
+    temporary = folder / f".{TOKENIZER}"
+    empty(temporary)
+    tokenizer.save_pretrained(temporary)
+    sync_tree(temporary)
+    temporary.rename(folder / TOKENIZER)
+    sync(folder)
 
 
 def finished_steps(folder: Path, begun: dict[str, Any]) -> int | None:

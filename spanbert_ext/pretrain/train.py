@@ -32,11 +32,12 @@ from spanbert_ext.pretrain.checkpoints import (
     delete_run,
     finished_steps,
     last_checkpoint,
+    save_tokenizer,
     write_run_file,
 )
 from spanbert_ext.pretrain.closing import close_run
 from spanbert_ext.pretrain.data import load_data
-from spanbert_ext.pretrain.disk import DiskError, sync_tree
+from spanbert_ext.pretrain.disk import DiskError
 from spanbert_ext.pretrain.lock import InUse, run_lock
 from spanbert_ext.pretrain.options import (
     MASKING_SCHEMES,
@@ -102,8 +103,9 @@ def run(options: Options) -> dict[str, Any]:
             begun = _check_begun(options, folder) if options.resume else {}
             steps = finished_steps(folder, begun)
             if steps is None:
-                # the others read the tokenizer that the first one has put there
-                loaded = _load(options if ranks.first else dataclasses.replace(options, resume=True), folder)
+                # the tokenizer is there: for the others, and for a resumed run that was not killed as it began
+                saved = dataclasses.replace(options, resume=(folder / TOKENIZER).is_dir())
+                loaded = _load(saved if options.resume or not ranks.first else options, folder)
                 if ranks.first:
                     check_room(loaded.model, folder)
                     stop.begun = True
@@ -111,6 +113,8 @@ def run(options: Options) -> dict[str, Any]:
                         _check_same(options, folder, loaded, begun, ranks.count)
                     else:
                         _begin(options, folder, loaded, ranks.count)
+                    if not (folder / TOKENIZER).is_dir():
+                        save_tokenizer(loaded.tokenizer, folder)
         if steps is not None:
             print(f"The run in {folder} is finished ({steps:,} steps): nothing is left to do.")
             return json.loads((folder / METRICS_FILE).read_text())
@@ -163,8 +167,6 @@ def _begin(options: Options, folder: Path, loaded: Loaded, processes: int) -> No
     delete_run(folder)
     digests = {name: loaded.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
     write_run_file(folder, options, **digests, processes=processes)
-    loaded.tokenizer.save_pretrained(folder / TOKENIZER)
-    sync_tree(folder / TOKENIZER)
 
 
 def _checkpoint(options: Options, folder: Path) -> tuple[int, Path] | None:
