@@ -29,14 +29,14 @@ PEAK_BF16 = (
     ("4090", 165.2),
     ("3090", 71.0),
 )
-_READS_EVERY_TOKEN = re.compile(r"query|key|value|(^|[._])[qkv]+([._]|$)|in_proj", re.IGNORECASE)
+_READS_EVERY_TOKEN = re.compile(r"query|key|value|[._](W?[qkv]+|in)(_lin|_proj)?(\.|$)")
 
 
 @dataclass(frozen=True)
 class ModelFlops:
     """FLOPs of a forward pass: `per_token`, `per_pair` of tokens of a row (attention), and for each target of a
-    head. Where the heads read a fifth of the rows, the last layer behind its attention counts for the MLM's targets
-    alone: a little less than what is computed, never more."""
+    head. The last layer behind its attention counts for the MLM's targets alone, a little less than the rows that are
+    computed there. Attention counts as full, also where an encoder's is sparse."""
 
     per_token: float
     per_pair: float
@@ -50,7 +50,8 @@ class ModelFlops:
 
 
 def count_flops(model: PreTrainedModel) -> ModelFlops | None:
-    """Of a `SpanBertForPreTraining`; None where its layers are not one list of `num_hidden_layers`, as in ALBERT."""
+    """Of a `SpanBertForPreTraining`; None where its layers are not one list of `num_hidden_layers`, as in ALBERT, or do
+    not multiply by torch's Linear, as in I-BERT."""
     config = model.config
     layers = getattr(config, "num_hidden_layers", None)
     lists = [
@@ -69,6 +70,8 @@ def count_flops(model: PreTrainedModel) -> ModelFlops | None:
             in_rows_read += module.weight.numel()
         else:
             everywhere += module.weight.numel()
+    if everywhere == 0:
+        return None
     decoder = model.get_output_embeddings().weight.numel()
     inside = {id(parameter) for parameter in (*model.base_model.parameters(), *model.sbo.parameters())}
     transform = sum(

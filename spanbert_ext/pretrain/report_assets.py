@@ -68,6 +68,7 @@ SCRIPT = """
 "use strict";
 for (const chart of document.querySelectorAll("svg.chart")) {
   const data = JSON.parse(chart.dataset.chart), cursor = chart.querySelector(".cursor");
+  const figure = chart.closest("figure");
   const xs = [...new Set(data.lines.flatMap(line => line.points.map(point => point[0])))].sort((a, b) => a - b);
   if (!xs.length) continue;
   let tip = null;
@@ -82,18 +83,20 @@ for (const chart of document.querySelectorAll("svg.chart")) {
     const wanted = data.x[0] + part * (data.x[1] - data.x[0]), x = nearest(xs, wanted, value => value);
     const place = data.left + (x - data.x[0]) / (data.x[1] - data.x[0]) * (data.right - data.left);
     cursor.setAttribute("x1", place); cursor.setAttribute("x2", place); cursor.style.visibility = "visible";
-    if (!tip) { tip = document.createElement("div"); tip.className = "tip"; chart.parentNode.append(tip); }
+    if (!tip) { tip = document.createElement("div"); tip.className = "tip"; figure.append(tip); }
     tip.replaceChildren();
     const head = document.createElement("b");
-    head.textContent = data.names.length ? data.names[x] + " tokens" : Math.round(x).toLocaleString("en");
+    head.textContent = data.names.length ? `${data.names[x]} tokens`
+      : `${data.axis} ${Math.round(x).toLocaleString("en")}`;
     tip.append(head);
     for (const line of data.lines) {
+      if (x < line.points[0][0] || x > line.points.at(-1)[0]) continue;
       const point = nearest(line.points, x, p => p[0]);
       const row = document.createElement("div"), swatch = document.createElement("span");
       swatch.className = "swatch"; swatch.style.setProperty("--c", `var(--run${line.colour % 8})`);
       row.append(swatch, `${line.label}: ${show(point[1])}`); tip.append(row);
     }
-    const frame = chart.parentNode.getBoundingClientRect(), left = place / scale + box.left - frame.left + 12;
+    const frame = figure.getBoundingClientRect(), left = place / scale + box.left - frame.left + 12;
     const fits = left + tip.offsetWidth <= frame.width - 4;
     tip.style.left = Math.max(4, fits ? left : left - tip.offsetWidth - 24) + "px";
     tip.style.top = box.top - frame.top + 8 + "px";

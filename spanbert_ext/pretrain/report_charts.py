@@ -120,6 +120,7 @@ def svg(chart: Chart) -> str:
     data = {
         "percent": chart.percent,
         "names": list(chart.names),
+        "axis": chart.x_label,
         "x": [x_low, x_high],
         "left": LEFT,
         "right": WIDTH - RIGHT,

@@ -275,7 +275,7 @@ def _examples(runs: Sequence[Run]) -> str:
     """Masked spans with what each head of each run fills in; a span that several runs masked stands once."""
     found: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
     for index, run in enumerate(runs):
-        for example in run.samples.get("examples") or []:
+        for example in run.examples:
             key = (example["before"], example["span"], example["after"])
             found.setdefault(key, {})[index] = example
     if not found:

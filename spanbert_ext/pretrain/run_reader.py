@@ -42,7 +42,7 @@ class Run:
     options: dict[str, Any]
     metrics: dict[str, Any]
     history: list[dict[str, Any]]
-    samples: dict[str, Any]
+    examples: list[dict[str, Any]]
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -129,7 +129,12 @@ def _read_run(folder: Path, name: str) -> Run:
     logs = [[log for log in history if isinstance(log, dict) and "step" in log] for history in histories]
     history = max(logs, key=lambda history: history[-1]["step"] if history else -1)
     options = metrics.get("options") or run.get("options") or {}
-    return Run(name, folder, options, metrics, history, read(folder / SAMPLES_FILE, dict), problems)
+    examples = [
+        example
+        for example in read(folder / SAMPLES_FILE, dict).get("examples") or []
+        if isinstance(example, dict) and example.keys() >= {"before", "span", "after", "tokens"}
+    ]
+    return Run(name, folder, options, metrics, history, examples, problems)
 
 
 def _newest_state(folder: Path) -> Path | None:

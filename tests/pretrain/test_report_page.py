@@ -100,6 +100,26 @@ def test_a_damaged_file_is_named_and_the_rest_is_reported(tmp_path, capsys, cont
     assert "metrics.json cannot be read" in (folder / "report.html").read_text()
 
 
+def test_numbers_that_are_none_and_entries_that_are_missing_are_left_out(tmp_path, capsys):
+    """A run that diverged: Trainer writes NaN, which is no JSON, and metrics.json null."""
+    folder = write_run(tmp_path / "run")
+    history = (folder / "history.json").read_text()
+    (folder / "history.json").write_text(
+        re.sub(r'"(mlm_loss|eval_mlm_loss|grad_norm)": [\d.]+', r'"\1": NaN', history)
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(
+        json.dumps({**metrics, "tokens_per_second": None, "unigram_entropy": None})
+    )
+    (folder / "samples.json").write_text('{"examples": [{"before": "a"}, 3]}')
+    assert report(folder) == 0
+    printed = capsys.readouterr()
+    assert "nan" not in printed.out.lower() and printed.err == ""
+    page = (folder / "report.html").read_text()
+    titles = Tree(page).texts
+    assert "SBO loss" in titles and "MLM loss" not in titles and "NaN" not in page
+
+
 def test_what_cannot_be_reported_is_named(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -278,8 +298,9 @@ addEventListener("load", () => {
       for (const part of [0.2, 0.95]) {
         chart.dispatchEvent(new frame.contentWindow.PointerEvent("pointermove",
           {clientX: box.left + part * box.width, clientY: box.top + 40, bubbles: true}));
-        const tip = chart.parentNode.querySelector(".tip");
-        if (tip && tip.getBoundingClientRect().right <= frame.clientWidth && /: /.test(tip.textContent)) found.tips++;
+        const tip = chart.closest("figure").querySelector(".tip"), place = tip && tip.getBoundingClientRect();
+        const inside = tip && place.left >= 0 && place.right <= frame.clientWidth && place.top >= box.top;
+        if (inside && /: /.test(tip.textContent)) found.tips++;
       }
       chart.dispatchEvent(new frame.contentWindow.PointerEvent("pointerleave"));
     }

@@ -16,10 +16,11 @@ from transformers import BertConfig, TrainerState
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain import model_flops
-from spanbert_ext.pretrain.console import log_line
+from spanbert_ext.pretrain.console import BarLog, LineLog, log_line
 from spanbert_ext.pretrain.model_flops import ModelFlops, count_flops, peak_flops
 from spanbert_ext.pretrain.run_files import write_json
 from spanbert_ext.pretrain.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
+from spanbert_ext.pretrain.trainer import SpanTrainer
 from spanbert_ext.pretrain.wording import duration, short
 
 
@@ -181,6 +182,19 @@ def test_a_longer_name_stands_before_the_one_that_it_holds():
         assert not any(earlier in name for earlier in names[:place]), name
 
 
+def test_speed_and_utilisation_by_hand():
+    sums = torch.zeros(11, dtype=torch.float64)
+    sums[[1, 4, TOKENS, PAIRS]] = torch.tensor([2.0, 1.0, 10.0, 100.0], dtype=torch.float64)
+    flops = ModelFlops(per_token=1e9, per_pair=1e7, per_mlm_target=3e9, per_sbo_target=5e9)  # 66e9 a step
+    trainer = SimpleNamespace(_flops=flops, _peak=11e9, args=SimpleNamespace(world_size=3))
+    found = SpanTrainer._speed(trainer, sums, 2.0)
+    assert found == pytest.approx({"tokens_per_second": 5, "tflop_per_second": 0.033, "mfu": 1.0})
+    trainer._peak = None
+    assert "mfu" not in SpanTrainer._speed(trainer, sums, 2.0)
+    trainer._flops = None
+    assert SpanTrainer._speed(trainer, sums, 2.0) == {"tokens_per_second": 5}
+
+
 # --- Files and lines -----------------------------------------------------------------------------------------
 
 
@@ -226,6 +240,24 @@ def test_lines_for_people():
     tokens = {"eval_tokens_mlm_loss": 5.0, "eval_tokens_mlm_accuracy": 0.25}
     assert log_line(tokens, 100, 300) == "  held-out, tokens masked: MLM 5.000 (25.0% right)"
     assert log_line({"train_runtime": 5.0}, 300, 300) is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_lines_stand_above_the_bars_and_come_from_the_first_rank_alone(capsys, first):
+    state = TrainerState(global_step=3, max_steps=10, is_world_process_zero=first)
+    evaluation = {"eval_mlm_loss": 6.0, "eval_mlm_accuracy": 0.5}
+    expected = "  held-out: MLM 6.000 (50.0% right)\n" if first else ""
+    bars, lines = BarLog(), LineLog()
+    lines.on_log(None, state, None, logs=evaluation)
+    assert capsys.readouterr().out == expected
+    bars.on_train_begin(None, state, None)
+    bars.on_step_end(None, state, None)
+    bars.on_log(None, state, None, logs=evaluation)
+    bars.on_train_end(None, state, None)
+    printed = capsys.readouterr()
+    assert printed.out == expected and ("3/10" in printed.err) == first
+    bars.on_log(None, state, None, logs=evaluation)  # of an evaluation after training
+    assert capsys.readouterr().out == expected
 
 
 @pytest.mark.parametrize(

@@ -6,26 +6,48 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("transformers")
 
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
+
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain import cli, data, report_cli
+from spanbert_ext.pretrain import cli, report_cli
 from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.options import OptionError, load_options
+from spanbert_ext.pretrain.options import OptionError
 from spanbert_ext.pretrain.reporting import reporting_callbacks
 from spanbert_ext.pretrain.run_progress import MEASURED
+from spanbert_ext.pretrain.trainer import SpanTrainer
 
 STEPS, SAVED, LOGGED, EVALUATED = 8, 5, 3, 4  # the checkpoint stands between two logs
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def trainers() -> Iterator[list[SpanTrainer]]:
+    """Those that the command has made, in their order."""
+    made: list[SpanTrainer] = []
+    make = SpanTrainer.__init__
+
+    def noting(self: SpanTrainer, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SpanTrainer, "__init__", noting)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, trainers) -> Path:
     folder = tmp_path_factory.mktemp("watched")
     corpus, output = folder / "text.txt", folder / "out"
     texts = [text[:1200] for _, text in itertools.islice(builtin_documents(), 8)]
@@ -70,9 +92,8 @@ def test_the_loss_is_the_sum_of_the_heads_and_tokens_are_counted(finished):
     assert metrics["tokens_per_second"] == pytest.approx(metrics["tokens_seen"] / metrics["train_seconds"])
 
 
-def test_held_out_text_is_judged_under_both_laws_as_the_model_judges_it_by_itself(finished):
-    options, _ = load_options(finished / "run.json", {"resume": True})
-    tokenizer, _, held_out, *_ = data.load_data(options, finished)
+def test_held_out_text_is_judged_under_both_laws_as_the_model_judges_it_by_itself(finished, trainers):
+    options, tokenizer, held_out = trainers[0].options, trainers[0].processing_class, trainers[0].eval_dataset
     model = SpanBertForPreTraining.from_pretrained(finished).eval()
     rows = [held_out[i] for i in range(len(held_out))]
     metrics = read(finished, "metrics.json")
@@ -156,11 +177,30 @@ def test_a_reporter_that_is_not_there_is_named(tmp_path, name):
         reporting_callbacks([name], tmp_path)
 
 
+def test_any_reporter_of_transformers_gets_the_logs(finished, trainers, tmp_path, monkeypatch):
+    seen: list[dict] = []
+
+    class Reporter(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            seen.append(dict(logs))
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mine", Reporter)
+    (reporter,) = reporting_callbacks(["none", "mine"], tmp_path)
+    monkeypatch.setattr(trainers[0], "folder", tmp_path)  # the run is left as it is
+    trainers[0].add_callback(reporter)
+    trainers[0].evaluate()
+    trainers[0].remove_callback(reporter)
+    assert "eval_mlm_accuracy_length_1" in seen[0] and "eval_tokens_mlm_loss" in seen[1]
+
+
 def test_reporters_are_on_the_first_rank_alone_and_none_means_none(tmp_path, monkeypatch):
     assert reporting_callbacks(["none"], tmp_path) == [] and not list(tmp_path.iterdir())
     monkeypatch.setenv("RANK", "1")
     assert reporting_callbacks(["tensorboard"], tmp_path) == [] and not list(tmp_path.iterdir())
     monkeypatch.setenv("RANK", "0")
     (callback,) = reporting_callbacks(["tensorboard", "tensorboard"], tmp_path)
-    callback.tb_writer.close()
+    assert not list(tmp_path.iterdir())  # nothing before there is something to log
+    state = SimpleNamespace(is_world_process_zero=True, global_step=1)
+    callback.on_log(None, state, None, logs={"loss": 1.0})
+    callback.on_train_end(None, state, None)
     assert list(tmp_path.glob("events.*"))
