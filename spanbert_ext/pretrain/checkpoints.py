@@ -37,10 +37,10 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"--output {folder} is a file, expected a folder")
     try:
-        holds = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        holds = {path.name for path in folder.iterdir() if not _is_trace(path)} if folder.is_dir() else set()
         if resume and RUN_FILE not in holds:
             raise RunError(f"--resume: there is no run in {folder} (no {RUN_FILE})")
-        if not resume and holds - {LOCK_FILE}:
+        if not resume and holds:
             if RUN_FILE not in holds:
                 raise RunError(
                     f"--output {folder} is not empty and holds no run of this command: choose another folder"
@@ -56,6 +56,11 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise RunError(f"--output {folder} is not writable: {error.strerror or error}") from error
+
+
+def _is_trace(path: Path) -> bool:
+    """Whether it is what a run that was killed before it began may leave: an empty folder, or its lock."""
+    return path.name == LOCK_FILE or (path.is_dir() and not any(path.iterdir()))
 
 
 def delete_run(folder: Path) -> None:

@@ -156,6 +156,7 @@ def test_folders_that_cannot_be_used(tmp_path):
     check_output(run, resume=False, overwrite=False)
     assert list(run.iterdir()) == []
     (run / ".lock").touch()  # of a run that was killed while it prepared
+    (run / "checkpoints").mkdir()
     check_output(run, resume=False, overwrite=False)
     (run / "run.json").touch()
     check_output(run, resume=True, overwrite=False)

@@ -213,12 +213,12 @@ def test_killed_between_any_two_files_it_goes_on(left_alone, corpus, tmp_path, m
         patch.setattr(train, "write_run_file", killed)
         with pytest.raises(Killed):
             cli.main(arguments(corpus, output))
-    assert list(output.iterdir()) == []
+    assert not [path for path in output.rglob("*") if path.is_file()]
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "sync_tree", killed)
         with pytest.raises(Killed):
             cli.main(arguments(corpus, output))
-    assert {path.name for path in output.iterdir()} == {"run.json", ".tokenizer"}
+    assert {path.name for path in output.iterdir()} >= {"run.json", ".tokenizer"}
     (output / ".tokenizer" / "tokenizer.json").write_text("{")  # cut off
     assert cli.main(["--output", str(output), "--resume"]) == 0
     assert same_result(left_alone, output)
