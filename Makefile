@@ -19,8 +19,8 @@ PARALLEL ?= -n $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$
 test: $(INSTALLED) ## the test suite
 	$(BIN)/pytest $(PARALLEL)
 
-test-slow: $(INSTALLED) ## the tests that `make test` leaves out: a step of every encoder family under torch.compile
-	$(BIN)/pytest $(PARALLEL) -m slow tests/models
+test-slow: $(INSTALLED) ## the tests that `make test` leaves out: a step of every encoder family under torch.compile, killed runs
+	$(BIN)/pytest $(PARALLEL) -m slow tests/models tests/pretrain
 
 # In a clone of what is committed: an editable install belongs to one Python and one torch.
 test-lowest: ## the test suite with the lowest versions that pyproject.toml allows

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from spanbert_ext.pretrain.disk import empty, sync, sync_tree, write_synced
 from spanbert_ext.pretrain.lock import LOCK_FILE
 from spanbert_ext.pretrain.options import Options, save_options
@@ -35,10 +37,10 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"--output {folder} is a file, expected a folder")
     try:
-        holds = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        holds = {path.name for path in folder.iterdir() if not _is_trace(path)} if folder.is_dir() else set()
         if resume and RUN_FILE not in holds:
             raise RunError(f"--resume: there is no run in {folder} (no {RUN_FILE})")
-        if not resume and holds - {LOCK_FILE}:
+        if not resume and holds:
             if RUN_FILE not in holds:
                 raise RunError(
                     f"--output {folder} is not empty and holds no run of this command: choose another folder"
@@ -56,6 +58,11 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise RunError(f"--output {folder} is not writable: {error.strerror or error}") from error
 
 
+def _is_trace(path: Path) -> bool:
+    """Whether it is what a run that was killed before it began may leave: an empty folder, or its lock."""
+    return path.name == LOCK_FILE or (path.is_dir() and not any(path.iterdir()))
+
+
 def delete_run(folder: Path) -> None:
     """Deletes what a run has written into `folder`, but for the file that marks it as a run's."""
     try:
@@ -64,6 +71,10 @@ def delete_run(folder: Path) -> None:
         written = []
     for name in (CHECKPOINTS, TENSORBOARD, TOKENIZER):
         empty(folder / name)
+    if (folder / TOKENIZER).is_symlink():
+        (folder / TOKENIZER).unlink()
+    elif (folder / TOKENIZER).is_dir():
+        (folder / TOKENIZER).rmdir()  # that of the next run takes its place in one step
     for name in (METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE, *written):
         (folder / Path(name).name).unlink(missing_ok=True)
 
@@ -83,6 +94,16 @@ def write_run_file(folder: Path, options: Options, **facts: Any) -> None:
 def add_to_run_file(folder: Path, **facts: Any) -> None:
     content = json.loads((folder / RUN_FILE).read_text())
     write_synced(json.dumps(content | facts, indent=2) + "\n", folder / RUN_FILE)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Puts the tokenizer into the run's folder, whole."""
+    temporary = folder / f".{TOKENIZER}"
+    empty(temporary)
+    tokenizer.save_pretrained(temporary)
+    sync_tree(temporary)
+    temporary.rename(folder / TOKENIZER)
+    sync(folder)
 
 
 def finished_steps(folder: Path, begun: dict[str, Any]) -> int | None:

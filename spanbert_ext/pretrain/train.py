@@ -33,11 +33,12 @@ from spanbert_ext.pretrain.checkpoints import (
     delete_run,
     finished_steps,
     last_checkpoint,
+    save_tokenizer,
     write_run_file,
 )
 from spanbert_ext.pretrain.closing import close_run
 from spanbert_ext.pretrain.data import RunData, load_data, make_schedule
-from spanbert_ext.pretrain.disk import DiskError, sync_tree
+from spanbert_ext.pretrain.disk import DiskError
 from spanbert_ext.pretrain.lock import InUse, run_lock
 from spanbert_ext.pretrain.masking_options import collator_options
 from spanbert_ext.pretrain.next_steps import before_and_after, next_commands
@@ -94,18 +95,24 @@ def run(options: Options) -> dict[str, Any]:
             if ranks.first:
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
                 during.enter_context(run_lock(folder))
-                check_output(
-                    folder, resume=options.resume, overwrite=options.overwrite
-                )  # as the lock found it
+                # once more: another run may have begun before the lock was ours
+                check_output(folder, resume=options.resume, overwrite=options.overwrite)
             begun = _check_begun(options, folder) if options.resume else {}
             steps = finished_steps(folder, begun)
             if steps is None:
-                # the others read the tokenizer that the first one has put there
-                loaded = _load(options if ranks.first else dataclasses.replace(options, resume=True), folder)
+                # the tokenizer is there: for the others, and for a resumed run that was not killed as it began
+                saved = dataclasses.replace(options, resume=(folder / TOKENIZER).is_dir())
+                loaded = _load(saved if options.resume or not ranks.first else options, folder)
+                loaded.options.resume = options.resume
                 if ranks.first:
-                    _check_begin(folder, loaded, begun)
+                    check_room(loaded.model, folder)
                     stop.begun = True
-                    _begin(folder, loaded)
+                    if options.resume:
+                        _check_same(folder, loaded, begun, ranks.count)
+                    else:
+                        _begin(folder, loaded, ranks.count)
+                    if not (folder / TOKENIZER).is_dir():
+                        save_tokenizer(loaded.data.tokenizer, folder)
         if steps is not None:
             print(f"The run in {folder} is finished ({steps:,} steps): nothing is left to do.")
             return json.loads((folder / METRICS_FILE).read_text())
@@ -143,26 +150,26 @@ def _load(options: Options, folder: Path) -> Loaded:
     return Loaded(options, data, rows, counts, model)
 
 
-def _check_begin(folder: Path, loaded: Loaded, begun: dict[str, Any]) -> None:
-    """Raises `RunError` when the disk is too small, or a resumed run is not the one that began in `folder`."""
-    check_room(loaded.model, folder)
-    if loaded.options.resume:
-        for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
-            if begun.get(name) != loaded.data.facts[name]:
-                raise RunError(
-                    f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
-                )
+def _check_same(folder: Path, loaded: Loaded, begun: dict[str, Any], processes: int) -> None:
+    """Raises `RunError` when a resumed run would not be the one that began in `folder`."""
+    for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
+        if begun.get(name) != loaded.data.facts[name]:
+            raise RunError(
+                f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
+            )
+    number = begun.get("processes", 1)
+    if number != processes and loaded.options.tokens_per_batch is None:  # rows are counted by process
+        raise RunError(
+            f"the run in {folder} began with {number} processes and this one has {processes}: resume it with as"
+            f" many (torchrun --nproc-per-node {number})"
+        )
 
 
-def _begin(folder: Path, loaded: Loaded) -> None:
+def _begin(folder: Path, loaded: Loaded, processes: int) -> None:
     """From here on the run is in the folder."""
-    if loaded.options.resume:
-        return
     delete_run(folder)
     digests = {name: loaded.data.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
-    write_run_file(folder, loaded.options, **digests)
-    loaded.data.tokenizer.save_pretrained(folder / TOKENIZER)
-    sync_tree(folder / TOKENIZER)
+    write_run_file(folder, loaded.options, **digests, processes=processes)
 
 
 def _checkpoint(options: Options, folder: Path) -> tuple[int, Path] | None:

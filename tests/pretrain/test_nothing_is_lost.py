@@ -1,4 +1,4 @@
-"""`spanbert-pretrain` and what goes wrong around it: damaged checkpoints, mistakes, second runs, signals, full disk."""
+"""`spanbert-pretrain` when something goes wrong around it: checkpoints, mistakes, second runs, signals, full disks."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_a_disk_without_room_is_said_before_anything_is_deleted(left_alone, corp
     assert contents(left_alone) == before
 
 
-def test_killed_between_any_two_files_it_goes_on(corpus, tmp_path, monkeypatch):
+def test_killed_between_any_two_files_it_goes_on(left_alone, corpus, tmp_path, monkeypatch):
     """run.json is the first: whatever is there after it belongs to a run that --resume and --overwrite know."""
     output = tmp_path / "out"
 
@@ -213,15 +213,16 @@ def test_killed_between_any_two_files_it_goes_on(corpus, tmp_path, monkeypatch):
         patch.setattr(train, "write_run_file", killed)
         with pytest.raises(Killed):
             cli.main(arguments(corpus, output))
-    assert list(output.iterdir()) == []
+    assert not [path for path in output.rglob("*") if path.is_file()]
     with monkeypatch.context() as patch:
-        patch.setattr(train, "sync_tree", killed)
+        patch.setattr(checkpoints, "sync_tree", killed)
         with pytest.raises(Killed):
             cli.main(arguments(corpus, output))
-    assert {path.name for path in output.iterdir()} == {"run.json", "tokenizer"}
-    shutil.rmtree(output / "tokenizer")  # the earliest moment of all
-    assert cli.main(["--output", str(output), "--resume"]) == 2  # what it would go on with is not there
-    assert cli.main(arguments(corpus, output, "--overwrite")) == 0
+    assert {path.name for path in output.iterdir()} >= {"run.json", ".tokenizer"}
+    (output / ".tokenizer" / "tokenizer.json").write_text("{")  # cut off
+    assert cli.main(["--output", str(output), "--resume"]) == 0
+    assert same_result(left_alone, output)
+    assert not (output / ".tokenizer").exists()
 
 
 def test_a_tokenizer_that_was_edited_is_noticed(left_alone, tmp_path, capsys):
@@ -237,6 +238,14 @@ def test_a_tokenizer_that_was_edited_is_noticed(left_alone, tmp_path, capsys):
     errors = error_of(capsys, 2, "--output", str(output), "--resume")
     assert f"cannot load tokenizer '{output}/tokenizer' (folder): " in errors
     assert errors.partition("(folder): ")[2].strip()
+
+
+def test_another_number_of_processes_is_noticed(left_alone, tmp_path, capsys):
+    """It would read other rows with every update."""
+    output = copy_of(left_alone, tmp_path)
+    checkpoints.add_to_run_file(output, processes=4)
+    errors = error_of(capsys, 2, "--output", str(output), "--resume")
+    assert "began with 4 processes and this one has 1: resume it with as many" in errors
 
 
 def test_a_run_that_was_replaced_meanwhile_is_noticed(left_alone, tmp_path, capsys, monkeypatch):

@@ -1,0 +1,128 @@
+"""`spanbert-pretrain` under torchrun: it learns what one process does on the same rows, and one process writes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from spanbert_ext.pretrain import checkpoints, cli
+from spanbert_ext.pretrain.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.run_progress import MEASURED
+
+STEPS = 12
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text("\n\n".join(text[:3000] for _, text in itertools.islice(builtin_documents(), 12)))
+    return path
+
+
+def arguments(corpus: Path, output: Path, rows: int, steps: int = STEPS) -> list[str]:
+    return [
+        *("--corpus", str(corpus), "--output", str(output), "--cache-dir", str(output.parent / "cache")),
+        *("--max-steps", str(steps), "--eval-steps", "6", "--save-steps", "5", "--logging-steps", "1"),
+        *("--batch-size", str(rows), "--block-size", "32", "--vocab-size", "300", "--held-out", "0.2"),
+        *("--dropout", "0", "--samples", "2", "--device", "cpu", "--no-progress"),
+    ]
+
+
+def launched(given: list[str]) -> subprocess.Popen:
+    command = [*LAUNCH, "-m", "spanbert_ext.pretrain.cli", *given]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def history(output: Path) -> list[dict]:
+    logs = json.loads((output / "history.json").read_text())
+    # Trainer's own loss of an evaluation is a mean of batches, of which two processes make others
+    left_out = MEASURED | {"eval_loss", "eval_spans_loss", "eval_tokens_loss"}
+    return [{name: x for name, x in log.items() if name not in left_out} for log in logs]
+
+
+@pytest.fixture(scope="module")
+def one(corpus, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("one") / "out"
+    assert cli.main(arguments(corpus, output, rows=8)) == 0
+    return output
+
+
+def assert_learned_the_same(output: Path, one: Path) -> None:
+    assert len(history(one)) == len(history(output)) > STEPS
+    for expected, log in zip(history(one), history(output), strict=True):
+        assert log == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_two_processes_learn_what_one_does_and_go_on_after_a_resume(corpus, one, tmp_path):
+    output = tmp_path / "out"
+    process = launched(arguments(corpus, output, rows=4))
+    printed, errors = finish(process)
+    assert process.returncode == 0, errors
+    assert_learned_the_same(output, one)
+    assert printed.count("Held out: ") == printed.count("Held-out text (") == 1
+    assert len(list((output / "tensorboard").glob("events.*"))) == 1
+    last = output / "checkpoints" / f"checkpoint-{STEPS}"
+    assert {path.name for path in last.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert checkpoints.damage(last) is None
+    assert not (output / ".lock").exists()
+
+    (last / "optimizer.pt").write_bytes(b"damaged")
+    (output / "metrics.json").unlink()
+    process = launched(["--output", str(output), "--resume"])
+    printed, errors = finish(process)
+    assert process.returncode == 0, errors
+    assert printed.count("Passed over") == printed.count("Going on from step 10 of 12") == 1
+    assert_learned_the_same(output, one)
+
+
+def test_a_mistake_is_said_once(corpus, tmp_path):
+    given = arguments(corpus, tmp_path / "out", rows=4)
+    given[1] = str(tmp_path / "missing.txt")
+    process = launched(given)
+    _, errors = finish(process)
+    assert process.returncode != 0
+    assert errors.count("missing.txt' does not exist") == 1
+    assert "spanbert_ext/pretrain" not in errors  # no traceback but torchrun's
+
+
+def test_sigterm_ends_all_processes_after_the_same_step(corpus, tmp_path):
+    output = tmp_path / "out"
+    process = launched(arguments(corpus, output, rows=4, steps=100_000))
+    try:
+        while not list(output.glob("checkpoints/checkpoint-*")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    finally:
+        _, errors = finish(process)
+    assert process.returncode != 0
+    assert f"Go on from step {checkpoints.last_checkpoint(output)[0]:,} with: " in errors
