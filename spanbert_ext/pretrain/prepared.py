@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,36 +26,21 @@ class PreparedError(CorpusError):
     """A prepared corpus cannot be made or used; the message names the folder or the file, and the remedy."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What `spanbert-prepare` wrote into `folder`.
-
-    `documents`: columns `tokens` (int32 list), `sentence_lengths` (int32 list), `digest` (int64), and `candidates`
-    (int32 list) where phrases were looked for; memory-mapped, in the corpus' order."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    documents: Dataset
-
-    @property
-    def tokenizer_folder(self) -> str:
-        """What `load_tokenizer` takes."""
-        return str(self.folder / TOKENIZER)
-
-    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises `PreparedError` for another tokenizer than the one that made the tokens."""
-        if tokenizer_sha256(tokenizer) != self.manifest["tokenizer"]["sha256"]:
-            raise PreparedError(
-                f"the corpus in {shown(self.folder)} was prepared with another tokenizer, which is in"
-                f" {shown(self.folder / TOKENIZER)}: leave --tokenizer out, or prepare the corpus again"
-            )
-
-
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     """Of all that decides which tokens a text has; what it was last asked to pad or cut is left out."""
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     parts |= {"padding": None, "truncation": None}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_tokenizer(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `PreparedError` for another tokenizer than the one that made the tokens of a prepared corpus."""
+    folder = Path(name).expanduser()
+    if tokenizer_sha256(tokenizer) != read_manifest(folder)["tokenizer"]["sha256"]:
+        raise PreparedError(
+            f"the corpus in {shown(folder)} was prepared with another tokenizer, which is in"
+            f" {shown(folder / TOKENIZER)}: leave --tokenizer out, or prepare the corpus again"
+        )
 
 
 def is_prepared(name: str) -> bool:
@@ -102,8 +86,11 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
             )
 
 
-def load_prepared(name: str | Path) -> Prepared:
-    """The prepared corpus in a folder, every shard checked. Raises `PreparedError`."""
+def load_prepared(name: str | Path) -> Dataset:
+    """The tokenised documents of the prepared corpus in a folder, in its order, memory-mapped; every shard is checked.
+
+    Columns: `tokens` (int32 list), `sentence_lengths` (int32 list), `digest` (int64), and `candidates` (int32 list)
+    where phrases were looked for. Raises `PreparedError`."""
     folder = Path(name).expanduser()
     manifest = read_manifest(folder)
     verify(folder, manifest)
@@ -113,7 +100,7 @@ def load_prepared(name: str | Path) -> Prepared:
         raise PreparedError(f"cannot read the shards in {shown(folder)}: {error}") from error
     documents = concatenate_datasets(shards)
     documents._fingerprint = manifest["fingerprint"]  # the same content has the same name, wherever it lies
-    return Prepared(folder, manifest, documents)
+    return documents
 
 
 def stream_prepared(name: str | Path) -> IterableDataset:

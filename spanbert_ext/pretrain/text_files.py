@@ -167,12 +167,20 @@ def _place_to_cut(text: str) -> int:
     return first + last[0] if last and last[0] else len(text)
 
 
+def _stripped(text: str) -> str:
+    """Without white space around it, and without the byte order marks that joined files have inside."""
+    text = text.strip()
+    while text.startswith("\ufeff"):
+        text = text[1:].lstrip()
+    return text
+
+
 def limited(text: str) -> Iterator[str]:
     """`text`, stripped, or its parts of at most `LONGEST_DOCUMENT` characters, which depend on it alone."""
     while len(text) > LONGEST_DOCUMENT:
         cut = _place_to_cut(text[:LONGEST_DOCUMENT])
         yield text[:cut].rstrip()
-        text = text[cut:].lstrip()
+        text = _stripped(text[cut:])
     yield text
 
 
@@ -194,7 +202,7 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
             if begun:
                 part = "".join((*begun, part))
                 begun, pending = [], 0
-            line = part.removeprefix("\ufeff").strip()  # joined files have marks inside
+            line = _stripped(part)
             if line == (separator or ""):
                 if lines:
                     yield from limited("\n".join(lines))
@@ -211,7 +219,7 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
             if size + pending > LONGEST_DOCUMENT:
                 # What is known of the document: white space at the end may still be the line's.
                 line = "".join(begun)
-                known = line.removeprefix("\ufeff").strip()
+                known = _stripped(line)
                 *parts, text = limited("\n".join((*lines, known)))
                 yield from parts
                 *lines, known = text.split("\n")
