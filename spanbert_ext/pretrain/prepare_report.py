@@ -58,7 +58,7 @@ def draw_lengths(path: Path, sentence_lengths: list[int], document_lengths: list
     """A PNG of both histograms."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.bar(range(len(sentence_lengths)), sentence_lengths, width=1.0, color="#3b6ea5")
+    left.stairs(sentence_lengths, np.arange(len(sentence_lengths) + 1) - 0.5, fill=True, color="#3b6ea5")
     left.set(
         xlabel=f"tokens of a sentence (the last: {len(sentence_lengths) - 1} and more)",
         ylabel="sentences",
@@ -66,7 +66,7 @@ def draw_lengths(path: Path, sentence_lengths: list[int], document_lengths: list
     counts = np.array(document_lengths)
     last = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 1
     edges = 2 ** (np.arange(last + 1) / 4)
-    right.bar(edges[:-1], counts[:last], width=np.diff(edges), align="edge", color="#3b6ea5")
+    right.stairs(counts[:last], edges, fill=True, color="#3b6ea5")
     right.set_xscale("log", base=2)
     right.axvline(_BLOCK, color="#b04a3a", linewidth=1)
     right.set(xlabel=f"tokens of a document (line: {_BLOCK}, a block of 512)", ylabel="documents")

@@ -20,7 +20,14 @@ from spanbert_ext.pretrain.corpus import find_files, find_sources, load_document
 from spanbert_ext.pretrain.corpus_names import DatasetName, absolute_names
 from spanbert_ext.pretrain.text_files import CorpusError
 
-TEXTS = ["One line.\r\n\r\nAnother, after a blank one. ", "  Grüße \U0001f600\x0c", "", " \n ", None, "The last."]
+TEXTS = [
+    "One line.\r\n\r\nAnother, after a blank one. ",
+    "  Grüße \U0001f600\x0c",
+    "",
+    " \n ",
+    None,
+    "The last.",
+]
 DOCUMENTS = ["One line.\nAnother, after a blank one.", "Grüße \U0001f600", "The last."]
 
 
@@ -34,7 +41,9 @@ def write_parquet(path: Path, texts: list, kind: pa.DataType | None = None, fiel
     return path
 
 
-@pytest.mark.parametrize("name, pack", [(".jsonl", bytes), (".ndjson.gz", gzip.compress), (".jsonl.xz", lzma.compress)])
+@pytest.mark.parametrize(
+    "name, pack", [(".jsonl", bytes), (".ndjson.gz", gzip.compress), (".jsonl.xz", lzma.compress)]
+)
 def test_json_lines(tmp_path, name, pack):
     path = tmp_path / f"a{name}"
     path.write_bytes(pack(json_lines(TEXTS) + b"\n  \n"))
