@@ -20,7 +20,7 @@ _LONGEST_RECORD = 16 * LONGEST_DOCUMENT  # characters of a line of JSON
 _ROWS = 64  # of a Parquet file that are read at once
 
 
-def _documents(text: Any, where: str, field: str) -> Iterator[str]:
+def record_documents(text: Any, where: str, field: str = "text") -> Iterator[str]:
     """The documents of one record: none for an empty or missing text, several for a very long one."""
     if text is None:
         return
@@ -79,7 +79,7 @@ def read_json_lines(path: Path, field: str) -> Iterator[str]:
             raise CorpusError(f"{where} is a JSON {type(record).__name__}, expected an object with fields")
         if field not in record:
             raise _no_field(where, field, record)
-        yield from _documents(record[field], where, field)
+        yield from record_documents(record[field], where, field)
 
 
 def read_parquet(path: Path, field: str) -> Iterator[str]:
@@ -92,7 +92,7 @@ def read_parquet(path: Path, field: str) -> Iterator[str]:
                 raise _no_field(where, field, names)
             for batch in file.iter_batches(batch_size=_ROWS, columns=[field], use_threads=False):
                 for text in batch.column(0).to_pylist():
-                    yield from _documents(text, where, field)
+                    yield from record_documents(text, where, field)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"cannot read {where}: {_first_line(error)}") from error
 
@@ -140,7 +140,7 @@ def read_dataset(name: str, field: str) -> Iterator[str]:
         for row in rows:
             if field not in row:
                 raise _no_field(f"corpus {name!r}", field, row)
-            yield from _documents(row[field], f"corpus {name!r}", field)
+            yield from record_documents(row[field], f"corpus {name!r}", field)
     except CorpusError:
         raise
     except Exception as error:  # of the network or of a file's content
