@@ -412,7 +412,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(options, corpus, tmp_p
     code += "write_shards._Tokenizing.__call__ = slow\n"
     code += "from spanbert_ext.pretrain.prepare_cli import main\nsys.exit(main(sys.argv[1:]))"
     shards = tmp_path / "out"
-    chance, signals = random.Random(5), [signal.SIGKILL] * 3 + [signal.SIGTERM]
+    chance, signals = random.Random(5), [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]
     for number in signals:
         before = len(list(shards.glob("shard-*.arrow"))) if shards.exists() else 0
         process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
@@ -430,7 +430,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(options, corpus, tmp_p
             time.sleep(0.05)
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     kept = len(list(shards.glob("shard-*.arrow")))
-    assert 8 <= kept < 30
+    assert 6 <= kept < 30
     assert main(command(options(), "--documents-per-shard", "1")) == 0
     whole, made = bytes_of(tmp_path / "whole"), bytes_of(shards)
     assert made.keys() == whole.keys() and made == whole
