@@ -34,7 +34,7 @@ EXAMPLES = """examples:
   python benchmarks/run_all.py --quick                      tiny shapes: shows that all of it works
   python benchmarks/run_all.py --parts head --budget 540    starts nothing that the time does not allow
 """
-PARTS = ("head", "masking", "step", "growth")
+PARTS = ("head", "masking", "step", "growth", "prepare")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ def growth(dtype: str, *options: str) -> Job:
     return Job("growth", "bench_growth.py", f"bench_growth-{dtype}", ("--dtype", dtype, *options))
 
 
+def prepare(*options: str) -> Job:
+    return Job("prepare", "bench_prepare.py", "bench_prepare", options)
+
+
 def quick_plan() -> list[Job]:
     few = ("--repeats", "3", "--threads", "1")  # a thread more only waits, and long on a busy machine
     providers = ("--providers", "fused,eager_masked,hf_all_positions")
@@ -78,6 +82,7 @@ def quick_plan() -> list[Job]:
         step("tiny", "float32", *few),
         step("tiny", "float32", *few, *modes, suffix="-modes"),
         growth("float32", *axes, *few, "--providers", "fused,eager_masked"),
+        prepare("--megabytes", "1", "--workers", "1,2", "--line", "1", "--vocab-size", "500"),
     ]
 
 
@@ -95,6 +100,7 @@ def cpu_plan() -> list[Job]:
         step("base-4x512", "float32", "--layers", "2", suffix="-2layers"),
         *([step("base-4x512", "bfloat16", "--layers", "2", suffix="-2layers")] if fast_bfloat16 else []),
         growth("float32"),
+        prepare(),
     ]
 
 
@@ -115,6 +121,7 @@ def cuda_plan() -> list[Job]:
         step("large-32x512", "bfloat16", *few),
         step("base-128x512", "bfloat16", *few),
         growth("bfloat16", "--rows", "8,16,32,64,128,256", "--base", "32,512", "--seconds", "3"),
+        prepare("--megabytes", "32,128", "--line", "32"),
     ]
 
 

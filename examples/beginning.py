@@ -13,7 +13,7 @@ from spanbert_ext.pretrain.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.tokenizer import train_tokenizer
 
 
-def parse(description: str | None, **defaults: int | float) -> argparse.Namespace:
+def parse(description: str | None, **defaults: int | float | str) -> argparse.Namespace:
     """The command line: text, model, steps, and `defaults` as options of their own."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -263,8 +263,30 @@ def _growth(report: dict[str, Any]) -> Section:
     return Section(title, markdown_table(["point", *map(_bold_if_ours, names)], rows), [], _left_out(report))
 
 
+def _prepare(report: dict[str, Any]) -> Section:
+    rows = [
+        [
+            f"{axis} {point['sizes'][axis]:.0f}",
+            *(_number(point[key]) for key in ("seconds", "mb_s")),
+            f"{point['tokens_s']:,.0f}",
+            _number(point["peak_mb"]),
+        ]
+        for axis, points in report["axes"].items()
+        for point in points
+    ]
+    header = ["point", "seconds", "MB/s", "tokens/s", "peak MB of all processes"]
+    notes = ["* text and line are megabytes; seconds are without imports, the memory is with them"]
+    return Section(f"spanbert-prepare, {report['text']}", markdown_table(header, rows), [], notes)
+
+
 # The whole step first: the loss alone is a part of it.
-SECTIONS = {"bench_step": _step, "bench_sbo": _head, "bench_span_mask": _masking, "bench_growth": _growth}
+SECTIONS = {
+    "bench_step": _step,
+    "bench_sbo": _head,
+    "bench_span_mask": _masking,
+    "bench_growth": _growth,
+    "bench_prepare": _prepare,
+}
 
 
 def page(folder: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from spanbert_ext.pretrain.corpus_names import absolute_names
 from spanbert_ext.pretrain.disk import FULL
 from spanbert_ext.pretrain.options import OptionError, Options, load_options
 from spanbert_ext.pretrain.parser import build_parser
@@ -22,6 +23,8 @@ FAILED, WRONG = 1, 2
 
 def read_options(given: dict[str, Any]) -> Options:
     """The options of the run to start or to resume. Raises `OptionError`."""
+    if "corpus" in given:  # which a resumption from another folder must find
+        given = {**given, "corpus": absolute_names(given["corpus"])}
     if given.get("resume"):
         path = Path(given.get("output", Options.output)).expanduser() / "run.json"
         if not path.is_file():

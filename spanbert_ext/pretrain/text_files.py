@@ -1,6 +1,7 @@
-"""Text files in, documents out: packing and encoding by a file's first bytes, line ends, blank lines.
+"""Text files in, documents out: packing and encoding by a file's first bytes, line ends, what ends a document.
 
-A file is read in pieces: beside one of them the memory holds a document. Its name decides nothing."""
+A file is read in pieces, and a long document is several: the memory holds no more than `LONGEST_DOCUMENT`, whatever
+a file holds. Its name decides nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +13,13 @@ import itertools
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from spanbert_ext.pretrain.sentences import LONGEST, sentence_spans
+
+LONGEST_DOCUMENT = 1 << 22  # characters; a longer one is several, cut where a sentence ends
 _PIECE = 1 << 20  # bytes that are decoded at once
 _GZIP, _XZ, _ZSTD = b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")  # "BZh" alone may begin a text
@@ -103,7 +107,7 @@ def _encoding(first: bytes, path: Path) -> tuple[str, int]:
     return "UTF-8", 0
 
 
-def _unix_lines(text: str) -> str:
+def unix_lines(text: str) -> str:
     """Line ends of Unix, of Windows (also with the carriage return doubled by a conversion) and of old Macs as
     newlines. Other separators (U+0085, U+2028, form feeds) stay: they are white space."""
     for end in ("\r\n", "\r\n", "\r"):
@@ -111,7 +115,7 @@ def _unix_lines(text: str) -> str:
     return text
 
 
-def _read_text(path: Path) -> Iterator[str]:
+def read_text(path: Path) -> Iterator[str]:
     """The text of a file, piece by piece, lines ended by newlines. Raises `CorpusError` as `read_documents` does."""
     offset = 0  # bytes of text that are decoded
     line = 1
@@ -137,7 +141,7 @@ def _read_text(path: Path) -> Iterator[str]:
                 if fault or "\0" in text:
                     before = text.partition("\0")[0]
                     at = offset + len(before.encode(encoding))
-                    where = f"at byte offset {at}, line {line + _unix_lines(held + before).count(chr(10))}"
+                    where = f"at byte offset {at}, line {line + unix_lines(held + before).count(chr(10))}"
                     if before != text:
                         raise CorpusError(f"{path} is not text: NUL {where}")
                     advice = "" if encoding != "UTF-8" else _ADVICE
@@ -146,7 +150,7 @@ def _read_text(path: Path) -> Iterator[str]:
                     ) from None
                 text = held + text
                 held = "" if last else text[len(text.rstrip("\r")) :][-2:]
-                text = _unix_lines(text.removesuffix(held))
+                text = unix_lines(text.removesuffix(held))
                 line += text.count("\n")
                 yield text
                 data, offset = data[used:] + more, offset + used
@@ -156,25 +160,81 @@ def _read_text(path: Path) -> Iterator[str]:
         raise CorpusError(f"cannot read {path} after {offset} bytes of text: {error}") from error
 
 
-def read_documents(path: Path) -> Iterator[str]:
-    """Yields the documents of one file: runs of non-blank lines, lines stripped and joined by newlines.
+def _place_to_cut(text: str) -> int:
+    """Where a document that begins with `text` is cut: before the last sentence that begins in it."""
+    first = max(0, len(text) - 2 * LONGEST)
+    last = [start for start, _ in sentence_spans(text[first:])][-1:]
+    return first + last[0] if last and last[0] else len(text)
 
-    The file is UTF-8, or UTF-16 or UTF-32 with a byte order mark; plain, or packed by gzip, xz, bzip2 or, where Python
-    or the package zstandard can unpack it, zstd. Raises `CorpusError` naming the file, and for a wrong encoding the
-    line and the byte offset (of the unpacked text), for a damaged or unreadable file."""
+
+def _stripped(text: str) -> str:
+    """Without white space around it, and without the byte order marks that joined files have inside."""
+    text = text.strip()
+    while text.startswith("\ufeff"):
+        text = text[1:].lstrip()
+    return text
+
+
+def limited(text: str) -> Iterator[str]:
+    """`text`, stripped, or its parts of at most `LONGEST_DOCUMENT` characters, which depend on it alone."""
+    while len(text) > LONGEST_DOCUMENT:
+        cut = _place_to_cut(text[:LONGEST_DOCUMENT])
+        yield text[:cut].rstrip()
+        text = _stripped(text[cut:])
+    yield text
+
+
+def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[str]:
+    """The documents of a text that comes in pieces, lines ended by newlines: stripped lines without the blank ones,
+    joined by newlines.
+
+    A blank line ends a document, with a `separator` only a line that is the separator, white space around it aside.
+    The documents do not depend on where the pieces end. White space of more than `LONGEST_DOCUMENT` characters in a
+    line ends the line."""
+    if separator is not None:
+        separator = separator.strip()
     lines: list[str] = []
     begun: list[str] = []  # of the line that has not ended yet
-    for piece in itertools.chain(_read_text(path), ("\n\n",)):
+    size = pending = blank = 0  # of the lines joined, of what has begun, of white space at its end
+    for piece in itertools.chain(pieces, (f"\n{separator or ''}\n",)):
         *ended, rest = piece.split("\n")
         for part in ended:
             if begun:
                 part = "".join((*begun, part))
-                begun = []
-            line = part.removeprefix("\ufeff").strip()  # joined files have marks inside
-            if line:
+                begun, pending = [], 0
+            line = _stripped(part)
+            if line == (separator or ""):
+                if lines:
+                    yield from limited("\n".join(lines))
+                    lines, size = [], 0
+            elif line:
                 lines.append(line)
-            elif lines:
-                yield "\n".join(lines)
-                lines = []
-        if rest:
+                size += len(line) + 1
+        if ended:
+            blank = 0
+        if rest and (begun or not rest.isspace()):
             begun.append(rest)
+            pending += len(rest)
+            blank = len(rest) - len(rest.rstrip()) + (blank if rest.isspace() else 0)
+            if size + pending > LONGEST_DOCUMENT:
+                # What is known of the document: white space at the end may still be the line's.
+                line = "".join(begun)
+                known = _stripped(line)
+                *parts, text = limited("\n".join((*lines, known)))
+                yield from parts
+                *lines, known = text.split("\n")
+                begun = [known, line[len(line) - blank :]]
+                if blank > LONGEST_DOCUMENT:
+                    lines.append(known)
+                    begun, blank = [], 0
+                size = sum(map(len, lines)) + len(lines)
+                pending = sum(map(len, begun))
+
+
+def read_documents(path: Path, separator: str | None = None) -> Iterator[str]:
+    """Yields the documents of one file, as `split_text` finds them.
+
+    The file is UTF-8, or UTF-16 or UTF-32 with a byte order mark; plain, or packed by gzip, xz, bzip2 or, where Python
+    or the package zstandard can unpack it, zstd. Raises `CorpusError` naming the file, and for a wrong encoding the
+    line and the byte offset (of the unpacked text), for a damaged or unreadable file."""
+    return split_text(read_text(path), separator)

@@ -1,0 +1,127 @@
+"""`spanbert-prepare`: raw text in, shards of tokenised documents out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+DESCRIPTION = """Splits text into sentences and tokens, once, on every core, and writes them as shards with a manifest:
+what spanbert-pretrain --corpus DIR then reads. The shards are the same bytes for the same text, whatever the number
+of processes. A preparation that was stopped goes on when it is called again as before."""
+
+EXAMPLES = """examples:
+  spanbert-prepare --corpus wiki/ 'books/*.txt.gz' --tokenizer bert-base-cased --output prepared
+  spanbert-prepare --corpus crawl/*.jsonl.zst --text-field content --output prepared
+  spanbert-prepare --corpus dataset:wikimedia/wikipedia@20231101.en --tokenizer bert-base-cased
+  spanbert-pretrain --corpus prepared --model base
+
+The output folder holds shard-*.arrow, manifest.json (versions, counts, checksums), the folder tokenizer, report.md
+and lengths.png.
+"""
+
+
+class _Stopped(Exception):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every option defaults to SUPPRESS: the namespace holds the user's options, `PrepareOptions` the defaults."""
+    parser = argparse.ArgumentParser(
+        prog="spanbert-prepare",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("text").add_argument
+    add(
+        "--corpus",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="files, folders and quoted globs of text (.txt; a blank line ends a document), JSON lines (.jsonl,"
+        " .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet (.parquet); or dataset:PATH[@CONFIGURATION]"
+        "[:SPLIT], a folder or a name on the Hugging Face hub",
+    )
+    add(
+        "--document-separator",
+        metavar="LINE",
+        help="a line that ends a document of a text file, in the place of a blank one",
+    )
+    add(
+        "--text-field",
+        metavar="NAME",
+        help="the field of a record that holds the text (default: text)",
+    )
+
+    add = parser.add_argument_group("tokens").add_argument
+    add(
+        "--tokenizer",
+        metavar="NAME",
+        help="folder or hub name of a fast tokenizer (default: a cased WordPiece trained on the corpus)",
+    )
+    add("--vocab-size", type=int, metavar="N", help="size of a vocabulary that is trained (default: 28996)")
+    add(
+        "--phrases",
+        choices=("entities", "noun-phrases"),
+        help="find these too, to be masked as a whole (noun-phrases: pip install 'spanbert-ext[phrases]')",
+    )
+
+    add = parser.add_argument_group("output").add_argument
+    add("--output", metavar="DIR", help="folder of the shards (default: prepared)")
+    add("--documents-per-shard", type=int, metavar="N", help="default: 4096")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes; the shards do not depend on it (default: a core each)",
+    )
+    add("--overwrite", action="store_true", help="delete the prepared corpus in --output first")
+    add("--no-progress", dest="progress", action="store_false", help="no progress bar")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 for what the user can correct, 128 + signal when stopped."""
+    given = vars(build_parser().parse_args(arguments))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
+    from spanbert_ext.pretrain.disk import DiskError  # only now: --help answers at once
+    from spanbert_ext.pretrain.lock import InUse
+    from spanbert_ext.pretrain.prepare import PrepareOptions, prepare
+    from spanbert_ext.pretrain.prepare_report import REPORT
+    from spanbert_ext.pretrain.text_files import CorpusError
+    from spanbert_ext.pretrain.tokenizer import TokenizerError
+
+    options = PrepareOptions(**given)
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        prepare(options)
+    except (CorpusError, TokenizerError, DiskError, InUse, ImportError) as error:
+        print(f"spanbert-prepare: error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, _Stopped) as stop:
+        print(
+            "\nStopped. The shards that are finished are kept: call spanbert-prepare as before, and it goes on.",
+            file=sys.stderr,
+        )
+        return 128 + (stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with open(os.path.join(os.path.expanduser(options.output), REPORT), encoding="utf-8") as report:
+        print(report.read(), end="")
+    print(f"Train on it: spanbert-pretrain --corpus {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
