@@ -16,8 +16,11 @@ from spanbert_ext.pretrain.checkpoints import TOKENIZER
 from spanbert_ext.pretrain.corpus import load_documents
 from spanbert_ext.pretrain.held_out import split_documents, split_tokenised
 from spanbert_ext.pretrain.loader import ScheduledRows
+from spanbert_ext.pretrain.masking_options import CANDIDATES
 from spanbert_ext.pretrain.options import OptionError, Options
 from spanbert_ext.pretrain.pair_cache import cached_pairs
+from spanbert_ext.pretrain.phrases import phrase_finder
+from spanbert_ext.pretrain.prepared import check_tokenizer, is_prepared, load_prepared, read_manifest
 from spanbert_ext.pretrain.rows import Rows
 from spanbert_ext.pretrain.schedule import Phase, Schedule, ScheduleError
 from spanbert_ext.pretrain.sizes import MODELS
@@ -30,9 +33,7 @@ from spanbert_ext.pretrain.token_documents import (
 )
 from spanbert_ext.pretrain.tokenizer import load_tokenizer, train_tokenizer
 
-MANIFEST = "manifest.json"  # what spanbert-prepare writes beside its shards
 PAIR_RULES = {"google-pairs": "google", "spanbert-pairs": "spanbert"}
-PHRASES = ("entities", "noun-phrases")  # the maskings that draw from candidates
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def load_data(options: Options, folder: Path) -> RunData:
 
     options: resolved ones; folder: the run's output folder, which has the tokenizer of a run that is resumed. Raises
     `CorpusError`, `TokenizerError` and `OptionError`."""
-    if is_prepared(options.corpus):
+    if len(options.corpus) == 1 and is_prepared(options.corpus[0]):
         tokenizer, train, held_out, facts = _prepared(options)
     else:
         tokenizer, train, held_out, facts = _from_text(options, folder)
@@ -105,11 +106,6 @@ def make_schedule(options: Options, data: RunData, processes: int = 1) -> Schedu
     return ScheduledRows(schedule, rows, static)
 
 
-def is_prepared(corpus: list[str]) -> bool:
-    """Whether the corpus is the folder that spanbert-prepare wrote."""
-    return len(corpus) == 1 and (Path(corpus[0]).expanduser() / MANIFEST).is_file()
-
-
 def _index(documents: _Documents, options: Options, size: int, copies: int) -> np.ndarray:
     if options.rows not in PAIR_RULES:
         return build_blocks(documents.table, documents.numbers, size)
@@ -128,7 +124,12 @@ def _index(documents: _Documents, options: Options, size: int, copies: int) -> n
 def _from_text(
     options: Options, folder: Path
 ) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
-    documents = load_documents(options.corpus, options.cache_dir)
+    documents = load_documents(
+        options.corpus,
+        options.cache_dir,
+        separator=options.document_separator,
+        text_field=options.text_field,
+    )
     split = split_documents(documents, options.held_out)
     print(f"Held out: {split.rule}.", flush=True)
     name = options.tokenizer or (None if options.model in MODELS else options.model)
@@ -155,8 +156,6 @@ def _from_text(
 
 
 def _prepared(options: Options) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
-    from spanbert_ext.pretrain.prepared import check_tokenizer, load_prepared, read_manifest
-
     (corpus,) = options.corpus
     documents = load_prepared(corpus)
     folder = Path(corpus).expanduser()
@@ -164,12 +163,12 @@ def _prepared(options: Options) -> tuple[PreTrainedTokenizerBase, _Documents, _D
     tokenizer = load_tokenizer(name or str(folder / TOKENIZER))
     check_tokenizer(corpus, tokenizer)
     phrases = read_manifest(folder)["settings"]["phrases"]
-    if options.masking in PHRASES and phrases != options.masking:
+    if options.masking in CANDIDATES and phrases != options.masking:
         raise OptionError(
             f"--masking is {options.masking!r} but the corpus in {corpus} was prepared with"
             f" {f'--phrases {phrases}' if phrases else 'no --phrases'}: prepare it with --phrases {options.masking}"
         )
-    if options.masking not in PHRASES and phrases:
+    if options.masking not in CANDIDATES and phrases:
         documents = documents.remove_columns("candidates")  # the collator would mask them first
     table = TokenDocuments(documents)
     train, held_out, rule = split_tokenised(table, options.held_out)
@@ -189,8 +188,9 @@ def _facts(options: Options, digests: np.ndarray, unit: str, held_out: int) -> d
 
 
 def _phrase_finder(options: Options) -> PhraseFinder | None:
-    if options.masking not in PHRASES:
+    if options.masking not in CANDIDATES:
         return None
-    from spanbert_ext.pretrain.phrases import phrase_finder
-
-    return phrase_finder(options.masking)
+    try:
+        return phrase_finder(options.masking)
+    except ImportError as error:
+        raise OptionError(f"--masking is {options.masking!r}: {error}") from error

@@ -14,12 +14,8 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.output import span_metrics
 from spanbert_ext.pretrain.evaluations import LENGTHS, SHARED_LAWS
+from spanbert_ext.pretrain.masking_options import MASKINGS
 
-# As SpanBERT and BERT mask: a span is replaced as one, tokens each by itself.
-_MASKER_OPTIONS: dict[str, dict[str, Any]] = {
-    "spans": {"scheme": "geometric", "replacement": "span"},
-    "tokens": {"scheme": "tokens", "replacement": "token"},
-}
 _COUNTS = 4  # of a bin: targets and correct ones of the MLM, of the SBO
 
 
@@ -49,7 +45,7 @@ def shared_law_collators(
                 position_slots=own.masker.position_slots,
                 kinds=own.kinds,
                 epoch=0,
-                **_MASKER_OPTIONS[law],
+                **MASKINGS[law],
             )
         )
         for law in SHARED_LAWS
