@@ -67,7 +67,7 @@ def test_options_come_from_the_recipe_of_the_model():
         (["--dropout", "2"], "--dropout is 2"),
         (["--block-size", "2"], "--block-size is 2"),
         (["--resume", "--overwrite"], "there is no run in"),
-        (["--corpus", "nowhere.txt"], "'nowhere.txt' does not exist"),
+        (["--corpus", "nowhere.txt"], "nowhere.txt' does not exist"),
     ],
 )
 def test_bad_values_are_named(capsys, arguments, message):
