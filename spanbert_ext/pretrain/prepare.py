@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from spanbert_ext import __version__
+from spanbert_ext._version import __version__
 from spanbert_ext.pretrain.corpus import check_separator, find_sources, read_source, source_state
 from spanbert_ext.pretrain.corpus_names import DATASET, TEXT_SUFFIXES, shown
 from spanbert_ext.pretrain.disk import explained, sync, sync_tree, write_synced

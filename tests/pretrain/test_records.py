@@ -163,3 +163,10 @@ def test_bad_parquet_files_are_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(CorpusError, match="a.parquet"):
             list(read_source(str(path)))
+
+
+def test_a_run_remembers_absolute_names(tmp_path, monkeypatch):
+    from spanbert_ext.pretrain.cli import read_options
+
+    monkeypatch.chdir(tmp_path)
+    assert read_options({"corpus": ["a.txt"]}).corpus == [str(tmp_path / "a.txt")]
