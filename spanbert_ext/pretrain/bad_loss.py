@@ -119,9 +119,7 @@ class UpdateGuard(TrainerCallback, ExportableState):
             raise BadLossError(f"{what}. No weight was changed by it")
         self._in_a_row += 1
         if self._in_a_row == _MOST_IN_A_ROW:
-            raise BadLossError(
-                f"{what}. It is the {_MOST_IN_A_ROW}th update in a row, so not the text's fault"
-            )
+            raise BadLossError(f"{what}. It is one of {_MOST_IN_A_ROW} in a row, so not the text's fault")
         self.skipped += 1
         if state.is_world_process_zero:
             print(f"\nSkipped {what}.", flush=True)

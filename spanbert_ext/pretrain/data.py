@@ -71,13 +71,12 @@ def load_data(options: Options, folder: Path) -> RunData:
     def rows(documents: _Documents, size: int, copies: int) -> Rows:
         return Rows(documents.table, _index(documents, options, size, copies), tokenizer)
 
-    copies = max(1, options.dupe_factor) if options.rows in PAIR_RULES else 1
-    train_rows = rows(train, options.block_size, copies)
+    train_rows = rows(train, options.block_size, options.pair_passes)
     held_out_rows = rows(held_out, options.block_size, 1)
     for part, made in (("training", train_rows), ("held-out", held_out_rows)):
         if not len(made):
             raise CorpusError(f"the tokenizer finds no token in the {part} documents")
-    short = rows(train, options.short_block_size, copies) if options.short_phase else None
+    short = rows(train, options.short_block_size, options.pair_passes) if options.short_phase else None
     kind = "pairs" if options.rows in PAIR_RULES else "blocks"
     facts |= {f"train_{kind}": len(train_rows), f"held_out_{kind}": len(held_out_rows)}
     return RunData(tokenizer, train_rows, held_out_rows, short, facts)

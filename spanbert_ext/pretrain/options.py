@@ -129,6 +129,12 @@ class Options:
         return full
 
     @property
+    def pair_passes(self) -> int:
+        """Passes over the text that each made pairs of their own, which an epoch reads: 1 of blocks and of pairs with
+        fresh masks."""
+        return max(1, self.dupe_factor) if self.rows != "blocks" else 1
+
+    @property
     def seed_of_32_bits(self) -> int:
         """For generators that take no more; the seed itself below 2**32."""
         return (self.seed ^ (self.seed >> 32)) & 0xFFFFFFFF

@@ -18,6 +18,7 @@ from spanbert_ext.pretrain.options import Options, flag
 from spanbert_ext.pretrain.recipes import RECIPES
 from spanbert_ext.pretrain.schedule_length import TrainingRows, steps_of, tokens_per_update
 from spanbert_ext.pretrain.sizes import MODELS
+from spanbert_ext.pretrain.wording import duration, short
 
 WIDTH = 100
 MANY_PASSES = 100  # of which each adds little; BERT's own run made 40
@@ -144,7 +145,7 @@ class Plan:
             ("update", self._update()),
             (
                 "training",
-                f"{options.max_steps:,} steps, {_short(self.tokens)} tokens, {self.epochs:,.2f} passes over the"
+                f"{options.max_steps:,} steps, {short(self.tokens)} tokens, {self.epochs:,.2f} passes over the"
                 f" text; rate {options.learning_rate:g} after {options.warmup_steps:,} steps, then linear to 0",
             ),
             (
@@ -166,9 +167,9 @@ class Plan:
         passes = options.gradient_accumulation * processes
         where = f" on {processes} processes" if processes > 1 else ""
         if options.tokens_per_batch is not None:
-            return f"about {_short(self.update_tokens)} tokens in {passes:,} forward pass{'es' * (passes > 1)}{where}"
+            return f"about {short(self.update_tokens)} tokens in {passes:,} forward pass{'es' * (passes > 1)}{where}"
         return (
-            f"{options.batch_size * passes:,} rows, about {_short(self.update_tokens)} tokens: {passes:,} forward"
+            f"{options.batch_size * passes:,} rows, about {short(self.update_tokens)} tokens: {passes:,} forward"
             f" pass{'es' * (passes > 1)} of {options.batch_size:,} rows{where}"
         )
 
@@ -183,7 +184,7 @@ class Plan:
             (
                 "time",
                 f"{duration(left * step)} of training{self._left()} ({duration(step)} a step,"
-                f" {_short(measured.tokens_per_second * self.processes)} tokens a second{apart}) and"
+                f" {short(measured.tokens_per_second * self.processes)} tokens a second{apart}) and"
                 f" {self.evaluations:,} evaluations of {duration(forward)} for each way of masking",
             ),
             (
@@ -240,22 +241,5 @@ def _near(length: float) -> int:
     return max(16, 2 ** int(length).bit_length())
 
 
-def _short(count: float) -> str:
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if count >= size:
-            return f"{count / (1e3 if letter == 'k' else size):,.1f} {letter}"
-    return f"{count:,.0f}"
-
-
 def _bytes(count: float) -> str:
     return f"{count / 1e9:,.1f} GB"
-
-
-def duration(seconds: float) -> str:
-    """For people: 80 ms, 4.2 s, 12 min, 3.1 h, 12 days."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    for size, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {name}"
-    return f"{seconds:.1f} s"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from spanbert_ext.pretrain.disk import write_synced
 
 HISTORY_FILE = "history.json"  # Trainer's log history up to the last evaluation
 SAMPLES_FILE = "samples.json"  # masked spans of held-out text with what each head fills in, and the step
@@ -15,12 +16,7 @@ SAMPLES_FILE = "samples.json"  # masked spans of held-out text with what each he
 
 def write_json(value: Any, path: Path) -> None:
     """Writes `value`, with null for what is no finite number; a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_synced(json.dumps(finite(value), indent=2, allow_nan=False) + "\n", path)
 
 
 def finite(value: Any) -> Any:

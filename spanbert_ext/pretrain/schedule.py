@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 _ROUNDS = 8
+_SHOWN = 16  # rows of an update in a message
 _KEPT = 2**20  # rows whose whole order is made at once, and kept while it is read
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of splitmix64
 
@@ -133,6 +134,12 @@ class Schedule:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "epochs")
         )
         return Part(parts[0].phase, rows, epochs)
+
+    def describe(self, number: int) -> str:
+        """An update's rows, the first of many, for a message."""
+        rows = self.update(number).rows.tolist()
+        first = ", ".join(map(str, rows[:_SHOWN]))
+        return f"{len(rows)} rows: {first}{', ...' if len(rows) > _SHOWN else ''}"
 
     def epoch(self, updates: int) -> float:
         """Passes over the rows in the first so many updates; over those of each phase, one after the other."""

@@ -31,7 +31,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             hidden_dropout_prob=options.dropout,
             attention_probs_dropout_prob=options.dropout,
         )
-        model = SpanBertForPreTraining(config, **_heads(options))
+        model = SpanBertForPreTraining(config, nsp=options.nsp)
         log_frequency = np.log((counts + 0.5) / (counts + 0.5).sum())
         for bias in (model.get_output_embeddings().bias, model.sbo.bias):
             bias.data.copy_(torch.from_numpy(log_frequency))
@@ -48,7 +48,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
     _check_positions(options, config)
     if tokenizer.name_or_path != name:
         _check_same_ids(options, name, tokenizer)
-    model = SpanBertForPreTraining.from_pretrained(name, **_heads(options))
+    model = SpanBertForPreTraining.from_pretrained(name, nsp=options.nsp)
     vocabulary = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > vocabulary:
         raise OptionError(
@@ -56,11 +56,6 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             f" {vocabulary}"
         )
     return model
-
-
-def _heads(options: Options) -> dict[str, Any]:
-    """The model's options that a run sets."""
-    return {"nsp": True} if options.nsp else {}
 
 
 def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import disable_progress_bars
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from spanbert_ext import build_info
+from spanbert_ext._library import build_info
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.arguments import choose_precision, training_arguments
@@ -42,8 +41,13 @@ from spanbert_ext.pretrain.disk import DiskError
 from spanbert_ext.pretrain.lock import InUse, run_lock
 from spanbert_ext.pretrain.masking_options import collator_options
 from spanbert_ext.pretrain.next_steps import before_and_after, next_commands
-from spanbert_ext.pretrain.options import RESUMABLE, OptionError, Options, load_options
-from spanbert_ext.pretrain.plan import describe_recipe, make_plan, settle
+from spanbert_ext.pretrain.options import (
+    RESUMABLE,
+    OptionError,
+    Options,
+    load_options,
+)
+from spanbert_ext.pretrain.plan import Plan, describe_recipe, make_plan, settle
 from spanbert_ext.pretrain.ranks import FirstFailed, Ranks
 from spanbert_ext.pretrain.reporting import reporting_callbacks
 from spanbert_ext.pretrain.room import check_room
@@ -62,13 +66,13 @@ __all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
 
 @dataclass
 class Loaded:
-    """All that a run needs before it writes anything. options: settled ones."""
+    """All that a run needs before it writes anything. options: with steps (`settle`)."""
 
     options: Options
     data: RunData
-    rows: TrainingRows
     counts: np.ndarray  # [V] training tokens by id
-    model: PreTrainedModel
+    trainer: SpanTrainer
+    plan: Plan
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -99,24 +103,30 @@ def run(options: Options) -> dict[str, Any]:
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
             begun = _check_begun(options, folder) if options.resume else {}
             steps = finished_steps(folder, begun)
-            if steps is None:
-                # the tokenizer is there: for the others, and for a resumed run that was not killed as it began
-                saved = dataclasses.replace(options, resume=(folder / TOKENIZER).is_dir())
-                loaded = _load(saved if options.resume or not ranks.first else options, folder)
-                loaded.options.resume = options.resume
-                if ranks.first:
-                    check_room(loaded.model, folder)
-                    stop.begun = True
-                    if options.resume:
-                        _check_same(folder, loaded, begun, ranks.count)
-                    else:
-                        _begin(folder, loaded, ranks.count)
-                    if not (folder / TOKENIZER).is_dir():
-                        save_tokenizer(loaded.data.tokenizer, folder)
+            found = last_checkpoint(folder) if options.resume and ranks.first and steps is None else None
         if steps is not None:
             print(f"The run in {folder} is finished ({steps:,} steps): nothing is left to do.")
             return json.loads((folder / METRICS_FILE).read_text())
-        return _train(folder, loaded, ranks, stop)
+        step, checkpoint = ranks.share(found) or (0, None)
+        with ranks.first_goes_ahead():
+            # the tokenizer is there: for the others, and for a resumed run that was not killed as it began
+            saved = dataclasses.replace(options, resume=(folder / TOKENIZER).is_dir())
+            given = saved if options.resume or not ranks.first else options
+            loaded = _load(given, folder, ranks.count, stop, step)
+            if ranks.first:
+                check_room(loaded.trainer.model, folder)
+                stop.begun = True
+                if options.resume:
+                    _check_same(folder, loaded, begun, ranks.count)
+                else:
+                    _begin(folder, loaded, ranks.count)
+                if not (folder / TOKENIZER).is_dir():
+                    save_tokenizer(loaded.data.tokenizer, folder)
+        if checkpoint:
+            print(f"Going on from step {step:,} of {loaded.options.max_steps:,} ({checkpoint}).", flush=True)
+        elif options.resume:
+            print(f"There is no checkpoint in {folder / CHECKPOINTS}: beginning at step 0.", flush=True)
+        return _train(loaded, folder, stop, step, checkpoint)
 
 
 def _check_begun(options: Options, folder: Path) -> dict[str, Any]:
@@ -128,7 +138,8 @@ def _check_begun(options: Options, folder: Path) -> dict[str, Any]:
     return begun
 
 
-def _load(options: Options, folder: Path) -> Loaded:
+def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, step: int) -> Loaded:
+    """step: that training goes on from."""
     try:
         build_info()  # names an unknown SPANBERT_EXT_CPU_CAPABILITY
     except RuntimeError as error:
@@ -138,16 +149,37 @@ def _load(options: Options, folder: Path) -> Loaded:
     set_seed(options.seed_of_32_bits)
     data = load_data(options, folder)
     data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
-    counts = data.train.unigram_counts(len(data.tokenizer))
-    # passes that made pairs of their own
-    copies = options.dupe_factor if options.rows != "blocks" else 0
     short = None if data.short is None else data.short.lengths
-    rows = TrainingRows(data.train.lengths, short, passes=max(1, copies))
-    options = settle(options, rows, int(os.environ.get("WORLD_SIZE", 1)), choose_precision(options))
-    model = build_model(options, data.tokenizer, counts)
-    training_arguments(options, folder / CHECKPOINTS)  # a device that is not there
-    reporting_callbacks(options.report_to, folder / TENSORBOARD)  # a name that is unknown
-    return Loaded(options, data, rows, counts, model)
+    rows = TrainingRows(data.train.lengths, short, passes=options.pair_passes)
+    options = settle(options, rows, processes, choose_precision(options))
+    counts = data.train.unigram_counts(len(data.tokenizer))
+    collator = DataCollatorForSpanMasking(data.tokenizer, **collator_options(options))
+    args = training_arguments(options, folder / CHECKPOINTS, resumed=step > 0)
+    args.logging_nan_inf_filter = False  # waits for the device in every pass; the guard looks at updates
+    trainer = SpanTrainer(
+        model=build_model(options, data.tokenizer, counts),
+        args=args,
+        train_dataset=make_schedule(options, data, processes),
+        eval_dataset=data.held_out,
+        data_collator=collator,
+        processing_class=data.tokenizer,
+        callbacks=[
+            SpanMaskingCallback(collator),
+            *reporting_callbacks(options.report_to, folder / TENSORBOARD, step),
+            stop,
+        ],
+        options=options,
+        folder=folder,
+    )
+    guard = UpdateGuard(
+        skip=options.on_bad_loss == "skip",
+        progress=trainer.progress,
+        describe=lambda update: trainer.train_dataset.schedule.describe(update - 1),
+    )
+    trainer.guard_updates(guard)
+    documents = data.facts["documents"]
+    plan = make_plan(trainer, options, collator, documents, data.train, rows, data.held_out.lengths, step)
+    return Loaded(options, data, counts, trainer, plan)
 
 
 def _check_same(folder: Path, loaded: Loaded, begun: dict[str, Any], processes: int) -> None:
@@ -172,60 +204,27 @@ def _begin(folder: Path, loaded: Loaded, processes: int) -> None:
     write_run_file(folder, loaded.options, **digests, processes=processes)
 
 
-def _checkpoint(options: Options, folder: Path) -> tuple[int, Path] | None:
-    """The checkpoint to go on from, which the command says."""
-    found = last_checkpoint(folder) if options.resume else None
-    if found:
-        print(f"Going on from step {found[0]:,} of {options.max_steps:,} ({found[1]}).", flush=True)
-    elif options.resume:
-        print(f"There is no checkpoint in {folder / CHECKPOINTS}: beginning at step 0.", flush=True)
-    return found
-
-
-def _train(folder: Path, loaded: Loaded, ranks: Ranks, stop: StopOnSignal) -> dict[str, Any]:
-    options, data = loaded.options, loaded.data
-    with ranks.first_goes_ahead():
-        found = _checkpoint(options, folder) if ranks.first else None
-    step, checkpoint = ranks.share(found) or (0, None)
-    collator = DataCollatorForSpanMasking(data.tokenizer, **collator_options(options))
-    args = training_arguments(options, folder / CHECKPOINTS, resumed=checkpoint is not None)
-    args.logging_nan_inf_filter = (
-        False  # waits for the device after every forward pass; the guard looks at updates
-    )
-    trainer = SpanTrainer(
-        model=loaded.model,
-        args=args,
-        train_dataset=make_schedule(options, data, args.world_size),
-        eval_dataset=data.held_out,
-        data_collator=collator,
-        processing_class=data.tokenizer,
-        callbacks=[
-            SpanMaskingCallback(collator),
-            *reporting_callbacks(options.report_to, folder / TENSORBOARD, step),
-            stop,
-        ],
-        options=options,
-        folder=folder,
-    )
-    trainer.guard_updates(UpdateGuard(skip=options.on_bad_loss == "skip", progress=trainer.progress))
-    documents, held_out = data.facts["documents"], data.held_out.lengths
-    plan = make_plan(trainer, options, collator, documents, data.train, loaded.rows, held_out, step)
-    print(plan.text(), flush=True)
+def _train(
+    loaded: Loaded, folder: Path, stop: StopOnSignal, step: int, checkpoint: Path | None
+) -> dict[str, Any]:
+    options, trainer = loaded.options, loaded.trainer
     if step < options.max_steps:
+        print(loaded.plan.text(), flush=True)
         with stop.after_step():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.signal_number is not None and trainer.state.global_step < options.max_steps:
             raise Interrupted(stop.signal_number)
     else:  # ended between its last checkpoint and its report
         trainer.restore(checkpoint)
-    return _close(folder, loaded, trainer)
+    return _close(loaded, folder)
 
 
-def _close(folder: Path, loaded: Loaded, trainer: SpanTrainer) -> dict[str, Any]:
+def _close(loaded: Loaded, folder: Path) -> dict[str, Any]:
+    options, trainer = loaded.options, loaded.trainer
     facts = loaded.data.facts | {"steps": trainer.state.global_step} | trainer.speed_facts()
     trainer.save_result(folder, lambda files: add_to_run_file(folder, files=files))
     # metrics.json does not depend on whether the run was interrupted
-    uninterrupted = dataclasses.replace(loaded.options, resume=False, overwrite=False)
+    uninterrupted = dataclasses.replace(options, resume=False, overwrite=False)
     metrics = close_run(trainer, uninterrupted, facts, loaded.counts)
     losses = {name: x for name, x in metrics.items() if name.startswith("eval_") and name.endswith("_loss")}
     if not all(np.isfinite(x) for x in losses.values()):
@@ -234,5 +233,5 @@ def _close(folder: Path, loaded: Loaded, trainer: SpanTrainer) -> dict[str, Any]
         )
     if trainer.is_world_process_zero():
         add_to_run_file(folder, finished=trainer.state.global_step)
-        print(f"\n{before_and_after(trainer.state.log_history)}\n\n{next_commands(loaded.options)}")
+        print(f"\n{before_and_after(trainer.state.log_history)}\n\n{next_commands(options)}")
     return metrics

@@ -115,8 +115,9 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer,
 
     @property
     def passes(self) -> float:
-        """How often training has read its rows."""
-        return self.train_dataset.schedule.epoch(self.state.global_step)
+        """How often training has read the text."""
+        epochs = self.train_dataset.schedule.epoch(self.state.global_step)
+        return epochs * self.options.pair_passes
 
     @property
     def tokens_seen(self) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """In the two largest units that it has: `3 d 4 h`, `2 h 5 min`, `40 s`."""
+    """In the two largest units that it has: `3 d 4 h`, `2 h 5 min`, `40 s`; below ten seconds `4.2 s`, `80 ms`."""
+    if 0 < seconds < 10:
+        return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
     left, parts = round(seconds), []
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         if left >= size or (unit == "s" and not parts):

@@ -47,7 +47,7 @@ def left_alone(corpus, tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "mistake, said",
     [
-        (["--corpus", "missing.txt"], "'missing.txt' does not exist"),
+        (["--corpus", "missing.txt"], "missing.txt' does not exist"),
         (["--tokenizer", "/nowhere/at/all"], "tokenizer '/nowhere/at/all'"),
         (["--model", "/nowhere/at/all"], "/nowhere/at/all"),
         (["--block-size", "1000"], "512 positions"),

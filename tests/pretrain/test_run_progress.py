@@ -264,6 +264,8 @@ def test_lines_stand_above_the_bars_and_come_from_the_first_rank_alone(capsys, f
     "seconds, text",
     [
         (0, "0 s"),
+        (0.0123, "12 ms"),
+        (4.21, "4.2 s"),
         (59.6, "1 min"),
         (61, "1 min 1 s"),
         (4000, "1 h 6 min"),
