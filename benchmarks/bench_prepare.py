@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.text_files import read_documents
-from spanbert_ext.pretrain.tokenizer import train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import train_tokenizer
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.text.text_files import read_documents
 from support.cli import check_measuring, checkpoint, make_parser, measure
 from support.errors import WrongResult
 from support.machine import commit, cores, machine, versions
@@ -41,7 +41,7 @@ EXAMPLES = """examples:
 """
 AXES = {"text": "MB of text", "workers": "processes", "line": "MB in one line"}
 CHILD = """import json, sys, time
-from spanbert_ext.pretrain.prepare import PrepareOptions, prepare
+from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
 begin = time.perf_counter()
 manifest = prepare(PrepareOptions(progress=False, documents_per_shard=500, **json.loads(sys.argv[1])))
 print(json.dumps({"seconds": time.perf_counter() - begin, **manifest["counts"], "name": manifest["fingerprint"]}))

@@ -9,8 +9,8 @@ from typing import Any
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
 from spanbert_ext import SpanBertForPreTraining
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.tokenizer import train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import train_tokenizer
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 
 def parse(description: str | None, **defaults: int | float | str) -> argparse.Namespace:

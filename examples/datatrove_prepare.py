@@ -13,10 +13,10 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.readers import ParquetReader
 
-from spanbert_ext.pretrain.prepare import finish
-from spanbert_ext.pretrain.records import record_documents
-from spanbert_ext.pretrain.tokenizer import load_tokenizer
-from spanbert_ext.pretrain.write_shards import DOCUMENTS_PER_SHARD, write_shards
+from spanbert_ext.pretrain.prepare.prepare import finish
+from spanbert_ext.pretrain.prepare.write_shards import DOCUMENTS_PER_SHARD, write_shards
+from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer
+from spanbert_ext.pretrain.text.records import record_documents
 
 
 class WriteShards(PipelineStep):

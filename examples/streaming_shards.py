@@ -13,9 +13,9 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 from spanbert_ext import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.blocks import pack_sentences
-from spanbert_ext.pretrain.prepare import PrepareOptions, prepare
-from spanbert_ext.pretrain.prepared import stream_prepared
+from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
+from spanbert_ext.pretrain.prepare.prepared import stream_prepared
+from spanbert_ext.pretrain.rows.blocks import pack_sentences
 
 BLOCK = 64
 

@@ -29,10 +29,11 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import safe_globals
 
-from spanbert_ext.pretrain import cli, train  # noqa: F401  (loaded here, so that no run has to)
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.checkpoints import METRICS_FILE, PLOT_FILE, last_checkpoint
-from spanbert_ext.pretrain.run_progress import MEASURED
+from spanbert_ext.pretrain import cli
+from spanbert_ext.pretrain.run import train  # noqa: F401  (loaded here, so that no run has to)
+from spanbert_ext.pretrain.run.checkpoints import METRICS_FILE, PLOT_FILE, last_checkpoint
+from spanbert_ext.pretrain.run.run_progress import MEASURED
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 STEPS = 24
 TEXT = "text.txt"

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from spanbert_ext.pretrain.corpus_names import absolute_names
-from spanbert_ext.pretrain.disk import FULL
-from spanbert_ext.pretrain.options import OptionError, Options, load_options
-from spanbert_ext.pretrain.parser import build_parser
+from spanbert_ext.pretrain.files.disk import FULL
+from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options
+from spanbert_ext.pretrain.settings.parser import build_parser
+from spanbert_ext.pretrain.text.corpus_names import absolute_names
 
 FAILED, WRONG = 1, 2
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _sigterm_interrupts():
             options = read_options(given)
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
-            from spanbert_ext.pretrain import train  # only now: --help and wrong options answer at once
+            from spanbert_ext.pretrain.run import train  # only now: --help and wrong options answer at once
     except OptionError as error:
         return _fail(error, WRONG)
     except KeyboardInterrupt as interruption:

@@ -95,12 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 for what the user can correct, 128 + signal when stopped."""
     given = vars(build_parser().parse_args(arguments))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
-    from spanbert_ext.pretrain.disk import DiskError  # only now: --help answers at once
-    from spanbert_ext.pretrain.lock import InUse
-    from spanbert_ext.pretrain.prepare import PrepareOptions, prepare
-    from spanbert_ext.pretrain.prepare_report import REPORT
-    from spanbert_ext.pretrain.text_files import CorpusError
-    from spanbert_ext.pretrain.tokenizer import TokenizerError
+    from spanbert_ext.pretrain.files.disk import DiskError  # only now: --help answers at once
+    from spanbert_ext.pretrain.files.lock import InUse
+    from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
+    from spanbert_ext.pretrain.prepare.summary import REPORT
+    from spanbert_ext.pretrain.rows.tokenizer import TokenizerError
+    from spanbert_ext.pretrain.text.text_files import CorpusError
 
     options = PrepareOptions(**given)
     before = signal.signal(signal.SIGTERM, _stop)

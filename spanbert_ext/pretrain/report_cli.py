@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spanbert_ext.pretrain.report_figures import terminal_table
-from spanbert_ext.pretrain.report_page import GENERATOR, build_page
-from spanbert_ext.pretrain.run_reader import ReportError, find_runs
+from spanbert_ext.pretrain.report.figures import terminal_table
+from spanbert_ext.pretrain.report.page import GENERATOR, build_page
+from spanbert_ext.pretrain.report.run_reader import ReportError, find_runs
 
 _DESCRIPTION = """Reports runs of spanbert-pretrain, finished or not: a table here, and one HTML page with losses,
 speed, memory, accuracy by span length and masked spans, side by side. The page is a single file and needs no

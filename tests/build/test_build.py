@@ -293,6 +293,22 @@ def test_nothing_imports_what_stands_above_it() -> None:
     assert len(files) > 30
 
 
+# The rooms of pretrain, from the bottom up; the commands stand on top.
+FLOORS = (("files",), ("text", "settings"), ("rows",), ("prepare",), ("run",), ("report",))
+
+
+def test_the_rooms_of_pretrain_import_those_below_them() -> None:
+    floors = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+    package = Path(spanbert_ext.__file__).parent / "pretrain"
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
+    assert rooms == floors.keys()
+    for room in rooms:
+        for file in (package / room).rglob("*.py"):
+            found = set(re.findall(r"spanbert_ext\.pretrain\.(\w+)", file.read_text(encoding="utf-8")))
+            too_high = {name for name in found - {room} if floors.get(name, 99) >= floors[room]}
+            assert not too_high, f"{file.relative_to(package)} imports {too_high}"
+
+
 @pytest.mark.parametrize("name", spanbert_ext.__all__)
 def test_every_public_name_resolves(name: str) -> None:
     assert getattr(spanbert_ext, name) is not None

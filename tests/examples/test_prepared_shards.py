@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_models import tiny_texts, tiny_tokenizer
 
-from spanbert_ext.pretrain.corpus import digest
-from spanbert_ext.pretrain.prepare import finish
-from spanbert_ext.pretrain.prepared import PreparedError, load_prepared
+from spanbert_ext.pretrain.prepare.prepare import finish
+from spanbert_ext.pretrain.prepare.prepared import load_prepared
+from spanbert_ext.pretrain.text.corpus import digest
+from spanbert_ext.pretrain.text.manifest import PreparedError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -53,7 +54,7 @@ def test_datatrove_writes_the_shards_in_two_tasks(corpus, tmp_path, monkeypatch,
 
 
 def test_each_process_streams_rows_of_its_own(corpus, tmp_path, monkeypatch, capsys):
-    from spanbert_ext.pretrain.prepare import PrepareOptions, prepare
+    from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
 
     prepared = str(tmp_path / "prepared")
     tokenizer = str(tmp_path / "tokenizer")

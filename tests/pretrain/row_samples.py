@@ -6,10 +6,10 @@ import numpy as np
 from datasets import Dataset, Features
 from tiny_models import tiny_tokenizer
 
-from spanbert_ext.pretrain.blocks import build_blocks
-from spanbert_ext.pretrain.pairs import build_pairs
-from spanbert_ext.pretrain.rows import Rows
-from spanbert_ext.pretrain.token_documents import CANDIDATES, COLUMNS, TokenDocuments, tokenize_documents
+from spanbert_ext.pretrain.rows.blocks import build_blocks
+from spanbert_ext.pretrain.rows.pairs import build_pairs
+from spanbert_ext.pretrain.rows.rows import Rows
+from spanbert_ext.pretrain.rows.token_documents import CANDIDATES, COLUMNS, TokenDocuments, tokenize_documents
 
 FIRST = 5  # the first id that is no special one of tiny_tokenizer
 

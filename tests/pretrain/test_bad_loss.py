@@ -17,9 +17,10 @@ pytest.importorskip("transformers")
 
 from tiny_models import one_thread  # noqa: F401
 
-from spanbert_ext.pretrain import bad_loss, checkpoints, cli, trainer
-from spanbert_ext.pretrain.bad_loss import LossRecord
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain import cli
+from spanbert_ext.pretrain.run import bad_loss, checkpoints, trainer
+from spanbert_ext.pretrain.run.bad_loss import LossRecord
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 
 def test_the_rule_by_hand():

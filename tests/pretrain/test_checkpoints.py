@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import checkpoints, disk
-from spanbert_ext.pretrain.checkpoints import (
+from spanbert_ext.pretrain.files import disk
+from spanbert_ext.pretrain.run import checkpoints
+from spanbert_ext.pretrain.run.checkpoints import (
     CHECKPOINTS,
     MANIFEST,
     RunError,
@@ -24,7 +25,7 @@ from spanbert_ext.pretrain.checkpoints import (
     publish,
     seal,
 )
-from spanbert_ext.pretrain.options import Options, load_options
+from spanbert_ext.pretrain.settings.options import Options, load_options
 
 WEIGHTS = bytes(range(256)) * 20
 

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from spanbert_ext.pretrain.corpus import find_files, load_documents
-from spanbert_ext.pretrain.text_files import CorpusError
+from spanbert_ext.pretrain.text.corpus import find_files, load_documents
+from spanbert_ext.pretrain.text.text_files import CorpusError
 
 
 @pytest.fixture
@@ -106,6 +106,6 @@ def test_a_cache_that_cannot_be_used(tmp_path, corpus, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("spanbert_ext.pretrain.corpus.Dataset.from_generator", full)
+    monkeypatch.setattr("spanbert_ext.pretrain.text.corpus.Dataset.from_generator", full)
     with pytest.raises(CorpusError, match="cache cannot be used in .*No space left on device.*--cache-dir"):
         load_documents(corpus, str(tmp_path / "cache"))

@@ -9,9 +9,9 @@ pytest.importorskip("datasets")
 from datasets import Dataset, Features, Value
 from row_samples import block_rows, token_documents
 
-from spanbert_ext.pretrain.corpus import digest
-from spanbert_ext.pretrain.held_out import passage_spans, split_documents, split_tokenised
-from spanbert_ext.pretrain.text_files import CorpusError
+from spanbert_ext.pretrain.rows.held_out import passage_spans, split_documents, split_tokenised
+from spanbert_ext.pretrain.text.corpus import digest
+from spanbert_ext.pretrain.text.text_files import CorpusError
 
 COLUMNS = {"text": Value("large_string"), "source": Value("string"), "digest": Value("int64")}
 

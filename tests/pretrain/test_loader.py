@@ -15,11 +15,11 @@ from tiny_models import make_model, one_thread, same, tiny_tokenizer  # noqa: F4
 from transformers import TrainingArguments
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMaskingCallback
-from spanbert_ext.pretrain.loader import PartNumbers, ScheduledRows
-from spanbert_ext.pretrain.options import Options
-from spanbert_ext.pretrain.rows import Rows
-from spanbert_ext.pretrain.schedule import Phase, Schedule
-from spanbert_ext.pretrain.trainer import SpanTrainer
+from spanbert_ext.pretrain.rows.loader import PartNumbers, ScheduledRows
+from spanbert_ext.pretrain.rows.rows import Rows
+from spanbert_ext.pretrain.rows.schedule import Phase, Schedule
+from spanbert_ext.pretrain.run.trainer import SpanTrainer
+from spanbert_ext.pretrain.settings.options import Options
 
 STEPS = 5
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanbert_ext.pretrain import text_files
-from spanbert_ext.pretrain.text_files import limited, split_text
+from spanbert_ext.pretrain.text import text_files
+from spanbert_ext.pretrain.text.text_files import limited, split_text
 
 PARTS = ["word", "A", " ", "  ", "\n", "\n\n", ". ", "end. The ", "x" * 30, " " * 25, "\ufeff", "---\n"]
 

@@ -15,9 +15,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import checkpoints, cli
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.run_progress import MEASURED
+from spanbert_ext.pretrain import cli
+from spanbert_ext.pretrain.run import checkpoints
+from spanbert_ext.pretrain.run.run_progress import MEASURED
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 STEPS = 12
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -11,8 +11,8 @@ pytest.importorskip("transformers")
 from transformers import BertTokenizerFast, EvalPrediction
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.evaluations import LENGTHS, by_law, evaluations
-from spanbert_ext.pretrain.mask_laws import (
+from spanbert_ext.pretrain.run.evaluations import LENGTHS, by_law, evaluations
+from spanbert_ext.pretrain.run.mask_laws import (
     held_out_metrics,
     length_statistics,
     run_lengths,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from spanbert_ext.pretrain.next_steps import before_and_after, next_commands
-from spanbert_ext.pretrain.options import Options
-from spanbert_ext.pretrain.parser import build_parser
+from spanbert_ext.pretrain.run.next_steps import before_and_after, next_commands
+from spanbert_ext.pretrain.settings.options import Options
+from spanbert_ext.pretrain.settings.parser import build_parser
 
 
 def test_losses_before_and_after():

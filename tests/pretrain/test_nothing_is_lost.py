@@ -25,7 +25,8 @@ from tiny_runs import (
     write_corpus,
 )
 
-from spanbert_ext.pretrain import checkpoints, cli, train, trainer
+from spanbert_ext.pretrain import cli
+from spanbert_ext.pretrain.run import checkpoints, train, trainer
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ pytest.importorskip("transformers")
 from transformers import Trainer, TrainingArguments
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.optimizer import RunOptimizer, UncorrectedAdamW
-from spanbert_ext.pretrain.options import Options
+from spanbert_ext.pretrain.run.optimizer import RunOptimizer, UncorrectedAdamW
+from spanbert_ext.pretrain.settings.options import Options
 
 
 def by_hand(parameter, gradients, lr, betas, eps, weight_decay):

@@ -8,12 +8,12 @@ import typing
 
 import pytest
 
-from spanbert_ext.pretrain import option_checks
-from spanbert_ext.pretrain.defaults import DEMO, OWN_TEXT, PLAIN
-from spanbert_ext.pretrain.options import RESUMABLE, OptionError, Options, load_options, save_options
-from spanbert_ext.pretrain.parser import build_parser
-from spanbert_ext.pretrain.recipes import RECIPES
-from spanbert_ext.pretrain.sizes import MODELS
+from spanbert_ext.pretrain.settings import option_checks
+from spanbert_ext.pretrain.settings.defaults import DEMO, OWN_TEXT, PLAIN
+from spanbert_ext.pretrain.settings.options import RESUMABLE, OptionError, Options, load_options, save_options
+from spanbert_ext.pretrain.settings.parser import build_parser
+from spanbert_ext.pretrain.settings.recipes import RECIPES
+from spanbert_ext.pretrain.settings.sizes import MODELS
 
 
 def parse(*arguments: str) -> Options:

@@ -12,9 +12,9 @@ pytest.importorskip("datasets")
 
 from row_samples import token_documents
 
-from spanbert_ext.pretrain import pair_cache
-from spanbert_ext.pretrain.pair_cache import cached_pairs
-from spanbert_ext.pretrain.pairs import build_pairs
+from spanbert_ext.pretrain.rows import pair_cache
+from spanbert_ext.pretrain.rows.pair_cache import cached_pairs
+from spanbert_ext.pretrain.rows.pairs import build_pairs
 
 LENGTHS = [[4, 5, 6], [7, 8], [9, 3, 2]]
 

@@ -14,8 +14,8 @@ pytest.importorskip("datasets")
 from plain_pairs import plain_pairs
 from row_samples import made_rows, token_documents
 
-from spanbert_ext.pretrain.pairs import Draws, build_pairs, cuts, pairs_of_document, split_point
-from spanbert_ext.pretrain.token_documents import TokenDocuments
+from spanbert_ext.pretrain.rows.pairs import Draws, build_pairs, cuts, pairs_of_document, split_point
+from spanbert_ext.pretrain.rows.token_documents import TokenDocuments
 
 
 class Scripted:
@@ -168,7 +168,7 @@ def test_pairs_of_a_document_follow_its_text(monkeypatch):
     """Its place, the other documents' texts and the number of passes change nothing but which text a B is of."""
     lengths = [[5, 9, 4, 7, 6, 3], [8, 8, 8], [2] * 20]
     rows = made_rows(token_documents(lengths), 24, "google", copies=3)
-    monkeypatch.setattr("spanbert_ext.pretrain.pairs._STRETCH", 2)
+    monkeypatch.setattr("spanbert_ext.pretrain.rows.pairs._STRETCH", 2)
     assert made_rows(token_documents(lengths), 24, "google", copies=3).index.tolist() == rows.index.tolist()
     alone = made_rows(token_documents(lengths), 24, "google", copies=1)
     assert rows.index[rows.index["copy"] == 0].tolist() == alone.index.tolist()

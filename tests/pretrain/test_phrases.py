@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanbert_ext.pretrain import phrases
-from spanbert_ext.pretrain.phrases import KINDS, find_entities, find_noun_phrases, phrase_finder
+from spanbert_ext.pretrain.text import phrases
+from spanbert_ext.pretrain.text.phrases import KINDS, find_entities, find_noun_phrases, phrase_finder
 
 
 def found(finder, sentence: str) -> list[str]:

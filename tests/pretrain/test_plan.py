@@ -17,14 +17,14 @@ from transformers import Trainer
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain import measured_step
-from spanbert_ext.pretrain.arguments import choose_precision, training_arguments
-from spanbert_ext.pretrain.masking_options import collator_options
-from spanbert_ext.pretrain.measured_step import MeasuredStep, measure_step
-from spanbert_ext.pretrain.optimizer import RunOptimizer
-from spanbert_ext.pretrain.options import OptionError, Options
-from spanbert_ext.pretrain.plan import Plan, make_plan, settle
-from spanbert_ext.pretrain.schedule_length import TrainingRows, steps_of, tokens_per_update
+from spanbert_ext.pretrain.run import measured_step
+from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
+from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
+from spanbert_ext.pretrain.run.optimizer import RunOptimizer
+from spanbert_ext.pretrain.run.plan import Plan, make_plan, settle
+from spanbert_ext.pretrain.settings.masking_options import collator_options
+from spanbert_ext.pretrain.settings.options import OptionError, Options
+from spanbert_ext.pretrain.settings.schedule_length import TrainingRows, steps_of, tokens_per_update
 
 OWN = {"model": "some/bert"}
 

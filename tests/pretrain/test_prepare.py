@@ -22,23 +22,17 @@ pytest.importorskip("datasets")
 from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
 
-from spanbert_ext.pretrain import prepare as prepare_module
-from spanbert_ext.pretrain import shards as shards_module
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.corpus import digest, load_documents
-from spanbert_ext.pretrain.prepare import PrepareOptions, prepare
+from spanbert_ext.pretrain.prepare import prepare as prepare_module
+from spanbert_ext.pretrain.prepare import shards as shards_module
+from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
+from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared, stream_prepared
 from spanbert_ext.pretrain.prepare_cli import main
-from spanbert_ext.pretrain.prepared import (
-    PreparedError,
-    check_tokenizer,
-    is_prepared,
-    load_prepared,
-    read_manifest,
-    stream_prepared,
-)
-from spanbert_ext.pretrain.sentences import split_sentences
-from spanbert_ext.pretrain.text_files import CorpusError
-from spanbert_ext.pretrain.tokenizer import load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.text.corpus import digest, load_documents
+from spanbert_ext.pretrain.text.manifest import PreparedError, is_prepared, read_manifest
+from spanbert_ext.pretrain.text.sentences import split_sentences
+from spanbert_ext.pretrain.text.text_files import CorpusError
 
 PER_SHARD = 8
 
@@ -130,7 +124,7 @@ def test_the_same_bytes_for_any_number_of_processes_and_size_of_task(options, mo
     manifest = prepare(options("one"))
     assert len(manifest["shards"]) == 4
     prepare(options("two", workers=2))
-    monkeypatch.setattr("spanbert_ext.pretrain.write_shards._TOGETHER", 3_000)
+    monkeypatch.setattr("spanbert_ext.pretrain.prepare.write_shards._TOGETHER", 3_000)
     prepare(options("small", workers=1))
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two") == bytes_of(tmp_path / "small")
     assert not list(tmp_path.rglob("progress*"))
@@ -139,7 +133,7 @@ def test_the_same_bytes_for_any_number_of_processes_and_size_of_task(options, mo
 def test_record_batches_do_not_follow_the_tasks(options, monkeypatch, tmp_path):
     monkeypatch.setattr(shards_module, "_BATCH_TOKENS", 500)
     prepare(options("one"))
-    monkeypatch.setattr("spanbert_ext.pretrain.write_shards._TOGETHER", 1)
+    monkeypatch.setattr("spanbert_ext.pretrain.prepare.write_shards._TOGETHER", 1)
     prepare(options("small"))
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "small")
     assert len(load_prepared(tmp_path / "one").data.column("tokens").chunks) > 8
@@ -153,7 +147,7 @@ class Stop(Exception):
 def test_what_is_finished_is_kept_and_the_end_is_the_same(options, monkeypatch, tmp_path, after):
     """`after` documents were given to the tokenizer when it is stopped; finished shards are not made again."""
     prepare(options("whole"))
-    monkeypatch.setattr("spanbert_ext.pretrain.write_shards._TOGETHER", 1)
+    monkeypatch.setattr("spanbert_ext.pretrain.prepare.write_shards._TOGETHER", 1)
     documents_from, finish = prepare_module._documents_from, prepare_module.finish
 
     def stopped(sources, options, place):
@@ -382,10 +376,10 @@ def test_the_command_names_what_is_wrong(options, capsys, more, said):
 
 
 def test_a_second_preparation_in_one_folder_is_refused(options, tmp_path):
-    from spanbert_ext.pretrain.lock import InUse
+    from spanbert_ext.pretrain.files.lock import InUse
 
     (tmp_path / "out").mkdir()
-    code = "import sys, pathlib; from spanbert_ext.pretrain.lock import run_lock\n"
+    code = "import sys, pathlib; from spanbert_ext.pretrain.files.lock import run_lock\n"
     code += "with run_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
     arguments = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -406,7 +400,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(options, corpus, tmp_p
     """SIGKILL with two workers, at random moments, then SIGTERM; no worker is left behind."""
     prepare(options("whole", documents_per_shard=1))
     words = command(options(), "--workers", "2", "--documents-per-shard", "1")
-    code = "import sys, time\nfrom spanbert_ext.pretrain import write_shards\n"
+    code = "import sys, time\nfrom spanbert_ext.pretrain.prepare import write_shards\n"
     code += "tokenize = write_shards._Tokenizing.__call__\n"
     code += "def slow(self, texts):\n    time.sleep(0.2)\n    return tokenize(self, texts)\n"
     code += "write_shards._Tokenizing.__call__ = slow\n"

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from spanbert_ext.pretrain import cli
-from spanbert_ext.pretrain.options import OptionError, Options, load_options, save_options
+from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options, save_options
 
 
 def error_of(capsys, *arguments: str) -> str:

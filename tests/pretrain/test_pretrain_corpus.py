@@ -16,10 +16,10 @@ from plain_sentences import plain_split
 from row_samples import block_rows
 
 from spanbert_ext import SpanMasker
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.corpus import CorpusError, find_files, load_documents
-from spanbert_ext.pretrain.sentences import split_sentences
-from spanbert_ext.pretrain.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.text.corpus import CorpusError, find_files, load_documents
+from spanbert_ext.pretrain.text.sentences import split_sentences
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import checkpoints, cli, data, span_examples, trainer
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.options import Options
+from spanbert_ext.pretrain import cli
+from spanbert_ext.pretrain.run import checkpoints, data, span_examples, trainer
+from spanbert_ext.pretrain.settings.options import Options
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 STEPS, SAVED = 8, 5  # a checkpoint in the middle of an epoch
 
@@ -66,7 +67,7 @@ def test_metrics_are_in_nats_on_held_out_text(finished):
 def test_unigram_entropy_by_hand():
     import numpy as np
 
-    from spanbert_ext.pretrain.report import unigram_cross_entropy, unigram_entropy
+    from spanbert_ext.pretrain.run.results import unigram_cross_entropy, unigram_entropy
 
     counts = np.array([2, 1, 1, 0])
     assert unigram_entropy(counts) == pytest.approx(1.5 * math.log(2))
@@ -81,7 +82,7 @@ def test_evaluation_weighs_tokens_not_batches(finished, corpus):
 
     from spanbert_ext.masking.collator import DataCollatorForSpanMasking
     from spanbert_ext.models.pretraining import SpanBertForPreTraining
-    from spanbert_ext.pretrain.options import load_options
+    from spanbert_ext.pretrain.settings.options import load_options
 
     options, _ = load_options(finished / "run.json", {"resume": True})
     loaded = data.load_data(options, finished)

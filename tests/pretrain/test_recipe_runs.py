@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from spanbert_ext.pretrain import cli
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.optimizer import UncorrectedAdamW
-from spanbert_ext.pretrain.recipes import RECIPES
-from spanbert_ext.pretrain.trainer import SpanTrainer
+from spanbert_ext.pretrain.run.optimizer import UncorrectedAdamW
+from spanbert_ext.pretrain.run.trainer import SpanTrainer
+from spanbert_ext.pretrain.settings.recipes import RECIPES
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 SYSTEMS = ("bert", "our-bert", "our-bert-1seq", "spanbert")
 DISTINCT = [

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 
 from spanbert_ext.pretrain import cli
-from spanbert_ext.pretrain.masking_options import MASKINGS, collator_options
-from spanbert_ext.pretrain.option_checks import CHOICES
-from spanbert_ext.pretrain.options import Options
-from spanbert_ext.pretrain.plan import describe_recipe
-from spanbert_ext.pretrain.recipes import RECIPES, recipe_list
+from spanbert_ext.pretrain.run.plan import describe_recipe
+from spanbert_ext.pretrain.settings.masking_options import MASKINGS, collator_options
+from spanbert_ext.pretrain.settings.option_checks import CHOICES
+from spanbert_ext.pretrain.settings.options import Options
+from spanbert_ext.pretrain.settings.recipes import RECIPES, recipe_list
 
 # rows, NSP, SBO, masking: table A1 and section 6 of the paper
 SYSTEMS = {

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
 
-from spanbert_ext.pretrain import records, text_files
-from spanbert_ext.pretrain.corpus import find_files, find_sources, load_documents, read_source
-from spanbert_ext.pretrain.corpus_names import DatasetName, absolute_names
-from spanbert_ext.pretrain.text_files import CorpusError
+from spanbert_ext.pretrain.text import records, text_files
+from spanbert_ext.pretrain.text.corpus import find_files, find_sources, load_documents, read_source
+from spanbert_ext.pretrain.text.corpus_names import DatasetName, absolute_names
+from spanbert_ext.pretrain.text.text_files import CorpusError
 
 TEXTS = [
     "One line.\r\n\r\nAnother, after a blank one. ",

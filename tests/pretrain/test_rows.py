@@ -12,8 +12,8 @@ from row_samples import FIRST, made_rows, token_documents
 from tiny_models import VOCABULARY, tiny_tokenizer
 
 from spanbert_ext import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.blocks import sample_id
-from spanbert_ext.pretrain.rows import Rows
+from spanbert_ext.pretrain.rows.blocks import sample_id
+from spanbert_ext.pretrain.rows.rows import Rows
 
 CLS, SEP = VOCABULARY["[CLS]"], VOCABULARY["[SEP]"]
 LENGTHS = [[3, 2, 4], [8], [1, 1]]
@@ -96,7 +96,7 @@ def test_counts_are_those_of_the_rows(rule, monkeypatch):
     expected = np.bincount(np.concatenate([row["input_ids"] for row in rows]), minlength=40)
     expected[[VOCABULARY[f"[{name}]"] for name in ("CLS", "SEP", "PAD", "MASK")]] = 0
     assert rows.unigram_counts(40).tolist() == expected.tolist() and expected.sum() > 60
-    monkeypatch.setattr("spanbert_ext.pretrain.rows._COUNTED", 3)
+    monkeypatch.setattr("spanbert_ext.pretrain.rows.rows._COUNTED", 3)
     assert rows.unigram_counts(40).tolist() == expected.tolist()
     half = Rows(documents, rows.index[rows.index["document"] < 2], tiny_tokenizer())  # not all of the table
     assert 0 < half.unigram_counts(40).sum() < expected.sum()

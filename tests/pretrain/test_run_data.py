@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from spanbert_ext.pretrain import data
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.options import OptionError, Options
-from spanbert_ext.pretrain.text_files import CorpusError
+from spanbert_ext.pretrain.run import data
+from spanbert_ext.pretrain.settings.options import OptionError, Options
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.text.text_files import CorpusError
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_updates_of_tokens(corpus, tmp_path):
 
 
 def test_phrases_are_looked_for_where_they_are_masked(corpus, tmp_path):
-    pytest.importorskip("spanbert_ext.pretrain.phrases")
+    pytest.importorskip("spanbert_ext.pretrain.text.phrases")
     rows = data.load_data(_masking(options(corpus, rows="google-pairs"), "entities"), tmp_path).train
     spans = [span for row in rows for span in row["candidates"].tolist()]
     assert len(spans) > 50 and all(end > start for start, end in spans)

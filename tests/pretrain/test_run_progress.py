@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, TrainerState
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain import model_flops
-from spanbert_ext.pretrain.console import BarLog, LineLog, log_line
-from spanbert_ext.pretrain.model_flops import ModelFlops, count_flops, peak_flops
-from spanbert_ext.pretrain.run_files import write_json
-from spanbert_ext.pretrain.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
-from spanbert_ext.pretrain.trainer import SpanTrainer
-from spanbert_ext.pretrain.wording import duration, short
+from spanbert_ext.pretrain.files.run_files import write_json
+from spanbert_ext.pretrain.files.wording import duration, short
+from spanbert_ext.pretrain.run import model_flops
+from spanbert_ext.pretrain.run.console import BarLog, LineLog, log_line
+from spanbert_ext.pretrain.run.model_flops import ModelFlops, count_flops, peak_flops
+from spanbert_ext.pretrain.run.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
+from spanbert_ext.pretrain.run.trainer import SpanTrainer
 
 
 class Ranks:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from spanbert_ext.pretrain.schedule import Part, Phase, Schedule, ScheduleError, shuffled
+from spanbert_ext.pretrain.rows.schedule import Part, Phase, Schedule, ScheduleError, shuffled
 
 LENGTHS = np.random.default_rng(0).integers(3, 128, 1000)
 
@@ -108,7 +108,7 @@ def test_any_update_is_made_without_the_ones_before(size):
 def test_what_is_kept_changes_nothing(size, monkeypatch):
     """Orders of few rows are kept whole, of many rows made in parts."""
     kept = Schedule([Phase(LENGTHS, 70, **size)], seed=3, parts=2)
-    monkeypatch.setattr("spanbert_ext.pretrain.schedule._KEPT", 10)
+    monkeypatch.setattr("spanbert_ext.pretrain.rows.schedule._KEPT", 10)
     made = Schedule([Phase(LENGTHS, 70, **size)], seed=3, parts=2)
     assert all(same(kept.update(number), made.update(number)) for number in (0, 30, 31, 32, 63, 69))
 

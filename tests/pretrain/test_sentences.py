@@ -13,8 +13,8 @@ pytest.importorskip("datasets")
 
 from plain_sentences import plain_split
 
-from spanbert_ext.pretrain.blocks import pack_sentences
-from spanbert_ext.pretrain.sentences import LONGEST, cut_text, sentence_spans, split_sentences
+from spanbert_ext.pretrain.rows.blocks import pack_sentences
+from spanbert_ext.pretrain.text.sentences import LONGEST, cut_text, sentence_spans, split_sentences
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 from tokenizers import models
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.options import OptionError, Options
-from spanbert_ext.pretrain.sizes import MODELS, RANDOM_START_RATES
-from spanbert_ext.pretrain.starting_model import build_model
+from spanbert_ext.pretrain.run.starting_model import build_model
+from spanbert_ext.pretrain.settings.options import OptionError, Options
+from spanbert_ext.pretrain.settings.sizes import MODELS, RANDOM_START_RATES
 
 COUNTS = np.zeros(len(VOCABULARY), dtype=np.int64)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("datasets")
 
-from spanbert_ext.pretrain import text_files
-from spanbert_ext.pretrain.text_files import CorpusError, read_documents
+from spanbert_ext.pretrain.text import text_files
+from spanbert_ext.pretrain.text.text_files import CorpusError, read_documents
 
 TEXT = "One line.\nAnother line.\n\n \t\nSecond document. It goes on.\r\nStill it.\n\n\n\nThird, na\u00efve \U0001f600"
 DOCUMENTS = [

@@ -14,9 +14,9 @@ from row_samples import token_documents, token_table
 from tiny_models import VOCABULARY, tiny_texts, tiny_tokenizer
 from transformers import BertTokenizerFast
 
-from spanbert_ext.pretrain.corpus import digest
-from spanbert_ext.pretrain.sentences import split_sentences
-from spanbert_ext.pretrain.token_documents import TokenDocuments, encode, token_spans, tokenize_documents
+from spanbert_ext.pretrain.rows.token_documents import TokenDocuments, encode, token_spans, tokenize_documents
+from spanbert_ext.pretrain.text.corpus import digest
+from spanbert_ext.pretrain.text.sentences import split_sentences
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -22,11 +22,11 @@ from transformers.integrations import integration_utils
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain import cli, report_cli
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.options import OptionError
-from spanbert_ext.pretrain.reporting import reporting_callbacks
-from spanbert_ext.pretrain.run_progress import MEASURED
-from spanbert_ext.pretrain.trainer import SpanTrainer
+from spanbert_ext.pretrain.run.reporting import reporting_callbacks
+from spanbert_ext.pretrain.run.run_progress import MEASURED
+from spanbert_ext.pretrain.run.trainer import SpanTrainer
+from spanbert_ext.pretrain.settings.options import OptionError
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 STEPS, SAVED, LOGGED, EVALUATED = 8, 5, 3, 4  # the checkpoint stands between two logs
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from spanbert_ext.pretrain import cli
-from spanbert_ext.pretrain.builtin_corpus import builtin_documents
+from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 STEPS, SAVED = 6, 4
 FULL_DISK = shutil._ntuple_diskusage(10**9, 10**9, 4096)

@@ -1,0 +1,1 @@
+"""Files that are whole whatever happens, and words for people."""

@@ -1,0 +1,1 @@
+"""`spanbert-prepare`: documents to verified shards of tokens."""

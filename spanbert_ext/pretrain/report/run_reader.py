@@ -1,0 +1,153 @@
+"""What a run's folder tells of it, finished, going on or broken off: from its JSON files alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE, finite
+from spanbert_ext.pretrain.run.checkpoints import CHECKPOINTS, METRICS_FILE, RUN_FILE
+from spanbert_ext.pretrain.run.evaluations import by_law, evaluations
+
+# They say where and how a run was done, not what it was.
+_NOT_COMPARED = frozenset(
+    {
+        "output",
+        "resume",
+        "overwrite",
+        "workers",
+        "cache_dir",
+        "samples",
+        "progress",
+        "report_to",
+        "save_steps",
+    }
+)
+
+
+class ReportError(ValueError):
+    """A folder cannot be reported; the message names it and says why."""
+
+
+@dataclass
+class Run:
+    """A run. `metrics` is empty unless it is finished; `problems` says which files could not be read."""
+
+    name: str
+    folder: Path
+    options: dict[str, Any]
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]
+    examples: list[dict[str, Any]]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken up to the last log."""
+        return max((log["step"] for log in self.history), default=0)
+
+    @property
+    def state(self) -> str:
+        """`finished`, or how far it is."""
+        if self.metrics:
+            return "finished"
+        planned = self.options.get("max_steps")
+        return f"{self.steps / planned:.0%} of {planned:,}" if planned else "not finished"
+
+    @property
+    def masking(self) -> str:
+        return self.options.get("masking") or "spans"
+
+    def laws(self) -> dict[str, dict[str, Any]]:
+        """The last evaluation's losses and accuracies by mask law."""
+        if isinstance(self.metrics.get("held_out"), dict):
+            return self.metrics["held_out"]
+        found = evaluations(self.history)
+        return by_law(found[max(found)], self.masking) if found else {}
+
+    def last(self, name: str) -> float | None:
+        """The latest value of a training log's entry, or what metrics.json says of the whole run."""
+        if self.metrics.get(name) is not None:
+            return self.metrics[name]
+        return next((log[name] for log in reversed(self.history) if log.get(name) is not None), None)
+
+
+def find_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in `folders`, or, where a folder holds none itself, those in the folders in it, by name.
+
+    Raises `ReportError` for a folder without any."""
+    found: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ReportError(
+                f"{folder} is {'a file' if folder.exists() else 'not there'}; expected a run's folder"
+            )
+        if (folder / RUN_FILE).is_file():
+            inside = [folder]
+        else:
+            inside = sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
+        if not inside:
+            raise ReportError(f"{folder} holds no run: no {RUN_FILE} in it, nor in a folder in it")
+        found += inside
+    unique = {path.resolve(): path for path in found}
+    return [_read_run(path, name) for path, name in zip(unique.values(), _names([*unique]), strict=True)]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in paths]
+
+
+def _read_run(folder: Path, name: str) -> Run:
+    problems: list[str] = []
+
+    def read(path: Path, kind: type) -> Any:
+        if not path.is_file():
+            return kind()
+        try:
+            content = finite(json.loads(path.read_text(encoding="utf-8")))
+            if not isinstance(content, kind):
+                raise ValueError(f"holds no {kind.__name__}")
+        except (OSError, ValueError) as error:
+            problems.append(f"{path.name} cannot be read: {error}")
+            return kind()
+        return content
+
+    run = read(folder / RUN_FILE, dict)
+    metrics = read(folder / METRICS_FILE, dict)
+    histories = [read(folder / HISTORY_FILE, list)]
+    checkpoint = _newest_state(folder)
+    if checkpoint is not None:
+        histories.append(read(checkpoint, dict).get("log_history") or [])
+    logs = [[log for log in history if isinstance(log, dict) and "step" in log] for history in histories]
+    history = max(logs, key=lambda history: history[-1]["step"] if history else -1)
+    options = metrics.get("options") or run.get("options") or {}
+    examples = [
+        example
+        for example in read(folder / SAMPLES_FILE, dict).get("examples") or []
+        if isinstance(example, dict) and example.keys() >= {"before", "span", "after", "tokens"}
+    ]
+    return Run(name, folder, options, metrics, history, examples, problems)
+
+
+def _newest_state(folder: Path) -> Path | None:
+    states = {
+        int(match[1]): path
+        for path in (folder / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.parent.name))
+    }
+    return states[max(states)] if states else None
+
+
+def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """The options whose values are not the same in all runs, with these values."""
+    names = dict.fromkeys(name for run in runs for name in run.options if name not in _NOT_COMPARED)
+    values = {name: [run.options.get(name) for run in runs] for name in names}
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}

@@ -1,0 +1,202 @@
+"""Texts in, tokenised documents out: the one table that every kind of row is made of, and access to its memory."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, Features, Sequence, Value
+from datasets.fingerprint import Hasher
+
+from spanbert_ext.pretrain.text import sentences
+from spanbert_ext.pretrain.text.sentences import split_sentences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Finds phrases in one sentence: half-open character spans in ascending order.
+PhraseFinder = Callable[[str], list[tuple[int, int]]]
+
+COLUMNS = {
+    "tokens": Sequence(Value("int32")),  # of all sentences, without special tokens
+    "sentence_lengths": Sequence(Value("int32")),  # none is 0; they sum to the number of tokens
+    "digest": Value("int64"),  # of the document's text
+}
+# With a phrase finder: flat half-open token spans of the document, [start, end, start, end, ...], ascending.
+CANDIDATES = {"candidates": Sequence(Value("int32"))}
+
+_TOGETHER = 1_000_000  # characters that are tokenized in one call
+
+
+def rows_in_memory(documents: Dataset, most: int = 64) -> int:
+    """How many documents to read at once: fewer than `most` where some are so long that these might fill the
+    memory."""
+    longest = pc.max(pc.binary_length(documents.data.column("text"))).as_py() or 1
+    return max(1, min(most, 2**26 // longest))
+
+
+def encode(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, offsets: bool = False
+) -> Iterator[tuple[list[int], list[tuple[int, int]] | None]]:
+    """The token ids of each text, without special tokens, and with `offsets` each token's character span."""
+    start = size = 0
+    for stop, text in enumerate(texts, 1):
+        size += len(text)
+        if size >= _TOGETHER or stop == len(texts):
+            encoded = tokenizer(
+                texts[start:stop], add_special_tokens=False, verbose=False, return_offsets_mapping=offsets
+            )
+            spans = encoded["offset_mapping"] if offsets else itertools.repeat(None)
+            yield from zip(encoded["input_ids"], spans, strict=False)
+            start, size = stop, 0
+
+
+def token_spans(phrases: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The half-open token span of every phrase: the tokens that share a character with it, each in one span.
+
+    phrases: character spans, ascending. offsets: the tokens' character spans."""
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    free = 0
+    for start, end in phrases:
+        first, last = max(free, bisect_right(ends, start)), bisect_left(starts, end)
+        if first < last:
+            yield first, last
+            free = last
+
+
+def tokenize_batch(
+    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, phrase_finder: PhraseFinder | None = None
+) -> dict[str, list]:
+    """The columns `COLUMNS` (with a finder `CANDIDATES` too) of a batch of documents with `text` and `digest`.
+
+    A sentence without a token is left out, and so is a document without one."""
+    documents = [split_sentences(text) for text in batch["text"]]
+    texts = [sentence for document in documents for sentence in document]
+    encoded = encode(texts, tokenizer, offsets=phrase_finder is not None)
+    columns: dict[str, list] = {name: [] for name in COLUMNS | (CANDIDATES if phrase_finder else {})}
+    for digest, document in zip(batch["digest"], documents, strict=True):
+        tokens, lengths, candidates = array("i"), array("i"), array("i")
+        for sentence in document:
+            ids, offsets = next(encoded)
+            if phrase_finder is not None:
+                for span in token_spans(phrase_finder(sentence), offsets):
+                    candidates.extend(len(tokens) + token for token in span)
+            if ids:
+                tokens.extend(ids)
+                lengths.append(len(ids))
+        if not tokens:
+            continue
+        columns["tokens"].append(np.frombuffer(tokens, dtype=np.int32))
+        columns["sentence_lengths"].append(np.frombuffer(lengths, dtype=np.int32))
+        columns["digest"].append(digest)
+        if phrase_finder is not None:
+            columns["candidates"].append(np.array(candidates, dtype=np.int32))
+    return columns
+
+
+def tokenize_documents(
+    documents: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    workers: int = 0,
+    phrase_finder: PhraseFinder | None = None,
+) -> Dataset:
+    """The tokenised documents of a table of texts, in their order; memory-mapped, cached.
+
+    documents: columns `text` and `digest`. tokenizer: a fast one. workers: processes; the result is the same.
+    phrase_finder: finds phrases that may be masked as a whole. Columns: `COLUMNS`, with a finder `CANDIDATES`."""
+    rules = "".join(map(inspect.getsource, (sys.modules[__name__], sentences)))
+    key = [documents._fingerprint, tokenizer.backend_tokenizer.to_str(), rules, _rules_of(phrase_finder)]
+    return documents.map(
+        tokenize_batch,
+        batched=True,
+        batch_size=rows_in_memory(documents),
+        writer_batch_size=rows_in_memory(documents, 1000),
+        remove_columns=documents.column_names,
+        fn_kwargs={"tokenizer": tokenizer, "phrase_finder": phrase_finder},
+        features=Features(COLUMNS | (CANDIDATES if phrase_finder else {})),
+        num_proc=min(workers, len(documents)) if workers > 1 else None,
+        # a fast tokenizer's pickle changes when it is used: hash what it does instead
+        new_fingerprint=hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest(),
+        desc="Tokens",
+    )
+
+
+def _rules_of(phrase_finder: PhraseFinder | None) -> str:
+    """What a phrase finder does: what it holds, and the text of the module that it comes from."""
+    if phrase_finder is None:
+        return ""
+    name = getattr(phrase_finder, "__module__", None) or type(phrase_finder).__module__
+    return Hasher.hash(phrase_finder) + inspect.getsource(sys.modules[name])
+
+
+class _Lists:
+    """The elements of a column of lists, as views of its memory."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self._firsts = [0, *itertools.accumulate(map(len, self._chunks))]
+        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def _view(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+        if chunk not in self._views:
+            lists = self._chunks[chunk]
+            self._views[chunk] = np.asarray(lists.offsets), lists.values.to_numpy(zero_copy_only=True)
+        return self._views[chunk]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        chunk = bisect_right(self._firsts, index) - 1
+        offsets, values = self._view(chunk)
+        place = index - self._firsts[chunk]
+        return values[offsets[place] : offsets[place + 1]]
+
+    def chunks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(number of the first list, offsets [n + 1] into the values, values) of each stretch of memory."""
+        for number, first in enumerate(self._firsts[:-1]):
+            yield first, *self._view(number)
+
+    def lengths(self) -> np.ndarray:
+        """int64 [N]."""
+        parts = [np.diff(offsets) for _, offsets, _ in self.chunks()]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+
+class TokenDocuments:
+    """A table of tokenised documents, read in place: an element is a view of the mapped file.
+
+    dataset: columns as `tokenize_documents` makes them, of which `candidates` may be absent. Raises ValueError for
+    another table."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        missing = sorted(COLUMNS.keys() - set(dataset.column_names))
+        if missing:
+            raise ValueError(
+                f"a table of tokenised documents has the columns {', '.join(COLUMNS)}; this one has no"
+                f" {', '.join(missing)}, but {', '.join(dataset.column_names)}"
+            )
+        self.dataset = dataset.flatten_indices() if dataset._indices is not None else dataset
+        column = self.dataset.data.column
+        self.digests = np.asarray(column("digest"), dtype=np.int64)  # [D]
+        self.tokens = _Lists(column("tokens"))  # [document] -> int32 [tokens]
+        self.sentence_lengths = _Lists(column("sentence_lengths"))  # [document] -> int32 [sentences]
+        has_candidates = "candidates" in dataset.column_names
+        self.candidates = (
+            _Lists(column("candidates")) if has_candidates else None
+        )  # [document] -> int32 [2 n]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"dataset": self.dataset}  # the views are of this process's memory
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["dataset"])

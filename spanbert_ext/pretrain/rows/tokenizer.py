@@ -1,0 +1,100 @@
+"""The tokenizer of a run: one that exists, or a cased WordPiece trained on the training documents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, trainers
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
+
+from spanbert_ext.pretrain.files.messages import reason
+from spanbert_ext.pretrain.text.sentences import cut_text
+from spanbert_ext.pretrain.text.text_files import CorpusError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUES = "##"
+
+
+class TokenizerError(ValueError):
+    """The tokenizer cannot be used for span masking; the message names it and the reason."""
+
+
+def train_tokenizer(
+    texts: Callable[[], Iterable[str]], vocab_size: int, unused_ids: int = 0
+) -> PreTrainedTokenizerBase:
+    """A cased WordPiece vocabulary of `vocab_size` pieces, fewer when the text has no more.
+
+    BERT's five special tokens come first, then as many `[unusedN]`, numbered from 0, as `unused_ids` says: no text is
+    ever tokenized as one, no mask puts one in, so they are free for words that are added later. The same text gives the
+    same vocabulary.
+
+    texts: called twice. The trainer numbers characters in the order of a hash table, and breaks ties by these
+    numbers; so a first pass finds the characters, and the second is given them in a fixed order.
+    """
+    pieces = _train(texts(), 0, SPECIAL_TOKENS)  # a size of 0: the characters, no merges
+    characters = sorted(set(pieces) - set(SPECIAL_TOKENS))
+    reserved = [f"[unused{number}]" for number in range(unused_ids)]
+    if not characters:
+        raise CorpusError("the training documents hold no character to train a tokenizer on")
+    fixed = (*SPECIAL_TOKENS, *reserved, *characters)
+    if vocab_size < len(fixed):
+        kinds = f"special tokens, {unused_ids} unused ids" if unused_ids else "special tokens"
+        raise TokenizerError(
+            f"--vocab-size is {vocab_size}, but {kinds} and the corpus' characters are {len(fixed)}"
+        )
+    return BertTokenizerFast(vocab=_train(texts(), vocab_size, fixed), do_lower_case=False)
+
+
+def _train(texts: Iterable[str], vocab_size: int, fixed: tuple[str, ...]) -> dict[str, int]:
+    """WordPiece vocabulary with `fixed` as its first ids."""
+    bert = BertTokenizerFast(do_lower_case=False).backend_tokenizer
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = bert.normalizer, bert.pre_tokenizer
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(fixed),  # for the trainer: ids to give first
+        continuing_subword_prefix=CONTINUES,
+        show_progress=False,
+    )
+    whole = (text.strip() for text in texts)  # cut at white space, where a word ends too
+    tokenizer.train_from_iterator(
+        (text[start:end] for text in whole for start, end in cut_text(text, 0, len(text))), trainer
+    )
+    return tokenizer.get_vocab()
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The fast tokenizer in folder `name`, or of that name on the Hugging Face hub.
+
+    Raises `TokenizerError` when it cannot be loaded, is not fast, or lacks a mask, cls, sep or pad token.
+    """
+    path = Path(name).expanduser()
+    if path.is_file() or (not path.exists() and len(path.parts) > 2):  # a hub name has at most one slash
+        raise TokenizerError(f"tokenizer {name!r} is not a folder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path) if path.is_dir() else name)
+    except Exception as error:  # missing files, no network, not a tokenizer: many types
+        where = "folder" if path.is_dir() else "no such folder; as a hub name"
+        raise TokenizerError(f"cannot load tokenizer {name!r} ({where}): {reason(error)}") from error
+    missing = [
+        kind for kind in ("mask", "cls", "sep", "pad") if getattr(tokenizer, f"{kind}_token_id") is None
+    ]
+    if missing:
+        raise TokenizerError(
+            f"tokenizer {name!r} has no {' and no '.join(missing)} token:"
+            " pre-training needs mask, cls, sep and pad"
+        )
+    if not tokenizer.is_fast:
+        raise TokenizerError(f"tokenizer {name!r} is not a fast one (no tokenizer.json)")
+    return tokenizer
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that decides about its ids: 16 hexadecimal digits, the same after it was saved and loaded."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules.pop("truncation", None)  # of the last call, not of the tokenizer
+    rules.pop("padding", None)
+    return hashlib.blake2b(json.dumps(rules, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,1 @@
+"""One run: what is loaded, trained, saved and said, in the order of `train.py`."""

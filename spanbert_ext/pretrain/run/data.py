@@ -1,0 +1,196 @@
+"""What a run reads: the corpus as training and held-out rows, and the tokenizer that made them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared
+from spanbert_ext.pretrain.rows.blocks import build_blocks
+from spanbert_ext.pretrain.rows.held_out import split_documents, split_tokenised
+from spanbert_ext.pretrain.rows.loader import ScheduledRows
+from spanbert_ext.pretrain.rows.pair_cache import cached_pairs
+from spanbert_ext.pretrain.rows.rows import Rows
+from spanbert_ext.pretrain.rows.schedule import Phase, Schedule, ScheduleError
+from spanbert_ext.pretrain.rows.token_documents import (
+    PhraseFinder,
+    TokenDocuments,
+    rows_in_memory,
+    tokenize_documents,
+)
+from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.run.checkpoints import TOKENIZER
+from spanbert_ext.pretrain.settings.masking_options import CANDIDATES
+from spanbert_ext.pretrain.settings.options import OptionError, Options
+from spanbert_ext.pretrain.settings.sizes import MODELS
+from spanbert_ext.pretrain.text.corpus import load_documents
+from spanbert_ext.pretrain.text.manifest import is_prepared, read_manifest
+from spanbert_ext.pretrain.text.phrases import phrase_finder
+from spanbert_ext.pretrain.text.text_files import CorpusError
+
+PAIR_RULES = {"google-pairs": "google", "spanbert-pairs": "spanbert"}
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run reads.
+
+    train, held_out: rows of `--block-size`. short: rows of `--short-block-size` of the training documents, where some
+    steps are on these. facts: what metrics.json says about the corpus; `corpus_digest` sees order and repetition."""
+
+    tokenizer: PreTrainedTokenizerBase
+    train: Rows
+    held_out: Rows
+    short: Rows | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """Tokenised documents, and the numbers of those that are meant."""
+
+    table: TokenDocuments
+    numbers: np.ndarray
+
+
+def load_data(options: Options, folder: Path) -> RunData:
+    """The rows of a run and their tokenizer.
+
+    options: resolved ones; folder: the run's output folder, which has the tokenizer of a run that is resumed. Raises
+    `CorpusError`, `TokenizerError` and `OptionError`."""
+    if len(options.corpus) == 1 and is_prepared(options.corpus[0]):
+        tokenizer, train, held_out, facts = _prepared(options)
+    else:
+        tokenizer, train, held_out, facts = _from_text(options, folder)
+
+    def rows(documents: _Documents, size: int, copies: int) -> Rows:
+        return Rows(documents.table, _index(documents, options, size, copies), tokenizer)
+
+    train_rows = rows(train, options.block_size, options.pair_passes)
+    held_out_rows = rows(held_out, options.block_size, 1)
+    for part, made in (("training", train_rows), ("held-out", held_out_rows)):
+        if not len(made):
+            raise CorpusError(f"the tokenizer finds no token in the {part} documents")
+    short = rows(train, options.short_block_size, options.pair_passes) if options.short_phase else None
+    kind = "pairs" if options.rows in PAIR_RULES else "blocks"
+    facts |= {f"train_{kind}": len(train_rows), f"held_out_{kind}": len(held_out_rows)}
+    return RunData(tokenizer, train_rows, held_out_rows, short, facts)
+
+
+def make_schedule(options: Options, data: RunData, processes: int = 1) -> ScheduledRows:
+    """The training rows in the order of the run: `max_steps` updates of `batch_size` rows for each process and
+    accumulation step, or of about `tokens_per_batch` tokens in all. Raises `OptionError`."""
+    parts = options.gradient_accumulation * processes
+    first = round(options.short_phase * options.max_steps) if data.short is not None else 0
+    kinds = [(data.short, first), (data.train, options.max_steps - first)]
+    rows, phases = [], []
+    for made, updates in kinds:
+        if updates:
+            tokens = options.tokens_per_batch
+            phases.append(
+                Phase(made.lengths, updates, None if tokens else options.batch_size * parts, tokens)
+            )
+            rows.append(made)
+    try:
+        schedule = Schedule(phases, options.seed, parts)
+    except ScheduleError as error:
+        raise OptionError(f"--tokens-per-batch is {options.tokens_per_batch}: {error}") from error
+    # the copies of a pair have the masks of their own that static masking gives a row
+    static = options.rows in PAIR_RULES and options.dupe_factor > 0
+    return ScheduledRows(schedule, rows, static)
+
+
+def _index(documents: _Documents, options: Options, size: int, copies: int) -> np.ndarray:
+    if options.rows not in PAIR_RULES:
+        return build_blocks(documents.table, documents.numbers, size)
+    cache = Path(options.cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser()
+    rule, seed = PAIR_RULES[options.rows], options.seed
+    try:
+        return cached_pairs(
+            cache, documents.table, documents.numbers, size, rule, options.short_rows, copies, seed
+        )
+    except OSError as error:
+        raise CorpusError(
+            f"the pairs cannot be kept in the cache {cache}: {error.strerror or error}; --cache-dir chooses another"
+        ) from error
+
+
+def _from_text(
+    options: Options, folder: Path
+) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
+    documents = load_documents(
+        options.corpus,
+        options.cache_dir,
+        separator=options.document_separator,
+        text_field=options.text_field,
+    )
+    split = split_documents(documents, options.held_out)
+    print(f"Held out: {split.rule}.", flush=True)
+    name = options.tokenizer or (None if options.model in MODELS else options.model)
+    if name is None and options.resume:
+        name = str(folder / TOKENIZER)
+    if name is not None:
+        tokenizer = load_tokenizer(name)
+    else:
+        tokenizer = train_tokenizer(
+            lambda: (
+                text for batch in split.train.iter(rows_in_memory(split.train)) for text in batch["text"]
+            ),
+            options.vocab_size,
+            options.unused_ids,
+        )
+    finder = _phrase_finder(options)
+    tables = [
+        TokenDocuments(tokenize_documents(texts, tokenizer, options.workers, finder))
+        for texts in (split.train, split.held_out)
+    ]
+    facts = _facts(options, np.asarray(documents.data.column("digest")), split.unit, len(split.held_out))
+    train, held_out = (_Documents(table, np.arange(len(table))) for table in tables)
+    return tokenizer, train, held_out, facts
+
+
+def _prepared(options: Options) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
+    (corpus,) = options.corpus
+    documents = load_prepared(corpus)
+    folder = Path(corpus).expanduser()
+    name = options.tokenizer or (None if options.model in MODELS else options.model)
+    tokenizer = load_tokenizer(name or str(folder / TOKENIZER))
+    check_tokenizer(corpus, tokenizer)
+    phrases = read_manifest(folder)["settings"]["phrases"]
+    if options.masking in CANDIDATES and phrases != options.masking:
+        raise OptionError(
+            f"--masking is {options.masking!r} but the corpus in {corpus} was prepared with"
+            f" {f'--phrases {phrases}' if phrases else 'no --phrases'}: prepare it with --phrases {options.masking}"
+        )
+    if options.masking not in CANDIDATES and phrases:
+        documents = documents.remove_columns("candidates")  # the collator would mask them first
+    table = TokenDocuments(documents)
+    train, held_out, rule = split_tokenised(table, options.held_out)
+    print(f"Held out: {rule}.", flush=True)
+    facts = _facts(options, table.digests, "documents", len(held_out))
+    return tokenizer, _Documents(table, train), _Documents(table, held_out), facts
+
+
+def _facts(options: Options, digests: np.ndarray, unit: str, held_out: int) -> dict[str, Any]:
+    return {
+        "corpus": options.corpus or ["the interpreter's documentation (built-in)"],
+        "corpus_digest": hashlib.blake2b(digests.tobytes(), digest_size=8).hexdigest(),  # order counts
+        "documents": len(digests),
+        "held_out_unit": unit,
+        f"held_out_{unit}": held_out,
+    }
+
+
+def _phrase_finder(options: Options) -> PhraseFinder | None:
+    if options.masking not in CANDIDATES:
+        return None
+    try:
+        return phrase_finder(options.masking)
+    except ImportError as error:
+        raise OptionError(f"--masking is {options.masking!r}: {error}") from error

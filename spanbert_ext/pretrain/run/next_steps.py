@@ -1,0 +1,45 @@
+"""What a finished run says last: held-out losses before and after, and the commands that come next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spanbert_ext.pretrain.settings.options import Options
+
+HEADS = {"mlm": "masked tokens", "sbo": "spans from their boundaries", "nsp": "next sentences"}
+
+
+def before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
+    """Held-out losses of the first and the last evaluation in Trainer's `log_history`, a line a head; empty where there
+    are not two."""
+    evaluations = [log for log in history if "eval_mlm_loss" in log]
+    if len(evaluations) < 2 or evaluations[0]["step"] == evaluations[-1]["step"]:
+        return ""
+    first, last = evaluations[0], evaluations[-1]
+    lines = [f"Held-out loss at step {first['step']:,} and at step {last['step']:,}:"]
+    for head, what in HEADS.items():
+        name = f"eval_{head}_loss"
+        if name in first and name in last:
+            lines.append(f"  {head.upper()} {first[name]:7.3f} -> {last[name]:6.3f}   {what}")
+    return "\n".join(lines)
+
+
+def next_commands(options: Options) -> str:
+    """What can be done with the run's folder."""
+    folder = Path(options.output).expanduser()
+    quoted = shlex.quote(str(folder))
+    corpus = " ".join(map(shlex.quote, options.corpus[:2])) + " ..." * (len(options.corpus) > 2)
+    again = f"spanbert-pretrain --model {quoted}"
+    if options.corpus:
+        again += f" --corpus {corpus}"
+    again += f" --output {shlex.quote(f'{folder}-further')}"
+    load = f"AutoModelForQuestionAnswering.from_pretrained({str(folder)!r})"
+    commands = (
+        ("fine-tune it", f"from transformers import AutoModelForQuestionAnswering; model = {load}"),
+        ("look at it", f"spanbert-report {quoted}"),
+        ("train it further", again),
+    )
+    return "\n".join(("What comes next:", *(f"  {title:<18}{command}" for title, command in commands)))

@@ -1,0 +1,100 @@
+"""How a Trainer saves: beside, whole, on the disk, and only then in the place of what was there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
+
+from spanbert_ext.pretrain.files.disk import empty, explained, sync, sync_tree
+from spanbert_ext.pretrain.run.bad_loss import BadLossError
+from spanbert_ext.pretrain.run.checkpoints import UNFINISHED, checkpoint_name, publish, seal
+
+KEPT = 2  # checkpoints
+
+
+class VerifiedSaving:
+    """A Trainer (mixed in before it) whose checkpoints have a manifest and are in place only when they are whole. The
+    two newest are kept. Weights that hold NaN or an infinity are not saved: `BadLossError`. `DiskError` names a disk
+    that cannot take a checkpoint; those before it are untouched."""
+
+    _staging: str | None = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._staging or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step, root = self.state.global_step, Path(self.args.output_dir)
+        staging, name = root / UNFINISHED, checkpoint_name(step)
+        self._check_weights(step)
+        with explained(f"the checkpoint of step {step}", root):
+            if self.is_world_process_zero():
+                empty(staging)
+                staging.mkdir(parents=True, exist_ok=True)
+            self.accelerator.wait_for_everyone()
+            self._staging = str(staging)
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            self.accelerator.wait_for_everyone()  # each process has a file of its own in it
+            if self.is_world_process_zero():
+                seal(staging / name)
+                publish(staging / name, root / name, KEPT)
+            self.accelerator.wait_for_everyone()
+
+    def save_result(self, folder: Path, record: Callable[[list[str]], None]) -> None:
+        """Puts the trained model with its tokenizer into `folder`, whole. Before, the first process calls `record` with
+        the names of its files."""
+        staging = Path(self.args.output_dir) / UNFINISHED
+        self._check_weights(self.state.global_step)
+        with explained("the trained model", folder):
+            if self.is_world_process_zero():
+                empty(staging)
+            self.accelerator.wait_for_everyone()
+            self.save_model(str(staging))
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                sync_tree(staging)
+                names = sorted(path.name for path in staging.iterdir())
+                record(names)
+                for name in names:
+                    os.replace(staging / name, folder / name)
+                sync(folder)
+                staging.rmdir()
+
+    def restore(self, checkpoint: Path) -> None:
+        """Weights, log history and sums of a checkpoint, without training."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._load_from_checkpoint(str(checkpoint))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):  # each has its sums in the state
+                callback.on_train_begin(self.args, self.state, self.control)
+        self.progress.take(self.accelerator)  # steps that were not logged
+
+    def _check_weights(self, step: int) -> None:
+        finite = torch.stack([x.detach().isfinite().all() for x in self.model.parameters()]).all()
+        if not finite:
+            raise BadLossError(
+                f"the weights after update {step} hold NaN or an infinity and are not saved: the learning rate may"
+                " be too high"
+            )
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Weights that are tied stand in a checkpoint once: that is no loss. Any other difference is one."""
+        model: PreTrainedModel = self.model
+        tied = set(getattr(model, "all_tied_weights_keys", None) or ()) | set(
+            model._keys_to_ignore_on_save or ()
+        )
+        missing = sorted(set(load_result.missing_keys) - tied)
+        if missing or load_result.unexpected_keys:
+            raise ValueError(
+                f"the checkpoint is not of this model: missing {missing}, unexpected {load_result.unexpected_keys}"
+            )
+        model.tie_weights()

@@ -1,0 +1,87 @@
+"""The model that a run starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from spanbert_ext.models.pretraining import SpanBertForPreTraining
+from spanbert_ext.pretrain.files.messages import reason
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer
+from spanbert_ext.pretrain.settings.options import OptionError, Options
+from spanbert_ext.pretrain.settings.sizes import MODELS
+
+
+def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray) -> PreTrainedModel:
+    """A fresh BERT of a preset's size, or the checkpoint in a folder or on the hub. Raises `OptionError`.
+
+    counts: [V] training tokens by id; a fresh model's output biases start at their log frequencies, which
+    saves the steps that would only learn these."""
+    if options.model in MODELS:
+        size = MODELS[options.model]
+        _check_positions(options, BertConfig(**size))
+        config = BertConfig(
+            **size,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            hidden_dropout_prob=options.dropout,
+            attention_probs_dropout_prob=options.dropout,
+        )
+        model = SpanBertForPreTraining(config, nsp=options.nsp)
+        log_frequency = np.log((counts + 0.5) / (counts + 0.5).sum())
+        for bias in (model.get_output_embeddings().bias, model.sbo.bias):
+            bias.data.copy_(torch.from_numpy(log_frequency))
+        return model
+    path = Path(options.model).expanduser()
+    name = str(path) if path.is_dir() else options.model
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except Exception as error:  # missing files, no network, unknown type
+        raise OptionError(
+            f"--model {options.model!r} is neither one of {', '.join(MODELS)} nor a loadable checkpoint:"
+            f" {reason(error)}"
+        ) from error
+    _check_positions(options, config)
+    if tokenizer.name_or_path != name:
+        _check_same_ids(options, name, tokenizer)
+    model = SpanBertForPreTraining.from_pretrained(name, nsp=options.nsp)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > vocabulary:
+        raise OptionError(
+            f"--tokenizer has {len(tokenizer)} tokens but --model {options.model!r} has a vocabulary of"
+            f" {vocabulary}"
+        )
+    return model
+
+
+def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer that gives tokens other ids than the checkpoint's own: the model would read other words."""
+    given_by = f"--tokenizer {options.tokenizer!r}" if options.tokenizer else "the tokenizer of --corpus"
+    try:
+        own = load_tokenizer(name).get_vocab()
+    except TokenizerError:
+        return  # a checkpoint without a tokenizer: nothing to compare
+    given = tokenizer.get_vocab()
+    differing = [(own[token], token) for token in own if given.get(token) != own[token]]
+    if differing:
+        index, token = min(differing)
+        there = f"{given[token]}" if token in given else "none"
+        raise OptionError(
+            f"{given_by} has other ids than --model {options.model!r} was trained with:"
+            f" {len(differing)} of {len(own)} tokens differ, {token!r} has id {index} there and {there} here:"
+            " the model would read other words than are written"
+        )
+
+
+def _check_positions(options: Options, config: Any) -> None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.pad_token_id + 1  # these number their positions from the padding id on
+    if positions and options.block_size > positions:
+        raise OptionError(
+            f"--block-size is {options.block_size} but --model {options.model!r} has {positions} positions"
+        )

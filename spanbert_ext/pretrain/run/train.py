@@ -1,0 +1,237 @@
+"""One pre-training run, top to bottom: lock, text, tokenizer, model, Trainer, report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import disable_progress_bars
+from transformers import set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from spanbert_ext._library import build_info
+from spanbert_ext.masking.callback import SpanMaskingCallback
+from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.pretrain.files.disk import DiskError
+from spanbert_ext.pretrain.files.lock import InUse, run_lock
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_digest
+from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
+from spanbert_ext.pretrain.run.bad_loss import BadLossError, UpdateGuard
+from spanbert_ext.pretrain.run.checkpoints import (
+    CHECKPOINTS,
+    METRICS_FILE,
+    RUN_FILE,
+    TENSORBOARD,
+    TOKENIZER,
+    RunError,
+    add_to_run_file,
+    check_output,
+    delete_run,
+    finished_steps,
+    last_checkpoint,
+    save_tokenizer,
+    write_run_file,
+)
+from spanbert_ext.pretrain.run.closing import close_run
+from spanbert_ext.pretrain.run.data import RunData, load_data, make_schedule
+from spanbert_ext.pretrain.run.next_steps import before_and_after, next_commands
+from spanbert_ext.pretrain.run.plan import Plan, describe_recipe, make_plan, settle
+from spanbert_ext.pretrain.run.ranks import FirstFailed, Ranks
+from spanbert_ext.pretrain.run.reporting import reporting_callbacks
+from spanbert_ext.pretrain.run.room import check_room
+from spanbert_ext.pretrain.run.signals import Interrupted, StopOnSignal
+from spanbert_ext.pretrain.run.starting_model import build_model
+from spanbert_ext.pretrain.run.trainer import SpanTrainer
+from spanbert_ext.pretrain.settings.masking_options import collator_options
+from spanbert_ext.pretrain.settings.options import (
+    RESUMABLE,
+    OptionError,
+    Options,
+    load_options,
+)
+from spanbert_ext.pretrain.settings.schedule_length import TrainingRows
+from spanbert_ext.pretrain.text.text_files import CorpusError
+
+# What the user can correct, and what ended a run that can go on from its last checkpoint.
+USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError, InUse)
+FAILURES = (BadLossError, DiskError)
+__all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
+
+
+@dataclass
+class Loaded:
+    """All that a run needs before it writes anything. options: with steps (`settle`)."""
+
+    options: Options
+    data: RunData
+    counts: np.ndarray  # [V] training tokens by id
+    trainer: SpanTrainer
+    plan: Plan
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Trains, evaluates and reports; returns the content of metrics.json. A finished run that is resumed only does
+    the latter.
+
+    options: resolved ones (`Options.resolve`, or `load_options` of the run to resume). Writes into
+    `options.output`: the model with its tokenizer, metrics.json, losses.png, run.json and the folders
+    checkpoints, tensorboard and tokenizer. What is there is deleted for `overwrite` only when all else is checked.
+    Under torchrun or accelerate launch every process calls it; the first one prepares the text and writes.
+
+    Raises one of `USER_ERRORS`, each naming what is wrong and where; one of `FAILURES` when it cannot go on;
+    `Interrupted` when a signal ended it; `FirstFailed` in the other processes."""
+    folder = Path(options.output).expanduser()
+    ranks, stop = Ranks(), StopOnSignal()
+    if not options.progress:
+        disable_progress_bars()
+        disable_progress_bar()
+    with contextlib.ExitStack() as during:
+        during.enter_context(stop.installed())
+        during.enter_context(ranks.only_first_prints())
+        during.enter_context(ranks.joined(cpu=options.device == "cpu" or not torch.cuda.is_available()))
+        with ranks.first_goes_ahead():
+            if ranks.first:
+                check_output(folder, resume=options.resume, overwrite=options.overwrite)
+                during.enter_context(run_lock(folder))
+                # once more: another run may have begun before the lock was ours
+                check_output(folder, resume=options.resume, overwrite=options.overwrite)
+            begun = _check_begun(options, folder) if options.resume else {}
+            steps = finished_steps(folder, begun)
+            found = last_checkpoint(folder) if options.resume and ranks.first and steps is None else None
+        if steps is not None:
+            print(f"The run in {folder} is finished ({steps:,} steps): nothing is left to do.")
+            return json.loads((folder / METRICS_FILE).read_text())
+        step, checkpoint = ranks.share(found) or (0, None)
+        with ranks.first_goes_ahead():
+            # the tokenizer is there: for the others, and for a resumed run that was not killed as it began
+            saved = dataclasses.replace(options, resume=(folder / TOKENIZER).is_dir())
+            given = saved if options.resume or not ranks.first else options
+            loaded = _load(given, folder, ranks.count, stop, step)
+            if ranks.first:
+                check_room(loaded.trainer.model, folder)
+                stop.begun = True
+                if options.resume:
+                    _check_same(folder, loaded, begun, ranks.count)
+                else:
+                    _begin(folder, loaded, ranks.count)
+                if not (folder / TOKENIZER).is_dir():
+                    save_tokenizer(loaded.data.tokenizer, folder)
+        if checkpoint:
+            print(f"Going on from step {step:,} of {loaded.options.max_steps:,} ({checkpoint}).", flush=True)
+        elif options.resume:
+            print(f"There is no checkpoint in {folder / CHECKPOINTS}: beginning at step 0.", flush=True)
+        return _train(loaded, folder, stop, step, checkpoint)
+
+
+def _check_begun(options: Options, folder: Path) -> dict[str, Any]:
+    """The facts in run.json. Raises `RunError` when it is not of the run that `options` were read from."""
+    saved, begun = load_options(folder / RUN_FILE, {})
+    for field in dataclasses.fields(Options):
+        if field.name not in RESUMABLE and getattr(saved, field.name) != getattr(options, field.name):
+            raise RunError(f"the run in {folder} was replaced by another one: give the command again")
+    return begun
+
+
+def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, step: int) -> Loaded:
+    """step: that training goes on from."""
+    try:
+        build_info()  # names an unknown SPANBERT_EXT_CPU_CAPABILITY
+    except RuntimeError as error:
+        raise OptionError(str(error)) from error
+    if options.recipe is not None:
+        print(describe_recipe(options), flush=True)
+    set_seed(options.seed_of_32_bits)
+    data = load_data(options, folder)
+    data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
+    short = None if data.short is None else data.short.lengths
+    rows = TrainingRows(data.train.lengths, short, passes=options.pair_passes)
+    options = settle(options, rows, processes, choose_precision(options))
+    counts = data.train.unigram_counts(len(data.tokenizer))
+    collator = DataCollatorForSpanMasking(data.tokenizer, **collator_options(options))
+    args = training_arguments(options, folder / CHECKPOINTS, resumed=step > 0)
+    args.logging_nan_inf_filter = False  # waits for the device in every pass; the guard looks at updates
+    trainer = SpanTrainer(
+        model=build_model(options, data.tokenizer, counts),
+        args=args,
+        train_dataset=make_schedule(options, data, processes),
+        eval_dataset=data.held_out,
+        data_collator=collator,
+        processing_class=data.tokenizer,
+        callbacks=[
+            SpanMaskingCallback(collator),
+            *reporting_callbacks(options.report_to, folder / TENSORBOARD, step),
+            stop,
+        ],
+        options=options,
+        folder=folder,
+    )
+    guard = UpdateGuard(
+        skip=options.on_bad_loss == "skip",
+        progress=trainer.progress,
+        describe=lambda update: trainer.train_dataset.schedule.describe(update - 1),
+    )
+    trainer.guard_updates(guard)
+    documents = data.facts["documents"]
+    plan = make_plan(trainer, options, collator, documents, data.train, rows, data.held_out.lengths, step)
+    return Loaded(options, data, counts, trainer, plan)
+
+
+def _check_same(folder: Path, loaded: Loaded, begun: dict[str, Any], processes: int) -> None:
+    """Raises `RunError` when a resumed run would not be the one that began in `folder`."""
+    for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
+        if begun.get(name) != loaded.data.facts[name]:
+            raise RunError(
+                f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
+            )
+    number = begun.get("processes", 1)
+    if number != processes and loaded.options.tokens_per_batch is None:  # rows are counted by process
+        raise RunError(
+            f"the run in {folder} began with {number} processes and this one has {processes}: resume it with as"
+            f" many (torchrun --nproc-per-node {number})"
+        )
+
+
+def _begin(folder: Path, loaded: Loaded, processes: int) -> None:
+    """From here on the run is in the folder."""
+    delete_run(folder)
+    digests = {name: loaded.data.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
+    write_run_file(folder, loaded.options, **digests, processes=processes)
+
+
+def _train(
+    loaded: Loaded, folder: Path, stop: StopOnSignal, step: int, checkpoint: Path | None
+) -> dict[str, Any]:
+    options, trainer = loaded.options, loaded.trainer
+    if step < options.max_steps:
+        print(loaded.plan.text(), flush=True)
+        with stop.after_step():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if stop.signal_number is not None and trainer.state.global_step < options.max_steps:
+            raise Interrupted(stop.signal_number)
+    else:  # ended between its last checkpoint and its report
+        trainer.restore(checkpoint)
+    return _close(loaded, folder)
+
+
+def _close(loaded: Loaded, folder: Path) -> dict[str, Any]:
+    options, trainer = loaded.options, loaded.trainer
+    facts = loaded.data.facts | {"steps": trainer.state.global_step} | trainer.speed_facts()
+    trainer.save_result(folder, lambda files: add_to_run_file(folder, files=files))
+    # metrics.json does not depend on whether the run was interrupted
+    uninterrupted = dataclasses.replace(options, resume=False, overwrite=False)
+    metrics = close_run(trainer, uninterrupted, facts, loaded.counts)
+    losses = {name: x for name, x in metrics.items() if name.startswith("eval_") and name.endswith("_loss")}
+    if not all(np.isfinite(x) for x in losses.values()):
+        raise BadLossError(
+            f"the held-out loss is not a number ({losses}): {folder / METRICS_FILE} holds null"
+        )
+    if trainer.is_world_process_zero():
+        add_to_run_file(folder, finished=trainer.state.global_step)
+        print(f"\n{before_and_after(trainer.state.log_history)}\n\n{next_commands(options)}")
+    return metrics

@@ -1,0 +1,1 @@
+"""What a run is asked to do: options, the recipes of the paper, sizes, their checks."""

@@ -1,0 +1,15 @@
+"""Objective ablation (section 6.2): one segment."""
+
+from __future__ import annotations
+
+from spanbert_ext.pretrain.settings.recipes import joshi
+from spanbert_ext.pretrain.settings.recipes.recipe import Recipe
+
+RECIPE = Recipe(
+    name="objective-1seq",
+    title="objective ablation, spans on one segment: MLM alone",
+    options={**joshi.SCHEDULE, **joshi.BLOCKS, "masking": "spans", "sbo": False},
+    paper=(*joshi.PAPER, joshi.ABLATION, "one segment, MLM alone; spans of 1 to 10 whole words, mean 3.8"),
+    code=joshi.BLOCKS_CODE,
+    ours=joshi.BLOCKS_OURS,
+)

@@ -1,0 +1,15 @@
+"""Objective ablation (section 6.2): two segments and NSP."""
+
+from __future__ import annotations
+
+from spanbert_ext.pretrain.settings.recipes import joshi
+from spanbert_ext.pretrain.settings.recipes.recipe import Recipe
+
+RECIPE = Recipe(
+    name="objective-pairs",
+    title="objective ablation, spans on two segments: MLM + NSP",
+    options={**joshi.SCHEDULE, **joshi.PAIRS, "masking": "spans", "sbo": False},
+    paper=(*joshi.PAPER, joshi.ABLATION, "two segments, MLM + NSP; spans of 1 to 10 whole words, mean 3.8"),
+    code=joshi.PAIRS_CODE,
+    ours=joshi.PAIRS_OURS,
+)

@@ -1,0 +1,1 @@
+"""Corpora in, documents out: files and their forms, sentences, phrases."""

@@ -1,0 +1,188 @@
+"""Files, folders, patterns and datasets in, a table of documents out.
+
+`load_documents` streams the corpus once into a memory-mapped Arrow table in the cache of the datasets library; a
+second run over the same, unchanged files reads the table."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import inspect
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from datasets import Dataset, Features, Value
+
+from spanbert_ext.pretrain.text import builtin_corpus, corpus_names, records, sentences, text_files
+from spanbert_ext.pretrain.text.corpus_names import (
+    DATASET,
+    ENDINGS,
+    JSON_SUFFIXES,
+    PARQUET_SUFFIXES,
+    SUFFIXES,
+    shown,
+)
+from spanbert_ext.pretrain.text.manifest import is_prepared, read_manifest
+from spanbert_ext.pretrain.text.records import dataset_state, read_dataset, read_json_lines, read_parquet
+from spanbert_ext.pretrain.text.table_cache import cache_folder, cached_table
+from spanbert_ext.pretrain.text.text_files import CorpusError, read_documents
+
+_FEATURES = Features({"text": Value("large_string"), "source": Value("string"), "digest": Value("int64")})
+_SPECIAL = {
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+    stat.S_ISSOCK: "a socket",
+}
+
+
+def find_files(corpus: Sequence[str]) -> list[Path]:
+    """The files that `corpus` names, each once, in the order given (a folder's and a pattern's files sorted).
+
+    `corpus`: files, folders (searched in depth) and glob patterns (`**` allowed; like a search in depth it does not
+    enter folders by symbolic links). Raises `CorpusError` for a name that matches nothing and for a file whose name
+    does not end as one of `SUFFIXES`."""
+    return [Path(name) for name in find_sources(corpus)]
+
+
+def find_sources(corpus: Sequence[str]) -> list[str]:
+    """As `find_files`, with datasets (`dataset:...`) by their names. Raises `CorpusError`."""
+    found: dict[str, None] = {}
+    for name in corpus:
+        found.update(dict.fromkeys([name] if name.startswith(DATASET) else map(str, _find(name))))
+    return list(found)
+
+
+def _find(name: str) -> list[Path]:
+    if not name.strip():
+        raise CorpusError("--corpus has an empty name, perhaps of a variable that is not set")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if is_prepared(name):
+            read_manifest(path)  # says so when the preparation has not ended
+            raise CorpusError(
+                f"corpus folder {shown(path)} was prepared by spanbert-prepare: give it alone, and to spanbert-pretrain"
+            )
+        matches = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
+        if not matches:
+            raise CorpusError(f"corpus folder {shown(path)} holds no file that ends in {ENDINGS}")
+        return matches
+    if path.is_file():
+        if not path.name.endswith(SUFFIXES):
+            raise CorpusError(f"corpus file {shown(path)} does not end in {ENDINGS}")
+        return [path]
+    kind = _special_kind(path)
+    if kind is not None:
+        raise CorpusError(
+            f"corpus {shown(name)!r} is {kind}, which can be read only once, and a corpus is read several times: write"
+            " it to a file. Packed files (.gz, .xz, .bz2, .zst) are read as they are."
+        )
+    matches = sorted(_matches(path)) if glob.has_magic(name) else []
+    if not matches:
+        reason = f"matches no file that ends in {ENDINGS}" if glob.has_magic(name) else "does not exist"
+        raise CorpusError(f"corpus {shown(name)!r} {reason}")
+    return matches
+
+
+def _special_kind(path: Path) -> str | None:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return next((kind for is_kind, kind in _SPECIAL.items() if is_kind(mode)), None)
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    root = Path(pattern.anchor)
+    for path in root.glob(str(pattern.relative_to(root))):
+        if path.name.endswith(SUFFIXES) and path.is_file():
+            yield path
+
+
+def read_source(source: str, separator: str | None = None, text_field: str = "text") -> Iterator[str]:
+    """The documents of one of `find_sources`. `separator` concerns text files, `text_field` all others.
+
+    Raises `CorpusError` naming it and the reason."""
+    if source.startswith(DATASET):
+        return read_dataset(source, text_field)
+    path = Path(source)
+    if path.name.endswith(PARQUET_SUFFIXES):
+        return read_parquet(path, text_field)
+    if path.name.endswith(JSON_SUFFIXES):
+        return read_json_lines(path, text_field)
+    return read_documents(path, separator)
+
+
+def source_state(source: str) -> tuple[str, int, int] | tuple[str, str]:
+    """What changes when the source does: absolute name, size and time of a file; a dataset's own word."""
+    if source.startswith(DATASET):
+        return source, dataset_state(source)
+    path = Path(source).resolve()
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def check_separator(separator: str | None) -> None:
+    """Raises `CorpusError` for one that no line can be."""
+    if separator is not None and (not separator.strip() or "\n" in separator.strip()):
+        raise CorpusError(f"--document-separator is {separator!r}, expected a line that is not blank")
+
+
+def digest(text: str) -> int:
+    """64-bit content hash as a signed integer: the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _generate(
+    sources: tuple[tuple, ...], separator: str | None, text_field: str, rules: str
+) -> Iterator[dict[str, str | int]]:
+    """Rows of the document table. What a source has beyond its name, and `rules`, only keys the cache."""
+    if not sources:
+        for source, text in builtin_corpus.builtin_documents():
+            yield {"text": text, "source": source, "digest": digest(text)}
+    for name, *_ in sources:
+        for text in read_source(name, separator, text_field):
+            yield {"text": text, "source": shown(name), "digest": digest(text)}
+
+
+def load_documents(
+    corpus: Sequence[str],
+    cache_dir: str | None = None,
+    *,
+    separator: str | None = None,
+    text_field: str = "text",
+) -> Dataset:
+    """All documents of `corpus` (empty: the interpreter's own English), memory-mapped.
+
+    separator: a line that ends a document of a text file, in the place of a blank one. text_field: of JSON lines,
+    Parquet files and datasets. Columns: `text`, `source` (file or topic), `digest` (int64 content hash). Raises
+    `CorpusError`.
+    """
+    check_separator(separator)
+    states = tuple(dict.fromkeys(map(source_state, find_sources(corpus))))
+    modules = (sys.modules[__name__], corpus_names, text_files, records, sentences, builtin_corpus)
+    rules = "".join(map(inspect.getsource, modules)) + sys.version
+    key = {
+        "sources": states,
+        "separator": separator,
+        "text_field": text_field,
+        "rules": hashlib.blake2b(rules.encode(), digest_size=8).hexdigest(),
+    }
+    if states and not any(True for name, *_ in states for _ in read_source(name, separator, text_field)):
+        names = [shown(name) for name, *_ in states[:5]]
+        raise CorpusError(f"the corpus is empty: no text in {', '.join(names)}")
+    name = hashlib.blake2b(os.fsencode(repr(key)), digest_size=16).hexdigest()
+    folder = cache_folder(cache_dir, name)
+    return cached_table(
+        lambda: Dataset.from_generator(
+            _generate,
+            features=_FEATURES,
+            gen_kwargs=key,
+            cache_dir=str(folder),
+            writer_batch_size=64,  # documents that are kept until they are written
+        ),
+        folder,
+    )
