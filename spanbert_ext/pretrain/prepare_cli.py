@@ -72,6 +72,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--vocab-size", type=int, metavar="N", help="size of a vocabulary that is trained (default: 28996)")
     add(
+        "--unused-ids",
+        type=int,
+        metavar="N",
+        help="of these, tokens [unused0], ... reserved for later use (default: 100)",
+    )
+    add(
         "--phrases",
         choices=("entities", "noun-phrases"),
         help="find these too, to be masked as a whole (noun-phrases: pip install 'spanbert-ext[phrases]')",

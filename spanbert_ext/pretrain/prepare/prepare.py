@@ -21,7 +21,7 @@ from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, tokenizer_sha256, 
 from spanbert_ext.pretrain.prepare.shards import Progress, Shard, read_lines
 from spanbert_ext.pretrain.prepare.summary import HISTOGRAM, REPORT, draw_lengths, report_text
 from spanbert_ext.pretrain.prepare.write_shards import DOCUMENTS_PER_SHARD, Placed, has_begun, write_shards
-from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from spanbert_ext.pretrain.text.corpus import check_separator, find_sources, read_source, source_state
 from spanbert_ext.pretrain.text.corpus_names import DATASET, TEXT_SUFFIXES, shown
 from spanbert_ext.pretrain.text.manifest import (
@@ -52,6 +52,7 @@ class PrepareOptions:
     text_field: str = "text"  # of JSON lines, Parquet and datasets
     tokenizer: str | None = None  # None: trained on the corpus
     vocab_size: int = 28_996  # of one that is trained
+    unused_ids: int = 100  # of these, [unused0] and on, reserved for later use
     phrases: str | None = None  # "entities" or "noun-phrases": their token spans are kept as candidates
     documents_per_shard: int = DOCUMENTS_PER_SHARD
 
@@ -68,6 +69,11 @@ class PrepareOptions:
                 raise PreparedError(
                     f"--{name.replace('_', '-')} is {value}, expected an integer of at least {least}"
                 )
+        if not 0 <= self.unused_ids < self.vocab_size - len(SPECIAL_TOKENS):
+            raise PreparedError(
+                f"--unused-ids is {self.unused_ids}, expected less than --vocab-size {self.vocab_size} without"
+                f" {len(SPECIAL_TOKENS)} special tokens, and at least 0"
+            )
         if not self.corpus:
             raise PreparedError("--corpus names nothing to prepare")
         check_separator(self.document_separator)
@@ -101,9 +107,9 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
 
 def _settings(options: PrepareOptions, sources: list[str]) -> dict[str, Any]:
     """What the shards depend on, for JSON: two preparations that are equal in it may be parts of one."""
-    names = ("document_separator", "text_field", "vocab_size", "phrases", "documents_per_shard")
+    names = ("document_separator", "text_field", "vocab_size", "unused_ids", "phrases", "documents_per_shard")
     if options.tokenizer is not None:
-        names = tuple(name for name in names if name != "vocab_size")
+        names = tuple(name for name in names if name not in ("vocab_size", "unused_ids"))
     tokenizer = options.tokenizer
     if tokenizer is not None and Path(tokenizer).expanduser().is_dir():
         tokenizer = os.path.abspath(Path(tokenizer).expanduser())
@@ -177,7 +183,9 @@ def _tokenizer(options: PrepareOptions, sources: list[str], begun: Path | None) 
         return saved
     print(f"Training a vocabulary of {options.vocab_size:,} pieces.", flush=True)
     return train_tokenizer(
-        lambda: (text for text, _ in _documents_from(sources, options, None)), options.vocab_size
+        lambda: (text for text, _ in _documents_from(sources, options, None)),
+        options.vocab_size,
+        options.unused_ids,
     )
 
 

@@ -38,6 +38,7 @@ OWN_TEXT: dict[str, Any] = {
     "adam_beta2": 0.999,
     "dropout": 0.1,
     "vocab_size": 28_996,
+    "unused_ids": 100,
     "held_out": 0.05,
     "eval_steps": 10_000,
     "logging_steps": 100,

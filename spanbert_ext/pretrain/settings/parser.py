@@ -161,7 +161,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="tokens [unused0], ... of a vocabulary that is trained, reserved for later use (default:"
-        f" {PLAIN['unused_ids']}; recipes: 100)",
+        " 100; demo: 0)",
     )
     add(
         "--cache-dir",

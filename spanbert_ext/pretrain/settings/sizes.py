@@ -46,3 +46,4 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 # The peak learning rate of each on one's own text, where no recipe says another: a small model bears a higher one.
 RANDOM_START_RATES = {"tiny": 1e-3, "mini": 1e-3, "small": 5e-4, "base": 1e-4, "large": 1e-4}
+SMALL = ("demo", "tiny", "mini")  # on a CPU most of a step is calls and waits, not arithmetic
