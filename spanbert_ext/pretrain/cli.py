@@ -14,9 +14,10 @@ from types import FrameType
 from typing import Any
 
 from spanbert_ext.pretrain.files.disk import FULL
+from spanbert_ext.pretrain.files.output import lasting_output
 from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options
 from spanbert_ext.pretrain.settings.parser import build_parser
-from spanbert_ext.pretrain.settings.sizes import SMALL
+from spanbert_ext.pretrain.settings.sizes import MODELS, SMALL
 from spanbert_ext.pretrain.text.corpus_names import absolute_names
 
 FAILED, WRONG = 1, 2
@@ -24,8 +25,7 @@ FAILED, WRONG = 1, 2
 
 def read_options(given: dict[str, Any]) -> Options:
     """The options of the run to start or to resume. Raises `OptionError`."""
-    if "corpus" in given:  # which a resumption from another folder must find
-        given = {**given, "corpus": absolute_names(given["corpus"])}
+    given = _found_from_anywhere(given)
     if given.get("resume"):
         path = Path(given.get("output", Options.output)).expanduser() / "run.json"
         if not path.is_file():
@@ -34,9 +34,28 @@ def read_options(given: dict[str, Any]) -> Options:
     return Options(**given).resolve()
 
 
+def _found_from_anywhere(given: dict[str, Any]) -> dict[str, Any]:
+    """Options of which a resumption from another folder finds what they name; names of the hub stay."""
+    found = dict(given)
+    if "corpus" in given:
+        found["corpus"] = absolute_names(given["corpus"])
+    if given.get("cache_dir"):
+        found["cache_dir"] = os.path.abspath(Path(given["cache_dir"]).expanduser())
+    for name in ("model", "tokenizer"):
+        value = given.get(name)
+        if value and value not in MODELS and (path := Path(value).expanduser()).exists():
+            found[name] = os.path.abspath(path)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 when a run that had begun cannot go on, 2 for what the user can correct, 128 + signal when
     interrupted. What is said on an error ends with what is kept and the command that goes on."""
+    with lasting_output():
+        return _command(arguments)
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     given = vars(build_parser().parse_args(arguments))
     output = str(given.get("output", Options.output))
     try:

@@ -157,6 +157,9 @@ def test_folders_that_cannot_be_used(tmp_path):
     check_output(run, resume=False, overwrite=False)
     assert list(run.iterdir()) == []
     (run / ".lock").touch()  # of a run that was killed while it prepared
+    (run / ".lock.probe").touch()
+    (run / ".run.json").touch()
+    (run / ".run.json.123").touch()
     (run / "checkpoints").mkdir()
     check_output(run, resume=False, overwrite=False)
     (run / "run.json").touch()
@@ -215,8 +218,10 @@ def test_run_file_is_whole_at_any_time(tmp_path, monkeypatch):
 
 def test_finished_is_a_run_whose_results_are_there(tmp_path):
     begun = {"finished": 7, "files": ["model.safetensors"]}
-    (tmp_path / "metrics.json").touch()
+    (tmp_path / "metrics.json").write_text("{}")
     assert checkpoints.finished_steps(tmp_path, begun) is None
     (tmp_path / "model.safetensors").touch()
     assert checkpoints.finished_steps(tmp_path, begun) == 7
     assert checkpoints.finished_steps(tmp_path, {"files": []}) is None
+    (tmp_path / "metrics.json").write_text("{")  # damaged: it is made again
+    assert checkpoints.finished_steps(tmp_path, begun) is None

@@ -59,8 +59,11 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def _is_trace(path: Path) -> bool:
-    """Whether it is what a run that was killed before it began may leave: an empty folder, or its lock."""
-    return path.name == LOCK_FILE or (path.is_dir() and not any(path.iterdir()))
+    """Whether it is what a run that was killed before it began may leave: an empty folder, its lock, or the first
+    `RUN_FILE` before that has its name."""
+    if path.is_dir():
+        return not any(path.iterdir())
+    return path.name.startswith((LOCK_FILE, f".{RUN_FILE}"))
 
 
 def delete_run(folder: Path) -> None:
@@ -112,7 +115,13 @@ def finished_steps(folder: Path, begun: dict[str, Any]) -> int | None:
     begun: the facts in its run.json."""
     results = [*begun.get("files", []), METRICS_FILE]
     steps = begun.get("finished")
-    return steps if steps and all((folder / name).is_file() for name in results) else None
+    if not steps or not all((folder / name).is_file() for name in results):
+        return None
+    try:
+        json.loads((folder / METRICS_FILE).read_text())
+    except ValueError:
+        return None
+    return steps
 
 
 # --- Checkpoints -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ class StopOnSignal(TrainerCallback):
         self.signal_number: int | None = None
         self.begun = False
         self._training = False
+        self._process = os.getpid()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -61,6 +63,8 @@ class StopOnSignal(TrainerCallback):
             self._training = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._training and os.getpid() != self._process:
+            return  # a worker that makes rows: it ends when the run does
         if not self._training or self.signal_number is not None:
             raise Interrupted(number, begun=self.begun)
         self.signal_number = number

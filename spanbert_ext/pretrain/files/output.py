@@ -1,0 +1,51 @@
+"""What a run prints, when nobody reads it any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+class _Lasting:
+    """A text stream whose reader may go away: a terminal that is closed, `| tee` that the same Ctrl-C ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, function: Any, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())  # what is buffered goes there too
+                os.close(nowhere)
+        except RuntimeError:  # a signal handler that prints while the stream is being written
+            pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """Output that cannot be written is dropped, from then on all of its stream: it is no reason to end a run."""
+    with (
+        contextlib.redirect_stdout(_Lasting(sys.stdout)),
+        contextlib.redirect_stderr(_Lasting(sys.stderr)),
+    ):
+        yield
