@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -121,8 +122,9 @@ class Plan:
     def text(self) -> str:
         """The plan, a fact a line, and its warnings."""
         lines = ["Plan:"]
+        width = min(WIDTH, max(40, shutil.get_terminal_size((WIDTH, 24)).columns))
         for title, fact in (*self._facts(), *(("note", warning) for warning in self.warnings())):
-            lines += textwrap.wrap(fact, WIDTH, initial_indent=f"  {title:<12}", subsequent_indent=" " * 14)
+            lines += textwrap.wrap(fact, width, initial_indent=f"  {title:<12}", subsequent_indent=" " * 14)
         return "\n".join(lines)
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -145,13 +147,13 @@ class Plan:
             ("update", self._update()),
             (
                 "training",
-                f"{options.max_steps:,} steps, {short(self.tokens)} tokens, {self.epochs:,.2f} passes over the"
-                f" text; rate {options.learning_rate:g} after {options.warmup_steps:,} steps, then linear to 0",
+                f"{_steps(options.max_steps)}, {short(self.tokens)} tokens, {self.epochs:,.2f} passes over the"
+                f" text; rate {options.learning_rate:g} after {_steps(options.warmup_steps)}, then linear to 0",
             ),
             (
                 "watching",
-                f"held-out loss at step 0 and every {options.eval_steps:,} steps, a checkpoint every"
-                f" {options.save_steps:,}",
+                f"held-out loss at step 0 and every {_steps(options.eval_steps)}, a checkpoint every"
+                f" {_steps(options.save_steps)}",
             ),
             ("precision", f"{'bfloat16 autocast' if options.bf16 else 'float32'} on {self.device}"),
         ]
@@ -239,6 +241,10 @@ class Plan:
 def _near(length: float) -> int:
     """The power of two above a mean row, for a remedy."""
     return max(16, 2 ** int(length).bit_length())
+
+
+def _steps(number: int) -> str:
+    return f"{number:,} step{'s' * (number != 1)}"
 
 
 def _bytes(count: float) -> str:
