@@ -110,6 +110,12 @@ def test_a_plan_says_what_is_read_how_long_and_what_it_needs():
     assert "note" not in text
 
 
+def test_text_that_the_tokenizer_cannot_read_is_warned_of():
+    assert not dataclasses.replace(plan_of(), unknown=0.05).warnings()
+    (warning,) = dataclasses.replace(plan_of(), unknown=0.9).warnings()
+    assert warning.startswith("90% of the tokens are unknown") and "--tokenizer" in warning
+
+
 def test_a_plan_fits_the_terminal(monkeypatch):
     for columns, most in (("80", 80), ("300", 100)):
         monkeypatch.setenv("COLUMNS", columns)

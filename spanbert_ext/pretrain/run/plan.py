@@ -22,6 +22,7 @@ from spanbert_ext.pretrain.settings.schedule_length import TrainingRows, steps_o
 from spanbert_ext.pretrain.settings.sizes import MODELS
 
 WIDTH = 100
+MANY_UNKNOWN = 0.05  # of a text's tokens; a tokenizer of the text's language has less than a hundredth
 MANY_PASSES = 100  # of which each adds little; BERT's own run made 40
 
 
@@ -65,6 +66,7 @@ def make_plan(
     rows: TrainingRows,
     held_out_lengths: np.ndarray,
     steps_taken: int = 0,
+    unknown: float = 0.0,
 ) -> Plan:
     """The plan of a run that is about to train, with a step measured on its `trainer`. Every process calls it.
 
@@ -80,6 +82,7 @@ def make_plan(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         processes=trainer.args.world_size,
         steps_taken=steps_taken,
+        unknown=unknown,
         measured=measure_step(trainer, options, collator, train, rows.lengths),
     )
 
@@ -97,6 +100,7 @@ class Plan:
     device: str
     processes: int = 1
     steps_taken: int = 0  # before a resume
+    unknown: float = 0.0  # share of the training tokens
     measured: MeasuredStep | None = None
 
     @property
@@ -208,6 +212,11 @@ class Plan:
                 " blank line ends a document: where it only ends a paragraph, join these by --document-separator LINE"
                 f" (a line that your documents end with); else --block-size {_near(rows.mean_length)} says what"
                 " there is."
+            )
+        if self.unknown > MANY_UNKNOWN:
+            found.append(
+                f"{self.unknown:.0%} of the tokens are unknown to the tokenizer and teach nothing: choose a --model, or"
+                " a --tokenizer for one from random weights, of the text's language."
             )
         if self.epochs > MANY_PASSES:
             found.append(

@@ -179,7 +179,18 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
     )
     trainer.guard_updates(guard)
     documents = data.facts["documents"]
-    plan = make_plan(trainer, options, collator, documents, data.train, rows, data.held_out.lengths, step)
+    unknown = data.tokenizer.unk_token_id
+    plan = make_plan(
+        trainer,
+        options,
+        collator,
+        documents,
+        data.train,
+        rows,
+        data.held_out.lengths,
+        step,
+        0.0 if unknown is None else float(counts[unknown] / counts.sum()),
+    )
     return Loaded(options, data, counts, trainer, plan)
 
 
