@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from spanbert_ext.pretrain.files.messages import CommandParser
+
 DESCRIPTION = """Splits text into sentences and tokens, once, on every core, and writes them as shards with a manifest:
 what spanbert-pretrain --corpus DIR then reads. The shards are the same bytes for the same text, whatever the number
 of processes. A preparation that was stopped goes on when it is called again as before."""
@@ -35,7 +37,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Every option defaults to SUPPRESS: the namespace holds the user's options, `PrepareOptions` the defaults."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="spanbert-prepare",
         description=DESCRIPTION,
         epilog=EXAMPLES,

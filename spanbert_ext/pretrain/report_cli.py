@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spanbert_ext.pretrain.files.messages import CommandParser
 from spanbert_ext.pretrain.report.figures import terminal_table
 from spanbert_ext.pretrain.report.page import GENERATOR, build_page
 from spanbert_ext.pretrain.report.run_reader import ReportError, find_runs
@@ -18,7 +19,7 @@ network."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="spanbert-report", description=_DESCRIPTION, allow_abbrev=False)
+    parser = CommandParser(prog="spanbert-report", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
         "folders",
         nargs="+",

@@ -8,6 +8,7 @@ import typing
 
 import pytest
 
+from spanbert_ext.pretrain import prepare_cli, report_cli
 from spanbert_ext.pretrain.settings import option_checks
 from spanbert_ext.pretrain.settings.defaults import DEMO, OWN_TEXT, PLAIN
 from spanbert_ext.pretrain.settings.options import RESUMABLE, OptionError, Options, load_options, save_options
@@ -245,3 +246,21 @@ def test_a_run_file_holds_every_option(tmp_path):
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["corpus_digest"] == "ab"
     assert content["options"].keys() == {field.name for field in dataclasses.fields(Options)}
+
+
+@pytest.mark.parametrize(
+    "build, given, said",
+    [
+        (build_parser, ["--maskng", "x"], "unrecognized arguments: --maskng x; perhaps --masking"),
+        (build_parser, ["--recipe", "spanbrt"], "'objective-pairs-sbo'); perhaps spanbert"),
+        (build_parser, ["--batch-size", "abc"], "invalid int value: 'abc'; --help tells the options"),
+        (prepare_cli.build_parser, ["--corpus", "x", "--phrses"], "; perhaps --phrases"),
+        (report_cli.build_parser, ["run", "--pge", "x"], "unrecognized arguments: --pge"),
+    ],
+)
+def test_a_misspelt_option_is_one_line_without_the_usage(capsys, build, given, said):
+    with pytest.raises(SystemExit) as ended:
+        build().parse_args(given)
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and errors.count("\n") == 1
+    assert errors.startswith("spanbert-") and said in errors

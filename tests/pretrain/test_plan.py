@@ -110,6 +110,23 @@ def test_a_plan_says_what_is_read_how_long_and_what_it_needs():
     assert "note" not in text
 
 
+def test_text_that_the_tokenizer_cannot_read_is_warned_of():
+    assert not dataclasses.replace(plan_of(), unknown=0.05).warnings()
+    (warning,) = dataclasses.replace(plan_of(), unknown=0.9).warnings()
+    assert warning.startswith("90% of the tokens are unknown") and "--tokenizer" in warning
+
+
+def test_a_plan_fits_the_terminal(monkeypatch):
+    for columns, most in (("80", 80), ("300", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert most - 12 < max(map(len, plan_of().text().splitlines())) <= most
+
+
+def test_one_step_is_not_steps():
+    text = " ".join(plan_of(epochs=None, max_steps=12, warmup_steps=1).text().split())
+    assert "after 1 step, then" in text and "step 0 and every 1 step, a checkpoint every 1 step " in text
+
+
 def test_a_resumed_run_plans_what_is_left():
     plan = dataclasses.replace(plan_of(), steps_taken=45)
     text = " ".join(plan.text().split())

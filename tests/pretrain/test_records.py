@@ -170,3 +170,14 @@ def test_a_run_remembers_absolute_names(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     assert read_options({"corpus": ["a.txt"]}).corpus == [str(tmp_path / "a.txt")]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_saved_dataset_without_its_prefix_is_told_how_to_be_named(tmp_path, split):
+    data = Dataset.from_dict({"text": ["One."]})
+    (DatasetDict({"train": data}) if split else data).save_to_disk(tmp_path / "saved")
+    with pytest.raises(
+        CorpusError, match=f"was saved by the datasets library: name it dataset:{tmp_path}/saved$"
+    ):
+        find_sources([str(tmp_path / "saved")])
+    assert list(read_source(f"dataset:{tmp_path}/saved")) == ["One."]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from tiny_models import VOCABULARY, tiny_config, tiny_tokenizer
 pytest.importorskip("transformers")
 
 from tokenizers import models
+from transformers import AutoConfig
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
+from spanbert_ext.pretrain.run import train
 from spanbert_ext.pretrain.run.starting_model import build_model
 from spanbert_ext.pretrain.settings.options import OptionError, Options
 from spanbert_ext.pretrain.settings.sizes import MODELS, RANDOM_START_RATES
@@ -82,3 +86,31 @@ def test_a_checkpoint_without_a_tokenizer_takes_any_that_fits(tmp_path):
     larger = other_tokenizer(VOCABULARY | {"more": len(VOCABULARY)})
     with pytest.raises(OptionError, match="--tokenizer has .* tokens but --model .* has a vocabulary of"):
         build_model(options_of(str(tmp_path / "bare"), tokenizer="mine"), larger, COUNTS)
+
+
+def test_positions_are_checked_before_the_text_is_read_and_the_remedy_named(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "load_data", lambda *_: pytest.fail("the text was read first"))
+    options = Options(model=checkpoint, block_size=512, max_steps=1, output=str(tmp_path / "out")).resolve()
+    most = tiny_config().max_position_embeddings
+    with pytest.raises(OptionError, match=f"has {most} positions: --block-size {most} is the most"):
+        train.run(options)
+
+
+@pytest.mark.parametrize(
+    "kind, nsp, said", [("roberta", True, "--nsp cannot .* have no head"), ("gpt2", False, "gpt2")]
+)
+def test_another_family_is_refused_before_the_text_is_read(tmp_path, monkeypatch, kind, nsp, said):
+    monkeypatch.setattr(train, "load_data", lambda *_: pytest.fail("the text was read first"))
+    AutoConfig.for_model(kind).save_pretrained(tmp_path / "other")
+    given = {"rows": "spanbert-pairs", "nsp": True} if nsp else {}
+    options = Options(model=str(tmp_path / "other"), max_steps=1, output=str(tmp_path / "out"), **given)
+    with pytest.raises(OptionError, match=said):
+        train.run(options.resolve())
+
+
+def test_a_checkpoint_without_weights_is_named(checkpoint):
+    (Path(checkpoint) / "model.safetensors").unlink()
+    with pytest.raises(OptionError, match=f"--model '{checkpoint}' cannot be loaded"):
+        build_model(options_of(checkpoint), tiny_tokenizer(), COUNTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from spanbert_ext.pretrain.settings.schedule_length import TrainingRows, steps_o
 from spanbert_ext.pretrain.settings.sizes import MODELS
 
 WIDTH = 100
+MANY_UNKNOWN = 0.05  # of a text's tokens; a tokenizer of the text's language has less than a hundredth
 MANY_PASSES = 100  # of which each adds little; BERT's own run made 40
 
 
@@ -64,6 +66,7 @@ def make_plan(
     rows: TrainingRows,
     held_out_lengths: np.ndarray,
     steps_taken: int = 0,
+    unknown: float = 0.0,
 ) -> Plan:
     """The plan of a run that is about to train, with a step measured on its `trainer`. Every process calls it.
 
@@ -79,6 +82,7 @@ def make_plan(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         processes=trainer.args.world_size,
         steps_taken=steps_taken,
+        unknown=unknown,
         measured=measure_step(trainer, options, collator, train, rows.lengths),
     )
 
@@ -96,6 +100,7 @@ class Plan:
     device: str
     processes: int = 1
     steps_taken: int = 0  # before a resume
+    unknown: float = 0.0  # share of the training tokens
     measured: MeasuredStep | None = None
 
     @property
@@ -121,8 +126,9 @@ class Plan:
     def text(self) -> str:
         """The plan, a fact a line, and its warnings."""
         lines = ["Plan:"]
+        width = min(WIDTH, max(40, shutil.get_terminal_size((WIDTH, 24)).columns))
         for title, fact in (*self._facts(), *(("note", warning) for warning in self.warnings())):
-            lines += textwrap.wrap(fact, WIDTH, initial_indent=f"  {title:<12}", subsequent_indent=" " * 14)
+            lines += textwrap.wrap(fact, width, initial_indent=f"  {title:<12}", subsequent_indent=" " * 14)
         return "\n".join(lines)
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -145,13 +151,13 @@ class Plan:
             ("update", self._update()),
             (
                 "training",
-                f"{options.max_steps:,} steps, {short(self.tokens)} tokens, {self.epochs:,.2f} passes over the"
-                f" text; rate {options.learning_rate:g} after {options.warmup_steps:,} steps, then linear to 0",
+                f"{_steps(options.max_steps)}, {short(self.tokens)} tokens, {self.epochs:,.2f} passes over the"
+                f" text; rate {options.learning_rate:g} after {_steps(options.warmup_steps)}, then linear to 0",
             ),
             (
                 "watching",
-                f"held-out loss at step 0 and every {options.eval_steps:,} steps, a checkpoint every"
-                f" {options.save_steps:,}",
+                f"held-out loss at step 0 and every {_steps(options.eval_steps)}, a checkpoint every"
+                f" {_steps(options.save_steps)}",
             ),
             ("precision", f"{'bfloat16 autocast' if options.bf16 else 'float32'} on {self.device}"),
         ]
@@ -207,6 +213,11 @@ class Plan:
                 f" (a line that your documents end with); else --block-size {_near(rows.mean_length)} says what"
                 " there is."
             )
+        if self.unknown > MANY_UNKNOWN:
+            found.append(
+                f"{self.unknown:.0%} of the tokens are unknown to the tokenizer and teach nothing: choose a --model, or"
+                " a --tokenizer for one from random weights, of the text's language."
+            )
         if self.epochs > MANY_PASSES:
             found.append(
                 f"the text is read {self.epochs:,.0f} times; --epochs N or --max-tokens N make a shorter run."
@@ -239,6 +250,10 @@ class Plan:
 def _near(length: float) -> int:
     """The power of two above a mean row, for a remedy."""
     return max(16, 2 ** int(length).bit_length())
+
+
+def _steps(number: int) -> str:
+    return f"{number:,} step{'s' * (number != 1)}"
 
 
 def _bytes(count: float) -> str:

@@ -16,16 +16,36 @@ from spanbert_ext.pretrain.settings.options import OptionError, Options
 from spanbert_ext.pretrain.settings.sizes import MODELS
 
 
+def check_model(options: Options) -> None:
+    """What can be said before the text is read, which may take hours: whether the model is there, is of a family that
+    can be trained so, and has positions for --block-size. Raises `OptionError`."""
+    if options.model in MODELS:
+        config = BertConfig(**MODELS[options.model])
+    else:
+        try:
+            config = AutoConfig.from_pretrained(_checkpoint(options))
+        except Exception as error:  # missing files, no network, unknown type
+            raise OptionError(
+                f"--model {options.model!r} is neither one of {', '.join(MODELS)} nor a loadable checkpoint:"
+                f" {reason(error)}"
+            ) from error
+    try:
+        SpanBertForPreTraining.made_for(type(config), bool(options.nsp))
+    except ValueError as error:
+        given = f"--model {options.model!r}{' with --nsp' * bool(options.nsp)}"
+        raise OptionError(f"{given} cannot be trained: {error}") from error
+    _check_positions(options, config)
+
+
 def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray) -> PreTrainedModel:
     """A fresh BERT of a preset's size, or the checkpoint in a folder or on the hub. Raises `OptionError`.
 
     counts: [V] training tokens by id; a fresh model's output biases start at their log frequencies, which
     saves the steps that would only learn these."""
+    check_model(options)
     if options.model in MODELS:
-        size = MODELS[options.model]
-        _check_positions(options, BertConfig(**size))
         config = BertConfig(
-            **size,
+            **MODELS[options.model],
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             hidden_dropout_prob=options.dropout,
@@ -36,19 +56,13 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
         for bias in (model.get_output_embeddings().bias, model.sbo.bias):
             bias.data.copy_(torch.from_numpy(log_frequency))
         return model
-    path = Path(options.model).expanduser()
-    name = str(path) if path.is_dir() else options.model
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except Exception as error:  # missing files, no network, unknown type
-        raise OptionError(
-            f"--model {options.model!r} is neither one of {', '.join(MODELS)} nor a loadable checkpoint:"
-            f" {reason(error)}"
-        ) from error
-    _check_positions(options, config)
+    name = _checkpoint(options)
     if tokenizer.name_or_path != name:
         _check_same_ids(options, name, tokenizer)
-    model = SpanBertForPreTraining.from_pretrained(name, nsp=options.nsp)
+    try:
+        model = SpanBertForPreTraining.from_pretrained(name, nsp=options.nsp)
+    except (OSError, ValueError) as error:  # no weights, a configuration that is refused
+        raise OptionError(f"--model {options.model!r} cannot be loaded: {reason(error)}") from error
     vocabulary = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > vocabulary:
         raise OptionError(
@@ -56,6 +70,11 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             f" {vocabulary}"
         )
     return model
+
+
+def _checkpoint(options: Options) -> str:
+    path = Path(options.model).expanduser()
+    return str(path) if path.is_dir() else options.model
 
 
 def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -83,5 +102,6 @@ def _check_positions(options: Options, config: Any) -> None:
         positions -= config.pad_token_id + 1  # these number their positions from the padding id on
     if positions and options.block_size > positions:
         raise OptionError(
-            f"--block-size is {options.block_size} but --model {options.model!r} has {positions} positions"
+            f"--block-size is {options.block_size} but --model {options.model!r} has {positions} positions:"
+            f" --block-size {positions} is the most that it can read"
         )

@@ -46,7 +46,7 @@ from spanbert_ext.pretrain.run.ranks import FirstFailed, Ranks
 from spanbert_ext.pretrain.run.reporting import reporting_callbacks
 from spanbert_ext.pretrain.run.room import check_room
 from spanbert_ext.pretrain.run.signals import Interrupted, StopOnSignal
-from spanbert_ext.pretrain.run.starting_model import build_model
+from spanbert_ext.pretrain.run.starting_model import build_model, check_model
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
 from spanbert_ext.pretrain.settings.masking_options import collator_options
 from spanbert_ext.pretrain.settings.options import (
@@ -147,6 +147,7 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
     if options.recipe is not None:
         print(describe_recipe(options), flush=True)
     set_seed(options.seed_of_32_bits)
+    check_model(options)
     data = load_data(options, folder)
     data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
     short = None if data.short is None else data.short.lengths
@@ -178,7 +179,18 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
     )
     trainer.guard_updates(guard)
     documents = data.facts["documents"]
-    plan = make_plan(trainer, options, collator, documents, data.train, rows, data.held_out.lengths, step)
+    unknown = data.tokenizer.unk_token_id
+    plan = make_plan(
+        trainer,
+        options,
+        collator,
+        documents,
+        data.train,
+        rows,
+        data.held_out.lengths,
+        step,
+        0.0 if unknown is None else float(counts[unknown] / counts.sum()),
+    )
     return Loaded(options, data, counts, trainer, plan)
 
 

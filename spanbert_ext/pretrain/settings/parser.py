@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from spanbert_ext.pretrain.files.messages import CommandParser
 from spanbert_ext.pretrain.settings.defaults import DEMO, OWN_TEXT, PLAIN
 from spanbert_ext.pretrain.settings.option_checks import CHOICES, flag
 from spanbert_ext.pretrain.settings.options import Options
@@ -71,7 +72,7 @@ class _ListRecipes(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """Every option defaults to SUPPRESS: the namespace holds the user's options, `Options` the defaults."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="spanbert-pretrain",
         description=DESCRIPTION,
         epilog=_epilog(),

@@ -26,7 +26,13 @@ from spanbert_ext.pretrain.text.corpus_names import (
     shown,
 )
 from spanbert_ext.pretrain.text.manifest import is_prepared, read_manifest
-from spanbert_ext.pretrain.text.records import dataset_state, read_dataset, read_json_lines, read_parquet
+from spanbert_ext.pretrain.text.records import (
+    dataset_state,
+    is_saved_dataset,
+    read_dataset,
+    read_json_lines,
+    read_parquet,
+)
 from spanbert_ext.pretrain.text.table_cache import cache_folder, cached_table
 from spanbert_ext.pretrain.text.text_files import CorpusError, read_documents
 
@@ -65,6 +71,10 @@ def _find(name: str) -> list[Path]:
             read_manifest(path)  # says so when the preparation has not ended
             raise CorpusError(
                 f"corpus folder {shown(path)} was prepared by spanbert-prepare: give it alone, and to spanbert-pretrain"
+            )
+        if is_saved_dataset(path):
+            raise CorpusError(
+                f"corpus folder {shown(path)} was saved by the datasets library: name it {DATASET}{shown(name)}"
             )
         matches = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
         if not matches:

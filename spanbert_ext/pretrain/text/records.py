@@ -107,6 +107,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` of the datasets library made it."""
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
 def _open_dataset(name: str) -> Any:
     """A split of a dataset in a folder or on the hub: rows that are read one after another, or at their places."""
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
@@ -114,7 +119,7 @@ def _open_dataset(name: str) -> Any:
     path, configuration, split = DatasetName.parse(name)
     folder = Path(path).expanduser()
     try:
-        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        if is_saved_dataset(folder):
             found = load_from_disk(str(folder))
             if isinstance(found, Dataset):
                 return found
