@@ -10,6 +10,7 @@ from tiny_models import VOCABULARY, tiny_config, tiny_tokenizer
 pytest.importorskip("transformers")
 
 from tokenizers import models
+from transformers import AutoConfig
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain.run.starting_model import build_model
@@ -82,3 +83,24 @@ def test_a_checkpoint_without_a_tokenizer_takes_any_that_fits(tmp_path):
     larger = other_tokenizer(VOCABULARY | {"more": len(VOCABULARY)})
     with pytest.raises(OptionError, match="--tokenizer has .* tokens but --model .* has a vocabulary of"):
         build_model(options_of(str(tmp_path / "bare"), tokenizer="mine"), larger, COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (
+            "roberta",
+            {"rows": "spanbert-pairs"},
+            "--rows is spanbert-pairs .*roberta.* one token type.*--rows blocks",
+        ),
+        ("distilbert", {"rows": "google-pairs", "nsp": True}, "--model .*DistilBertConfig.*have no head"),
+        ("gpt2", {}, "--model .*does not support GPT2Config"),
+    ],
+)
+def test_a_checkpoint_that_lacks_what_the_run_needs(tmp_path, kind, given, message):
+    AutoConfig.for_model(kind, **({"type_vocab_size": 1} if kind == "roberta" else {})).save_pretrained(
+        tmp_path
+    )
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(OptionError, match=message):
+        build_model(options_of(str(tmp_path), **given), tiny_tokenizer(), COUNTS)

@@ -46,6 +46,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             f" {reason(error)}"
         ) from error
     _check_positions(options, config)
+    _check_kind(options, config)
     if tokenizer.name_or_path != name:
         _check_same_ids(options, name, tokenizer)
     model = SpanBertForPreTraining.from_pretrained(name, nsp=options.nsp)
@@ -74,6 +75,19 @@ def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerB
             f"{given_by} has other ids than --model {options.model!r} was trained with:"
             f" {len(differing)} of {len(own)} tokens differ, {token!r} has id {index} there and {there} here:"
             " the model would read other words than are written"
+        )
+
+
+def _check_kind(options: Options, config: Any) -> None:
+    """Refuses a checkpoint that has not what the objectives and rows need."""
+    try:
+        SpanBertForPreTraining.made_for(type(config), bool(options.nsp))
+    except ValueError as error:
+        raise OptionError(f"--model {options.model!r}: {error}") from error
+    if options.rows != "blocks" and getattr(config, "type_vocab_size", None) == 1:
+        raise OptionError(
+            f"--rows is {options.rows} but --model {options.model!r} ({config.model_type}) has one token type, and a"
+            " pair needs two, of which the second is that of its second half: choose --rows blocks"
         )
 
 
