@@ -46,3 +46,10 @@ def test_commands_can_be_copied_whatever_the_names():
 
 def test_the_built_in_text_needs_no_corpus():
     assert "--corpus" not in next_commands(Options())
+
+
+def test_a_run_goes_on_as_the_system_that_it_was():
+    last = next_commands(Options(recipe="our-bert", model="tiny", max_steps=1).resolve()).splitlines()[-1]
+    assert "--rows spanbert-pairs --masking tokens --nsp --no-sbo" in last
+    plain = next_commands(Options(recipe="spanbert", model="tiny", max_steps=1).resolve()).splitlines()[-1]
+    assert not {"--rows", "--masking", "--nsp", "--sbo"} & set(plain.split())

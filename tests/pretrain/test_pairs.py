@@ -69,6 +69,17 @@ def test_what_a_left_is_gathered_again_after_a_random_b():
     assert pairs(0, draws) == [(0, 4, 2, 9, 15, 1), (4, 12, 0, 12, 14, 0)]
 
 
+@pytest.mark.parametrize(
+    ("rule", "count", "expected"),
+    [("google", 2, [{1}, {0}]), ("spanbert", 2, [{1}, {0}]), ("spanbert", 3, [{1}, {0}, {0, 1}])],
+)
+def test_a_random_b_is_of_another_document_where_there_is_one(rule, count, expected):
+    documents = token_documents([[4] * 40] * count)
+    made = build_pairs(documents, np.arange(count), 16, rule, copies=4)
+    made = made[made["is_random"] == 1]
+    assert [set(made["other"][made["document"] == number].tolist()) for number in range(count)] == expected
+
+
 def test_ten_failures_to_find_another_document():
     draws = Scripted(False, *[2] * 10, 0, 14, 8)
     # one sentence of 20 against itself: 30 too many, 15 each

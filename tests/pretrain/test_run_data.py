@@ -36,7 +36,7 @@ def load(corpus: str, tmp_path, **given) -> tuple[Options, data.RunData]:
 
 
 def test_pairs_are_trained_on_and_held_out(corpus, tmp_path):
-    _, loaded = load(corpus, tmp_path, rows="google-pairs", dupe_factor=3)
+    _, loaded = load(corpus, tmp_path, rows="google-pairs", dupe_factor=3, nsp=True)
     assert loaded.train.pairs and loaded.held_out.pairs and loaded.short is None
     assert set(loaded.train.index["copy"]) == {0, 1, 2} and set(loaded.held_out.index["copy"]) == {0}
     assert loaded.facts["train_pairs"] == len(loaded.train) and loaded.facts["held_out_pairs"] > 0
@@ -44,9 +44,19 @@ def test_pairs_are_trained_on_and_held_out(corpus, tmp_path):
     row = loaded.held_out[0]
     assert row["input_ids"][0] == loaded.tokenizer.cls_token_id and row["next_sentence_label"] in (0, 1)
     once = load(corpus, tmp_path, rows="spanbert-pairs")[1]
+    assert "next_sentence_label" not in once.train[0]  # which a model without that head refuses
     assert set(once.train.index["copy"]) == {0}
     other = load(corpus, tmp_path, rows="spanbert-pairs", seed=1)[1]
     assert other.train.index.tolist() != once.train.index.tolist()
+
+
+def test_pairs_for_want_of_other_documents(corpus, tmp_path, capsys):
+    load(corpus, tmp_path, rows="spanbert-pairs", nsp=True)
+    assert "for want of others" not in capsys.readouterr().out  # three documents are held out
+    load(corpus, tmp_path, rows="spanbert-pairs", nsp=True, held_out=0.05)
+    printed = capsys.readouterr().out
+    assert "Held out: 1 of 12 documents" in printed and "training pairs" not in printed
+    assert "Of the held-out pairs with a random second half 100% have one of the same document" in printed
 
 
 def test_a_cache_that_cannot_hold_the_pairs(corpus, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain.run import train
-from spanbert_ext.pretrain.run.starting_model import build_model
+from spanbert_ext.pretrain.run.starting_model import build_model, check_model
 from spanbert_ext.pretrain.settings.options import OptionError, Options
 from spanbert_ext.pretrain.settings.sizes import MODELS, RANDOM_START_RATES
 
@@ -114,3 +114,11 @@ def test_a_checkpoint_without_weights_is_named(checkpoint):
     (Path(checkpoint) / "model.safetensors").unlink()
     with pytest.raises(OptionError, match=f"--model '{checkpoint}' cannot be loaded"):
         build_model(options_of(checkpoint), tiny_tokenizer(), COUNTS)
+
+
+def test_pairs_need_a_second_token_type(tmp_path):
+    AutoConfig.for_model("roberta", type_vocab_size=1).save_pretrained(tmp_path)
+    with pytest.raises(
+        OptionError, match="--rows is spanbert-pairs .*roberta.* one token type.*--rows blocks"
+    ):
+        check_model(options_of(str(tmp_path), rows="spanbert-pairs"))

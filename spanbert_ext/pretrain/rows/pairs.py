@@ -134,8 +134,8 @@ def _elsewhere(
 ) -> tuple[int, int, int]:
     """A document, and in it the token range of the sentences from a random one on that have `length` tokens."""
     count = len(numbers)
-    if rule == "spanbert":
-        count = max(1, count - 1)  # its code never draws the last one
+    if rule == "spanbert" and count > 2:  # of two, the first would have no other
+        count -= 1  # its code never draws the last one
     for _ in range(TRIES):
         other = draws.below(count)
         if other != place:
@@ -165,7 +165,8 @@ def made_pairs(
     `PAIR` [N] each, in the order of passes and documents.
 
     rule: "google" (create_pretraining_data.py), or "spanbert", which differs in how a chunk is divided, in the lengths
-    of short rows, and never draws the last document. copies: passes over the documents, each with pairs of its own.
+    of short rows, and never draws the last document of three or more. copies: passes over the documents, each with
+    pairs of its own.
     A document without tokens has no pair, and is none's B."""
     numbers = numbers[documents.sentence_lengths.lengths()[numbers] > 0]
     for copy in range(copies):

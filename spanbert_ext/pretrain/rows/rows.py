@@ -16,6 +16,7 @@ from spanbert_ext.pretrain.rows.token_documents import TokenDocuments
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_LOOKED_AT = 2**20  # pairs that tell what share of all is not as it should be
 _COUNTED = 2**25  # rows whose ranges are ordered at once
 
 
@@ -23,18 +24,23 @@ class Rows(Dataset):
     """Blocks `[CLS] text [SEP]`, or pairs `[CLS] A [SEP] B [SEP]`, of tokenised documents.
 
     A row is a mapping: `input_ids` (int32 [L]), `sample_ids` (an integer, the same whatever the corpus' order or
-    size); of a pair also `token_type_ids` (int64 [L]: 0 up to the first [SEP], 1 behind it) and `next_sentence_label`
-    (1: B is from elsewhere, 0: B continues A); where the documents have candidates also `candidates` (int64 [n, 2]:
-    the token spans [start, end) of the row that are whole in it).
+    size); of a pair also `token_type_ids` (int64 [L]: 0 up to the first [SEP], 1 behind it) and, with `next_sentence`,
+    `next_sentence_label` (1: B is from elsewhere, 0: B continues A); where the documents have candidates also
+    `candidates` (int64 [n, 2]: the token spans [start, end) of the row that are whole in it).
 
     Args:
         documents: what the rows are made of.
         index: `BLOCK` [N] of `build_blocks`, or `PAIR` [N] of `build_pairs`.
         tokenizer: with cls, sep, pad and mask tokens; nothing of it is kept but their ids.
+        next_sentence: pairs have the target of a model that predicts it; another model refuses one.
     """
 
     def __init__(
-        self, documents: TokenDocuments, index: np.ndarray, tokenizer: PreTrainedTokenizerBase
+        self,
+        documents: TokenDocuments,
+        index: np.ndarray,
+        tokenizer: PreTrainedTokenizerBase,
+        next_sentence: bool = True,
     ) -> None:
         if index.dtype not in (BLOCK, PAIR):
             raise TypeError(
@@ -43,6 +49,7 @@ class Rows(Dataset):
         self.documents = documents
         self.index = index
         self.pairs = index.dtype == PAIR
+        self.next_sentence = next_sentence
         self._cls, self._sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         self._never_masked = [self._cls, self._sep, tokenizer.pad_token_id, tokenizer.mask_token_id]
 
@@ -53,6 +60,14 @@ class Rows(Dataset):
         if self.pairs:
             return lengths + self.index["next_end"] - self.index["next_start"] + pairs.SPECIAL
         return lengths + blocks.SPECIAL
+
+    @property
+    def share_not_elsewhere(self) -> float:
+        """Of pairs whose B is random, the first million: the share whose B is of the same document, because there are
+        too few others."""
+        index = self.index[:_LOOKED_AT]
+        index = index[index["is_random"] == 1]
+        return float((index["other"] == index["document"]).mean()) if len(index) else 0.0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -87,9 +102,10 @@ class Rows(Dataset):
         row = {
             "input_ids": ids,
             "token_type_ids": types,
-            "next_sentence_label": is_random,
             "sample_ids": sample_id(int(self.documents.digests[document]), number, copy),
         }
+        if self.next_sentence:
+            row["next_sentence_label"] = is_random
         if self.documents.candidates is not None:
             both = (
                 self._candidates(document, start, end, 1),

@@ -34,7 +34,14 @@ from spanbert_ext.pretrain.text.manifest import is_prepared, read_manifest
 from spanbert_ext.pretrain.text.phrases import phrase_finder
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
+_SEVERAL = (
+    0.05  # of the random halves of pairs: from here on the next-sentence prediction is told something wrong
+)
 PAIR_RULES = {"google-pairs": "google", "spanbert-pairs": "spanbert"}
+_MORE_DOCUMENTS = {
+    "training": "A corpus of more documents has more; a blank line, or --document-separator, ends one.",
+    "held-out": "--held-out takes a larger share.",
+}
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,19 @@ def load_data(options: Options, folder: Path) -> RunData:
         tokenizer, train, held_out, facts = _from_text(options, folder)
 
     def rows(documents: _Documents, size: int, copies: int) -> Rows:
-        return Rows(documents.table, _index(documents, options, size, copies), tokenizer)
+        return Rows(documents.table, _index(documents, options, size, copies), tokenizer, bool(options.nsp))
 
     train_rows = rows(train, options.block_size, options.pair_passes)
     held_out_rows = rows(held_out, options.block_size, 1)
     for part, made in (("training", train_rows), ("held-out", held_out_rows)):
         if not len(made):
             raise CorpusError(f"the tokenizer finds no token in the {part} documents")
+        if options.nsp and made.share_not_elsewhere > _SEVERAL:
+            print(
+                f"Of the {part} pairs with a random second half {made.share_not_elsewhere:.0%} have one of the same"
+                f" document, for want of others: their NSP says little. {_MORE_DOCUMENTS[part]}",
+                flush=True,
+            )
     short = rows(train, options.short_block_size, options.pair_passes) if options.short_phase else None
     kind = "pairs" if options.rows in PAIR_RULES else "blocks"
     facts |= {f"train_{kind}": len(train_rows), f"held_out_{kind}": len(held_out_rows)}

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spanbert_ext.pretrain.settings.defaults import PLAIN
+from spanbert_ext.pretrain.settings.option_checks import flag
 from spanbert_ext.pretrain.settings.options import Options
 
 HEADS = {"mlm": "masked tokens", "sbo": "spans from their boundaries", "nsp": "next sentences"}
+_SYSTEM = ("rows", "masking", "nsp", "sbo")  # without which a run goes on as another system
 
 
 def before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
@@ -35,6 +38,7 @@ def next_commands(options: Options) -> str:
     again = f"spanbert-pretrain --model {quoted}"
     if options.corpus:
         again += f" --corpus {corpus}"
+    again += "".join(f" {word}" for name in _SYSTEM for word in _if_not_plain(name, getattr(options, name)))
     again += f" --output {shlex.quote(f'{folder}-further')}"
     load = f"AutoModelForQuestionAnswering.from_pretrained({str(folder)!r})"
     commands = (
@@ -43,3 +47,10 @@ def next_commands(options: Options) -> str:
         ("train it further", again),
     )
     return "\n".join(("What comes next:", *(f"  {title:<18}{command}" for title, command in commands)))
+
+
+def _if_not_plain(name: str, value: Any) -> tuple[str, ...]:
+    """The option as words of a command, none where it is what a command without it means, or not resolved."""
+    if value is None or value == PLAIN[name]:
+        return ()
+    return (flag(name, value),) if isinstance(value, bool) else (flag(name), str(value))

@@ -34,6 +34,7 @@ def check_model(options: Options) -> None:
     except ValueError as error:
         given = f"--model {options.model!r}{' with --nsp' * bool(options.nsp)}"
         raise OptionError(f"{given} cannot be trained: {error}") from error
+    _check_token_types(options, config)
     _check_positions(options, config)
 
 
@@ -93,6 +94,14 @@ def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerB
             f"{given_by} has other ids than --model {options.model!r} was trained with:"
             f" {len(differing)} of {len(own)} tokens differ, {token!r} has id {index} there and {there} here:"
             " the model would read other words than are written"
+        )
+
+
+def _check_token_types(options: Options, config: Any) -> None:
+    if options.rows != "blocks" and getattr(config, "type_vocab_size", None) == 1:
+        raise OptionError(
+            f"--rows is {options.rows} but --model {options.model!r} ({config.model_type}) has one token type, and a"
+            " pair needs two, of which the second is that of its second half: choose --rows blocks"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spanbert_ext.pretrain.settings.recipes import joshi
 from spanbert_ext.pretrain.settings.recipes.recipe import Recipe
 
 RECIPE = Recipe(
@@ -49,6 +50,7 @@ RECIPE = Recipe(
     ours=(
         "15 % of a pair without its special tokens, rounded up (Google: rounded, with them; at most 20 of 128)",
         "random replacements are drawn from words alone (Google: special and unused ids too)",
+        joshi.OUTPUT_BIASES,
         "GELU in its exact form, as in transformers' BERT (Google: the tanh form); initial weights are not truncated",
     ),
 )

@@ -37,10 +37,18 @@ PAIRS_CODE = (
     "pairs are built once, only their masks are fresh; A is the first 1 to n-2 of n sentences (the first of 2 or 3)",
     "the next-sentence loss is a mean over rows, added with weight 1",
 )
+# As this saves the steps that would only learn them. Of Google's BERT too.
+OUTPUT_BIASES = (
+    "the biases of the output vocabulary begin at the log frequencies of the training text (published: 0)"
+)
 OURS = (
     "weight decay spares biases and norms (the published command: 0.01, on all parameters), and gradients are not"
     " divided by the number of targets once more, as the published trainer does",
     "random replacements are drawn from all words of the vocabulary (published code: the corpus' own tokens)",
+    OUTPUT_BIASES,
+)
+SBO_CODE = (
+    "a span has at most 20 SBO targets, its first tokens (the code's default; the published command: 15)"
 )
 BLOCKS_OURS = (
     *OURS,

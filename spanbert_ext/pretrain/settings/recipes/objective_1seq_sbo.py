@@ -10,6 +10,6 @@ RECIPE = Recipe(
     title="objective ablation, spans on one segment: MLM + SBO, the same as spanbert",
     options={**joshi.SCHEDULE, **joshi.BLOCKS, "masking": "spans", "sbo": True},
     paper=(*joshi.PAPER, joshi.ABLATION, "one segment, MLM + SBO; spans of 1 to 10 whole words, mean 3.8"),
-    code=joshi.BLOCKS_CODE,
+    code=(*joshi.BLOCKS_CODE, joshi.SBO_CODE),
     ours=joshi.BLOCKS_OURS,
 )

@@ -10,6 +10,10 @@ RECIPE = Recipe(
     title="spans on two segments with all three objectives: MLM + NSP + SBO",
     options={**joshi.SCHEDULE, **joshi.PAIRS, "masking": "spans", "sbo": True},
     paper=(*joshi.PAPER, "spans of 1 to 10 whole words, mean 3.8; the paper has no such system"),
-    code=(*joshi.PAIRS_CODE, "loss mlm_nsp_sbo_loss: the three means are added; no span reaches over [SEP]"),
+    code=(
+        *joshi.PAIRS_CODE,
+        "loss mlm_nsp_sbo_loss: the three means are added; no span reaches over [SEP]",
+        joshi.SBO_CODE,
+    ),
     ours=joshi.PAIRS_OURS,
 )

@@ -18,6 +18,7 @@ RECIPE = Recipe(
         *joshi.BLOCKS_CODE,
         "lengths beyond 10 are drawn again; spans begin at a uniform token's word; touching spans are one; only"
         " spans with text on both sides have an SBO",
+        joshi.SBO_CODE,
     ),
     ours=joshi.BLOCKS_OURS,
 )
