@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +133,17 @@ def test_another_schedule_than_trainers_is_refused(rows, tmp_path):
     trainer = trainer_of(rows, tmp_path, 2, train_dataset=scheduled(rows, 1))
     with pytest.raises(ValueError, match="5 updates of 1 parts, Trainer expects 5 of 2: accumulation"):
         trainer.get_train_dataloader()
+
+
+def test_workers_outlive_what_is_sent_to_all_processes(rows, tmp_path):
+    """As `timeout` and cluster managers send it; torch's own handler would end them, and with them the run."""
+    trainer = trainer_of(rows, tmp_path, 1, workers=1)
+    for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()):
+        batches = iter(loader)
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(worker.pid, number)
+        assert sum(1 for _ in batches) == len(loader) - 1
+        worker.join(10)
+        assert worker.exitcode == 0

@@ -231,6 +231,7 @@ def test_a_resumed_run_may_report_elsewhere_and_skip_what_it_stopped_at(tmp_path
         ('{"options": null}', "AttributeError"),
         ('{"options": {"seed": "3"}}', "--seed is '3', expected an integer"),
         ('{"options": {"learning_velocity": 1}}', "options learning_velocity are not of this version"),
+        ('{"options": {"seed": 3}}', "are missing"),
     ],
 )
 def test_a_run_file_of_something_else_is_named(tmp_path, content, reason):

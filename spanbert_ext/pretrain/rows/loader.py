@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -59,6 +60,13 @@ class PartNumbers:
         return ([number] for number in range(self.count))
 
 
+def outlive_signals(worker: int) -> None:
+    """What ends a run is often sent to all its processes: the run still wants batches for the step that it is in, and
+    its workers end with it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class ScheduledLoader:
     """A Trainer (mixed in before it) whose `train_dataset` is `ScheduledRows`: it reads what these say.
 
@@ -83,8 +91,14 @@ class ScheduledLoader:
             persistent_workers=args.dataloader_persistent_workers,
             multiprocessing_context=args.dataloader_multiprocessing_context,
             prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=outlive_signals,
         )
         return self.accelerator.prepare(loader)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        loader = super().get_eval_dataloader(eval_dataset)
+        getattr(loader, "base_dataloader", loader).worker_init_fn = outlive_signals  # accelerate's holds another
+        return loader
 
     def _get_collator_with_removed_columns(
         self, collator: Callable, description: str | None = None

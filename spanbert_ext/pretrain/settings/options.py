@@ -160,10 +160,12 @@ def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, 
     try:
         facts = json.loads(path.read_text())
         saved = facts.pop("options")
-        unknown = sorted(saved.keys() - {field.name for field in dataclasses.fields(Options)})
-        if unknown:
-            raise OptionError(f"options {', '.join(unknown)} are not of this version")
+        names = {field.name for field in dataclasses.fields(Options)}
+        if saved.keys() - names:
+            raise OptionError(f"options {', '.join(sorted(saved.keys() - names))} are not of this version")
         check_types(saved, Options)
+        if names - saved.keys():
+            raise OptionError(f"options {', '.join(sorted(names - saved.keys()))} are missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, (OSError, OptionError)) else repr(error)
         raise OptionError(f"--resume: cannot read {path}: {reason}") from error
