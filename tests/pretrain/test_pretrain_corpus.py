@@ -6,6 +6,9 @@ import gc
 import gzip
 import itertools
 import lzma
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -205,3 +208,41 @@ def test_tokenizer_folder_without_a_tokenizer(tmp_path):
 def test_vocabulary_smaller_than_the_alphabet():
     with pytest.raises(TokenizerError, match="--vocab-size is 10"):
         train_tokenizer(lambda: iter(["a quick brown fox"]), 10)
+
+
+def test_training_a_vocabulary_answers_signals():
+    """Text without end: only what the signal raises ends it, and afterwards no more text is read."""
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield f"sentence number {read}"
+
+    class Asked(BaseException):
+        pass
+
+    def handle(number, frame):
+        raise Asked
+
+    previous = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Asked):
+            train_tokenizer(endless, 300)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    before = read
+    time.sleep(0.05)
+    assert read == before > 0
+
+
+def test_an_error_of_the_text_is_the_vocabularys():
+    def broken() -> Iterator[str]:
+        yield "one sentence"
+        raise CorpusError("notes.txt is damaged")
+
+    with pytest.raises(CorpusError, match="notes.txt is damaged"):
+        train_tokenizer(broken, 300)

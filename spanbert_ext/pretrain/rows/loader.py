@@ -97,7 +97,9 @@ class ScheduledLoader:
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         loader = super().get_eval_dataloader(eval_dataset)
-        getattr(loader, "base_dataloader", loader).worker_init_fn = outlive_signals  # accelerate's holds another
+        getattr(
+            loader, "base_dataloader", loader
+        ).worker_init_fn = outlive_signals  # accelerate's holds another
         return loader
 
     def _get_collator_with_removed_columns(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, trainers
@@ -60,10 +62,45 @@ def _train(texts: Iterable[str], vocab_size: int, fixed: tuple[str, ...]) -> dic
         show_progress=False,
     )
     whole = (text.strip() for text in texts)  # cut at white space, where a word ends too
-    tokenizer.train_from_iterator(
-        (text[start:end] for text in whole for start, end in cut_text(text, 0, len(text))), trainer
-    )
+    pieces = (text[start:end] for text in whole for start, end in cut_text(text, 0, len(text)))
+    _train_answering_signals(tokenizer, pieces, trainer)
     return tokenizer.get_vocab()
+
+
+def _train_answering_signals(
+    tokenizer: Tokenizer, texts: Iterable[str], trainer: trainers.WordPieceTrainer
+) -> None:
+    """`tokenizer.train_from_iterator(texts, trainer)`, which takes minutes for much text and returns to Python only
+    for texts: in a thread of its own, while this one waits, where Python answers signals.
+
+    What a signal raises goes on once no text is being read; the thread then has no more to do with Python."""
+    stopped, all_read = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def read() -> Iterator[str]:
+        try:
+            yield from itertools.takewhile(lambda _: not stopped.is_set(), texts)
+        finally:
+            all_read.set()
+
+    def train() -> None:
+        try:
+            tokenizer.train_from_iterator(read(), trainer)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            all_read.set()
+
+    thread = threading.Thread(target=train, daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        stopped.set()
+        all_read.wait()
+        raise
+    if failures:
+        raise failures[0]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
