@@ -29,7 +29,7 @@ def by_law(evaluation: Mapping[str, float], masking: str) -> dict[str, dict[str,
         prefix = "eval_" if law == masking else f"eval_{law}_"
         found = {
             name.removeprefix(prefix): value
-            for name, value in evaluation.items()
+            for name, value in sorted(evaluation.items())  # a resumed run reads its history sorted
             if name.startswith(prefix) and not (law == masking and name.startswith(others))
         }
         if not found:

@@ -42,13 +42,14 @@ def build_metrics(
     `Rows.unigram_counts`. `eval_*` are of the run's own masking, `held_out` has all laws, `held_out_at_start` those
     before the first step, where it was evaluated.
     """
+    threads = torch.get_num_threads()
     found = evaluations(history)
     last = found[max(found)]
     packages = ("spanbert_ext", "torch", "transformers", "tokenizers", "datasets", "numpy")
     shared = tuple(f"eval_{law}_" for law in SHARED_LAWS)
     own = {
         name: value
-        for name, value in last.items()
+        for name, value in sorted(last.items())  # a resumed run reads its history sorted
         if name.startswith(tuple(f"eval_{head}_" for head in HEADS)) and not name.startswith(shared)
     }
     return {
@@ -63,7 +64,7 @@ def build_metrics(
         "seed": options.seed,
         "options": dataclasses.asdict(options),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.system()} {platform.machine()}, {threads} thread{'s' * (threads > 1)}",
     }
 
 
