@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -35,6 +36,15 @@ def sync_tree(folder: Path) -> None:
             os.chmod(os.path.join(root, name), 0o666 & ~mask)  # safetensors lets nobody else read its files
             sync(Path(root, name))
         sync(Path(root))
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_synced(text: str, path: Path) -> None:

@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 from datasets import Features
 
-from spanbert_ext.pretrain.files.disk import sync, write_synced
+from spanbert_ext.pretrain.files.disk import sha256_of, sync, write_synced
 from spanbert_ext.pretrain.rows.token_documents import CANDIDATES, COLUMNS
 from spanbert_ext.pretrain.text.manifest import PROGRESS
-from spanbert_ext.pretrain.text.table_cache import sha256_of
 
 _BATCH_DOCUMENTS, _BATCH_TOKENS = (
     1_000,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spanbert_ext.pretrain.files.disk import empty, sync, sync_tree, write_synced
+from spanbert_ext.pretrain.files.disk import empty, sha256_of, sync, sync_tree, write_synced
 from spanbert_ext.pretrain.files.lock import LOCK_FILE
 from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE
 from spanbert_ext.pretrain.settings.options import Options, save_options
@@ -87,11 +86,7 @@ def delete_run(folder: Path) -> None:
 
 def write_run_file(folder: Path, options: Options, **facts: Any) -> None:
     """run.json: the options, and what a resumption compares or needs. Whole at any time."""
-    temporary = folder / f".{RUN_FILE}"
-    save_options(options, temporary, **facts)
-    text = temporary.read_text()
-    temporary.unlink()
-    write_synced(text, folder / RUN_FILE)
+    save_options(options, folder / RUN_FILE, **facts)
 
 
 def add_to_run_file(folder: Path, **facts: Any) -> None:
@@ -141,18 +136,10 @@ def checkpoints_by_step(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items(), reverse=True))
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def seal(checkpoint: Path) -> None:
     """Adds the manifest to a checkpoint of which all files are written; returns when all is on the disk."""
     files = {
-        path.relative_to(checkpoint).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(checkpoint).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file()
     }
@@ -178,7 +165,7 @@ def damage(checkpoint: Path) -> str | None:
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
         try:
-            same = _sha256(path) == sha256
+            same = sha256_of(path) == sha256
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
         if not same:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spanbert_ext.pretrain.files.disk import write_synced
 from spanbert_ext.pretrain.settings.defaults import fill, layers
 from spanbert_ext.pretrain.settings.option_checks import (
     OptionError,
@@ -147,8 +148,8 @@ class Options:
 
 
 def save_options(options: Options, path: Path, **facts: Any) -> None:
-    """Writes what `load_options` reads; `facts` go along (the corpus' fingerprint)."""
-    path.write_text(json.dumps({"options": dataclasses.asdict(options), **facts}, indent=2) + "\n")
+    """Writes what `load_options` reads, whole at any time; `facts` go along (the corpus' fingerprint)."""
+    write_synced(json.dumps({"options": dataclasses.asdict(options), **facts}, indent=2) + "\n", path)
 
 
 def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, config
 
-from spanbert_ext.pretrain.files.disk import write_synced
+from spanbert_ext.pretrain.files.disk import sha256_of, write_synced
 from spanbert_ext.pretrain.text.corpus_names import shown
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -21,14 +20,6 @@ def cache_folder(cache_dir: str | None, key: str) -> Path:
     """The folder of the tables that are made of one corpus; `key` names what they depend on."""
     base = Path(cache_dir).expanduser() if cache_dir else Path(config.HF_DATASETS_CACHE)
     return base / "spanbert_ext" / key
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _files(table: Dataset) -> list[Path]:
