@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 from transformers import Trainer, TrainingArguments
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.run.optimizer import RunOptimizer, UncorrectedAdamW
+from spanbert_ext.pretrain.run.optimizer import RunOptimizer, UncorrectedAdamW, largest_excess
 from spanbert_ext.pretrain.settings.options import Options
 
 
@@ -59,6 +59,26 @@ def test_the_first_update_is_larger_than_adams():
         kind([weight], lr=1e-3, betas=(0.9, 0.999), eps=1e-12, weight_decay=0.0).step()
         steps.append(1 - weight.item())
     assert steps[0] / steps[1] == pytest.approx(10**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 60), (20, 200), (1000, 1500)])
+def test_the_largest_excess_is_that_of_the_two_optimizers(warmup, steps):
+    """Gradients of one size: a corrected update is the rate, so an uncorrected one at its rate tells the excess."""
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = UncorrectedAdamW([weight], lr=1.0, betas=(0.9, 0.999), eps=1e-12, weight_decay=0.0)
+    warm = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, step / max(1, warmup) or not warmup)
+    )
+    updates = []
+    for _ in range(steps):
+        before = weight.item()
+        weight.grad = torch.full((1,), 0.5, dtype=torch.float64)
+        optimizer.step()
+        warm.step()
+        updates.append(before - weight.item())
+    excess, update = largest_excess(0.999, warmup, steps)
+    assert excess == pytest.approx(max(updates), rel=1e-6)
+    assert update == updates.index(max(updates)) + 1
 
 
 def test_a_saved_state_goes_on_bit_for_bit():

@@ -158,6 +158,10 @@ def test_short_documents_are_warned_of_below_a_half():
             {"recipe": "bert", "model": "base", "epochs": 11.0, "block_size": 128},
             "phase of short rows is left out",
         ),
+        (
+            {"recipe": "bert", "model": "base", "epochs": 11.0, "warmup_steps": 20},
+            "update 21 is 6.2 times as large as the rate says",
+        ),
         ({"model": "demo", "corpus": ["notes.txt"], "epochs": 1.0}, "--model bert-base-cased"),
     ],
 )

@@ -15,6 +15,7 @@ from transformers import Trainer
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.files.wording import duration, short
 from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
+from spanbert_ext.pretrain.run.optimizer import largest_excess
 from spanbert_ext.pretrain.settings.defaults import ALTERNATIVES
 from spanbert_ext.pretrain.settings.options import Options, flag
 from spanbert_ext.pretrain.settings.recipes import RECIPES
@@ -23,6 +24,7 @@ from spanbert_ext.pretrain.settings.sizes import MODELS
 
 WIDTH = 100
 MANY_UNKNOWN = 0.05  # of a text's tokens; a tokenizer of the text's language has less than a hundredth
+NOTABLE_EXCESS = 1.5  # of an update over what the learning rate says
 MANY_PASSES = 100  # of which each adds little; BERT's own run made 40
 
 
@@ -227,6 +229,13 @@ class Plan:
                 f"no mask comes twice: {options.dupe_factor} static ones a row outlast {self.epochs:,.1f} passes, so"
                 " they are as good as fresh ones. --dupe-factor 1 shows what static masks do."
             )
+        if not options.adam_bias_correction:
+            excess, update = largest_excess(options.adam_beta2, options.warmup_steps, options.max_steps)
+            if excess > NOTABLE_EXCESS:
+                found.append(
+                    f"without Adam's bias correction update {update:,} is {excess:.1f} times as large as the rate says,"
+                    " which can undo what was learnt: --warmup-steps 1000 or more, or --adam-bias-correction."
+                )
         recipe = RECIPES[options.recipe].options if options.recipe else {}
         if recipe.get("short_phase") and not options.short_phase:
             found.append(
