@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
 FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: demo test test-slow test-runs test-lowest lint format sanitize emulate cuda-build cuda-check device-site clean
+.PHONY: demo test test-slow test-lowest lint format sanitize emulate cuda-build cuda-check device-site clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
@@ -19,11 +19,8 @@ PARALLEL ?= -n $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$
 test: $(INSTALLED) ## the test suite
 	$(BIN)/pytest $(PARALLEL)
 
-test-slow: $(INSTALLED) ## tests that `make test` leaves out: a step of every encoder family under torch.compile
-	$(BIN)/pytest $(PARALLEL) -m slow tests/models
-
-test-runs: $(INSTALLED) ## others that it leaves out: runs that are killed, runs of several processes, 200 steps of every recipe
-	$(BIN)/pytest $(PARALLEL) -m slow tests/pretrain tests/benchmarks
+test-slow: $(INSTALLED) ## what that leaves out: runs that are killed or of several processes, recipes, torch.compile of all families
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 # In a clone of what is committed: an editable install belongs to one Python and one torch.
 test-lowest: ## the test suite with the lowest versions that pyproject.toml allows
