@@ -9,6 +9,7 @@ import pickletools
 import re
 import threading
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -40,10 +41,12 @@ _OF_FAIRSEQ = (
     "fairseq.meters.StopwatchMeter",
 )
 _ALLOWED: list[Any] = [argparse.Namespace, *((Attributes, name) for name in _OF_FAIRSEQ)]
-_PLAIN = {  # what torch allows a file of weights by itself, beside what is its own
-    *("collections.OrderedDict", "collections.Counter", "_codecs.encode"),
-    *("builtins.set", "builtins.bytearray", "builtins.complex"),
-}
+_PLAIN = re.compile(  # what torch allows a file of weights by itself
+    r"collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(set|bytearray|complex)"
+    r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.serialization\._get_layout"
+    r"|torch\.(cuda\.)?\w+(Storage|Tensor)|torch\.storage\.\w+Storage|torch\.(Tensor|Size|device|per_\w+|[a-z]+\d+\w*)"
+    r"|torch\.nn\.parameter\.Parameter"
+)
 _LOCK = threading.Lock()  # torch's list of allowed names is one for all threads
 
 
@@ -62,18 +65,16 @@ def read_checkpoint_file(path: Path) -> Any:
         return _read_safetensors(path)
     zipped = beginning.startswith(_ZIP)
     if not zipped and not beginning.startswith(_PICKLE):
+        _refuse(
+            path, _names_of_unmarked_pickles(path)
+        )  # of the first two formats of pickles, which have no mark
         raise CheckpointError(
             f"{path} is no file of torch.save: it begins with {beginning[:16]!r}{_advice(beginning)}"
         )
     try:
         return _load(path, zipped)
     except pickle.UnpicklingError as error:
-        names = refused_names(path, zipped, error)
-        if names:
-            raise CheckpointError(
-                f"{path} is refused: it calls for {', '.join(names)}, and a checkpoint needs nothing but tensors and "
-                "plain values. Nothing in it was run"
-            ) from None
+        _refuse(path, _refused_names(path, zipped, error))
         raise CheckpointError(f"{path} is damaged, or is no file of torch.save: {_short(error)}") from error
     except MemoryError:
         raise
@@ -125,6 +126,14 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path} cannot be read: it is cut off or damaged ({_short(error)})") from error
 
 
+def _refuse(path: Path, names: list[str]) -> None:
+    if names:
+        raise CheckpointError(
+            f"{path} is refused: it calls for {', '.join(names)}, and a checkpoint needs nothing but tensors and "
+            "plain values. Nothing in it was run"
+        ) from None
+
+
 def _short(error: BaseException) -> str:
     """The sentence that says what is wrong, without torch's advice to load such a file nevertheless."""
     text = str(error)
@@ -134,14 +143,14 @@ def _short(error: BaseException) -> str:
     return reason(ValueError(text.strip().split("\n")[0])) if text.strip() else reason(error)
 
 
-def refused_names(path: Path, zipped: bool, error: BaseException) -> list[str]:
+def _refused_names(path: Path, zipped: bool, error: BaseException) -> list[str]:
     """The classes and functions that a refused file calls for, in their order, by their names alone."""
-    allowed = {*_PLAIN, *_OF_FAIRSEQ, "argparse.Namespace"}
+    allowed = {*_OF_FAIRSEQ, "argparse.Namespace"}
     found: dict[str, None] = {}
     try:
         for pickled in _pickles(path, zipped):
             for name in _names(pickled):
-                if name not in allowed and not name.startswith("torch."):
+                if name not in allowed and not _PLAIN.fullmatch(name):
                     found[name] = None
     except Exception:  # the search is for the message alone; what it has found until here stands
         pass
@@ -149,6 +158,17 @@ def refused_names(path: Path, zipped: bool, error: BaseException) -> list[str]:
     if said and not any(name.endswith(said[1]) for name in found):
         found[said[1]] = None
     return list(found)
+
+
+def _names_of_unmarked_pickles(path: Path) -> list[str]:
+    """The names in a file that begins with pickles of the first two formats; in other content there are none."""
+    found: list[str] = []
+    try:
+        for pickled in _pickles(path, zipped=False):
+            found += list(_names(pickled))
+    except Exception:  # what follows is no instruction of a pickle
+        pass
+    return found
 
 
 def _pickles(path: Path, zipped: bool) -> Iterator[IO[bytes]]:
@@ -190,4 +210,6 @@ def _names(pickled: IO[bytes]) -> Iterator[str]:
 
 
 def _present_name(module: str, name: str) -> str:
-    return f"{'builtins' if module == '__builtin__' else module}.{name}"
+    """Pickles of the formats that Python 2 knew have its names."""
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return f"{module}.{name}"

@@ -11,7 +11,8 @@ from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser
 
-DESCRIPTION = """Reads a SpanBERT or BERT checkpoint, with the heads that are in it, and writes it in another form. SOURCE is
+DESCRIPTION = """Reads a SpanBERT or BERT checkpoint, with the heads that are in it, and writes it in another form.
+SOURCE is
   a checkpoint of the published SpanBERT code (fairseq): model.pt, or the folder that it is in;
   a folder with config.json and model.safetensors or pytorch_model.bin, as SpanBERT/spanbert-base-cased;
   such a name on the Hugging Face hub.

@@ -53,9 +53,11 @@ class _Found:
 def check_state(
     state: Mapping[Any, Any], where: str, others: bool = False, progress: bool = False
 ) -> PublishedState:
-    """Args:
-        state: keys with or without `decoder.` before them, LayerNorms with gamma and beta or weight and bias, tensors of
-            any floating type.
+    """The tensors of a checkpoint, once nothing is missing, unknown or of another shape.
+
+    Args:
+        state: keys with or without `decoder.` before them, LayerNorms with gamma and beta or with weight and bias,
+            tensors of any floating type.
         where: what an error calls it.
         others: keys that the table does not have are left out, as those of a head for a task; else refused.
         progress: a bar, where a terminal shows it.

@@ -38,8 +38,8 @@ def published_tensors(
         gamma_beta: whether LayerNorms have the published names, or weight and bias.
 
     Raises:
-        CheckpointError: the model is none that the published code can have (another architecture, an untied decoder), or
-            a value does not fit into dtype.
+        CheckpointError: the model is none that the published code can have (another architecture, an untied decoder),
+            or a value does not fit into dtype.
     """
     for name, only in _ONLY.items():
         value = getattr(model.config, name, only)

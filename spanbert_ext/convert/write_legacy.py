@@ -1,4 +1,4 @@
-"""The folder that programs from before transformers read: the published SpanBERT scripts, coreference, old libraries."""
+"""The folder that older programs read: the published fine-tuning scripts, the coreference code, old libraries."""
 
 from __future__ import annotations
 
