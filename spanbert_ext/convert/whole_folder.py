@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -69,6 +70,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         with explained("the converted model", folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
+            _delete_leftovers(folder)
             staging.mkdir()
             yield staging
             sync_tree(staging)
@@ -83,3 +85,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """What conversions to `folder` left whose process was killed."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
+        number = path.name.split(".")[-2]
+        if number.isdigit() and not _is_running(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
