@@ -33,11 +33,9 @@ _SIZES = {
 _ARGUMENTS = _SIZES.keys() - {"vocab_size", "type_vocab_size"}
 # What makes of the same tensors another model than ours is.
 _ONLY = {"hidden_act": "gelu", "pair_target_layer": -1, "endpoints": "external"}
-_STEMS = {
-    "MLM head": "cls.predictions.",
-    "SBO head": "sbo.",
-}  # of the keys of heads that every model of ours has
 _OF_SBO = ("pair_target_layer", "endpoints")
+# Heads that every model of ours has, and how their keys begin.
+_STEMS = {"MLM head": "cls.predictions.", "SBO head": "sbo."}
 
 
 @dataclass(frozen=True)

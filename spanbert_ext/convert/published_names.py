@@ -109,7 +109,8 @@ def shape_of(entry: Entry, sizes: dict[str, int]) -> list[int]:
 def present_name(name: str) -> str:
     """A LayerNorm's gamma and beta as weight and bias, another name as it is."""
     stem, _, kind = name.rpartition(".")
-    return f"{stem}.{ {'gamma': 'weight', 'beta': 'bias'}[kind] }" if kind in ("gamma", "beta") else name
+    present = {"gamma": "weight", "beta": "bias"}
+    return f"{stem}.{present[kind]}" if kind in present else name
 
 
 def _same(name: str, *shape: str) -> Iterator[Entry]:

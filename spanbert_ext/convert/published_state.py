@@ -68,7 +68,7 @@ def check_state(
     """
     found = _by_published_name(state, where)
     spelling = _Spelling(found)
-    layers = _count_layers(found, where, spelling)
+    layers = _count_layers(found, where)
     parts = tuple(part for part, rows in PARTS.items() if any(entry.published in found for entry in rows()))
     if "NSP head" in parts and "pooler" not in parts:
         parts = (*(part for part in parts if part != "NSP head"), "pooler", "NSP head")
@@ -123,7 +123,7 @@ class _Spelling:
         return self._prefix + (entry.gamma_beta if self._gamma else entry.published)
 
 
-def _count_layers(found: Mapping[str, _Found], where: str, spelling: _Spelling) -> int:
+def _count_layers(found: Mapping[str, _Found], where: str) -> int:
     numbers = {int(match[1]) for name in found if (match := LAYER.match(name))}
     if not numbers:
         raise CheckpointError(
@@ -165,10 +165,10 @@ def _as_float32(item: _Found, shape: list[int], where: str) -> Tensor:
             f"{where}: {item.key} has shape {list(tensor.shape)}, expected {shape} by the sizes of the embeddings and"
             " of the first layer"
         )
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+        layout = "no values" if tensor.is_meta else f"layout {tensor.layout}"
         raise CheckpointError(
-            f"{where}: {item.key} has dtype {tensor.dtype} and layout {tensor.layout}, expected a dense tensor of a"
-            " floating type"
+            f"{where}: {item.key} has dtype {tensor.dtype} and {layout}, expected a dense tensor of a floating type"
         )
     tensor = tensor.detach().to(torch.float32)
     if not tensor.isfinite().all():

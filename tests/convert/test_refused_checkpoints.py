@@ -321,6 +321,7 @@ MLM, SBO = "cls.predictions.decoder.weight", "cls.pair_target_predictions.decode
         (changed(BIAS, lambda x: x.bool()), f"{BIAS} has dtype torch.bool"),
         (changed(BIAS, lambda x: x.to(torch.complex64)), f"{BIAS} has dtype torch.complex64"),
         (changed(BIAS, lambda x: x.to_sparse()), f"{BIAS} has dtype torch.float32 and layout torch.sparse"),
+        (changed(BIAS, lambda x: x.to("meta")), f"{BIAS} has dtype torch.float32 and no values"),
         (changed(BIAS, lambda x: x.log()), f"{BIAS} holds NaN or an infinity"),
         (changed(BIAS, lambda x: x * torch.inf), f"{BIAS} holds NaN or an infinity"),
         (changed(WORDS, torch.zeros(H)), f"{WORDS} has shape [{H}], expected a matrix"),
