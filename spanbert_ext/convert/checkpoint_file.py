@@ -128,8 +128,9 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _refuse(path: Path, names: list[str]) -> None:
     if names:
+        said = [f"{name} (os.{name[6:]})" if name.startswith("posix.") else name for name in names]
         raise CheckpointError(
-            f"{path} is refused: it calls for {', '.join(names)}, and a checkpoint needs nothing but tensors and "
+            f"{path} is refused: it calls for {', '.join(said)}, and a checkpoint needs nothing but tensors and "
             "plain values. Nothing in it was run"
         ) from None
 

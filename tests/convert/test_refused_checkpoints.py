@@ -53,7 +53,7 @@ def planted(kind: str, trace: Path) -> tuple[object, str]:
     """An object whose pickle leaves `trace` when it is loaded in full, and the name that it is refused by."""
     code = f"open({str(trace)!r}, 'w').close()"
     if kind == "os.system":
-        return Calls(os.system, f"touch {trace}"), "posix.system"
+        return Calls(os.system, f"touch {trace}"), "posix.system (os.system)"
     if kind == "subprocess":
         return Calls(subprocess.check_call, ["touch", str(trace)]), "subprocess.check_call"
     if kind == "eval":
