@@ -8,6 +8,7 @@ from spanbert_ext._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from spanbert_ext import ops, reference
+    from spanbert_ext.convert.fairseq import load_fairseq_checkpoint
     from spanbert_ext.masking.callback import SpanMaskingCallback
     from spanbert_ext.masking.collator import DataCollatorForSpanMasking
     from spanbert_ext.masking.masker import MaskedBatch, SpanMasker
@@ -26,6 +27,7 @@ _MODULES = {
     "SpanBoundaryHead": "models.span_boundary_head",
     "SpanMasker": "masking.masker",
     "SpanMaskingCallback": "masking.callback",
+    "load_fairseq_checkpoint": "convert.fairseq",
     "register_family": "models.native_classes",
     "show_spans": "masking.show",
     "span_metrics": "models.output",
@@ -41,6 +43,7 @@ __all__ = [
     "SpanMasker",
     "SpanMaskingCallback",
     "build_info",
+    "load_fairseq_checkpoint",
     "ops",
     "reference",
     "register_family",

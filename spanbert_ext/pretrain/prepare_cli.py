@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from spanbert_ext.pretrain.files.messages import CommandParser
+from spanbert_ext.files.messages import CommandParser
 
 DESCRIPTION = """Splits text into sentences and tokens, once, on every core, and writes them as shards with a manifest:
 what spanbert-pretrain --corpus DIR then reads. The shards are the same bytes for the same text, whatever the number
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 for what the user can correct, 128 + signal when stopped."""
     given = vars(build_parser().parse_args(arguments))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
-    from spanbert_ext.pretrain.files.disk import DiskError  # only now: --help answers at once
+    from spanbert_ext.files.disk import DiskError  # only now: --help answers at once
     from spanbert_ext.pretrain.files.lock import InUse
     from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
     from spanbert_ext.pretrain.prepare.summary import REPORT

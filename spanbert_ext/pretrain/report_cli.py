@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spanbert_ext.pretrain.files.messages import CommandParser
+from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.pretrain.report.figures import terminal_table
 from spanbert_ext.pretrain.report.page import GENERATOR, build_page
 from spanbert_ext.pretrain.report.run_reader import ReportError, find_runs

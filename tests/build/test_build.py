@@ -259,13 +259,14 @@ print(sorted(heavy & {name.partition(".")[0] for name in set(sys.modules) - befo
 # From the bottom up; `ops` and `reference` take the same place.
 LAYERS = (
     ("_version",),
+    ("files",),
     ("_build_config", "_C"),
     ("_library",),
     ("ops", "reference"),
     ("masking",),
     ("models",),
 )
-LAYERS += (("pretrain",), ("__init__",), ("__main__",))
+LAYERS += (("convert",), ("pretrain",), ("__init__",), ("__main__",))
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain.files import disk
+from spanbert_ext.files import disk
 from spanbert_ext.pretrain.run import checkpoints
 from spanbert_ext.pretrain.run.checkpoints import (
     CHECKPOINTS,

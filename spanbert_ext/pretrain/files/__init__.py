@@ -1,1 +1,1 @@
-"""Files that are whole whatever happens, and words for people."""
+"""Files that a run leaves or shares, what it prints, and numbers for people."""

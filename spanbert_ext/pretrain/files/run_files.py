@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spanbert_ext.pretrain.files.disk import write_synced
+from spanbert_ext.files.disk import write_synced
 
 HISTORY_FILE = "history.json"  # Trainer's log history up to the last evaluation
 SAMPLES_FILE = "samples.json"  # masked spans of held-out text with what each head fills in, and the step

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from spanbert_ext._version import __version__
-from spanbert_ext.pretrain.files.disk import explained, sync, sync_tree, write_synced
+from spanbert_ext.files.disk import explained, sync, sync_tree, write_synced
 from spanbert_ext.pretrain.files.lock import LOCK_FILE, run_lock
 from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, tokenizer_sha256, verify
 from spanbert_ext.pretrain.prepare.shards import Progress, Shard, read_lines

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Features
 
-from spanbert_ext.pretrain.files.disk import sha256_of, sync, write_synced
+from spanbert_ext.files.disk import sha256_of, sync, write_synced
 from spanbert_ext.pretrain.rows.token_documents import CANDIDATES, COLUMNS
 from spanbert_ext.pretrain.text.manifest import PROGRESS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
-from spanbert_ext.pretrain.files.messages import reason
+from spanbert_ext.files.messages import reason
 from spanbert_ext.pretrain.text.sentences import cut_text
 from spanbert_ext.pretrain.text.text_files import CorpusError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spanbert_ext.pretrain.files.disk import empty, sha256_of, sync, sync_tree, write_synced
+from spanbert_ext.files.disk import empty, sha256_of, sync, sync_tree, write_synced
 from spanbert_ext.pretrain.files.lock import LOCK_FILE
 from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE
 from spanbert_ext.pretrain.settings.options import Options, save_options

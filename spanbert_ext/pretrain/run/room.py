@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from spanbert_ext.pretrain.files.disk import megabytes, size_of
+from spanbert_ext.files.disk import megabytes, size_of
 from spanbert_ext.pretrain.run.checkpoints import RunError
 from spanbert_ext.pretrain.run.saving import KEPT
 

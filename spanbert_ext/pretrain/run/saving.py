@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
-from spanbert_ext.pretrain.files.disk import empty, explained, sync, sync_tree
+from spanbert_ext.files.disk import empty, explained, sync, sync_tree
 from spanbert_ext.pretrain.run.bad_loss import BadLossError
 from spanbert_ext.pretrain.run.checkpoints import UNFINISHED, checkpoint_name, publish, seal
 

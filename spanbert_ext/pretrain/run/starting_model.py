@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from spanbert_ext.files.messages import reason
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.files.messages import reason
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer
 from spanbert_ext.pretrain.settings.options import OptionError, Options
 from spanbert_ext.pretrain.settings.sizes import MODELS

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spanbert_ext.pretrain.files.disk import write_synced
+from spanbert_ext.files.disk import write_synced
 from spanbert_ext.pretrain.settings.defaults import fill, layers
 from spanbert_ext.pretrain.settings.option_checks import (
     OptionError,

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from spanbert_ext.pretrain.files.messages import CommandParser
+from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.pretrain.settings.defaults import DEMO, OWN_TEXT, PLAIN
 from spanbert_ext.pretrain.settings.option_checks import CHOICES, flag
 from spanbert_ext.pretrain.settings.options import Options

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, config
 
-from spanbert_ext.pretrain.files.disk import sha256_of, write_synced
+from spanbert_ext.files.disk import sha256_of, write_synced
 from spanbert_ext.pretrain.text.corpus_names import shown
 from spanbert_ext.pretrain.text.text_files import CorpusError
 

@@ -1,0 +1,1 @@
+"""Published checkpoints in and out: from a file, by the table of names, to a model, and back."""

@@ -1,0 +1,137 @@
+"""A model's tokenizer: from its folder, from a vocabulary file, or from another folder or the hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
+
+from spanbert_ext.convert.checkpoint_file import CheckpointError
+from spanbert_ext.files.messages import reason
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_DICTIONARY_LINE = re.compile(r"(\S+) -?\d+")  # of fairseq's dict.txt
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
+
+def has_vocabulary(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _FILES)
+
+
+def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBase:
+    """The tokenizer that `source` is: a vocabulary file (a token a line, or fairseq's dict.txt), a folder, a hub name.
+
+    A vocabulary file of BERT says nothing about case. It is taken to be cased when a piece in it has a capital letter:
+    transformers would lower all text, which the published SpanBERT folders leave to it.
+
+    Args:
+        positions: that the model has: the longest text, unless the tokenizer says it.
+
+    Raises:
+        CheckpointError: the file or folder holds none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _of_tokens(read_vocabulary(path), positions)
+    folder = path if path.is_dir() else None
+    if folder is not None and not (folder / "tokenizer.json").is_file() and (folder / "vocab.txt").is_file():
+        settings = _settings(folder)
+        if "do_lower_case" not in settings:
+            return _of_tokens(read_vocabulary(folder / "vocab.txt"), positions)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder or source))
+    except Exception as error:  # missing files, no network, not a tokenizer: many types
+        where = "folder" if folder else "no such file or folder; as a hub name"
+        raise CheckpointError(f"cannot load a tokenizer from {source} ({where}): {reason(error)}") from error
+    if _lowers(tokenizer) and _is_cased(tokenizer.get_vocab()) and not _asks_for_lower_case(folder):
+        return _of_tokens(tokens_of(tokenizer), positions)
+    return tokenizer
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """The tokens of a file in the order of their ids. Raises `CheckpointError`."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is no vocabulary: byte {error.start} is no UTF-8") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    tokens = [line.removesuffix("\r") for line in lines]
+    while tokens and not tokens[-1]:
+        tokens.pop()
+    if tokens and all(_DICTIONARY_LINE.fullmatch(token) for token in tokens):
+        tokens = [token.rpartition(" ")[0] for token in tokens]
+    places: dict[str, int] = {}
+    for number, token in enumerate(tokens, 1):
+        if token in places:
+            raise CheckpointError(f"{path}: {token!r} stands in line {places[token]} and in line {number}")
+        places[token] = number
+    missing = [token for token in _SPECIAL if token not in places]
+    if missing:
+        raise CheckpointError(f"{path} is no vocabulary of a BERT: it has no {', '.join(missing)}")
+    return tokens
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The tokens of a WordPiece tokenizer by their ids. Raises `CheckpointError` for any other one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if type(getattr(backend, "model", None)).__name__ != "WordPiece":
+        raise CheckpointError(
+            f"{type(tokenizer).__name__} has no WordPiece vocabulary, the only one that old programs read"
+        )
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    if [vocabulary[token] for token in tokens] != [*range(len(tokens))]:
+        raise CheckpointError(f"{type(tokenizer).__name__}: its ids are not the numbers from 0 on")
+    return tokens
+
+
+def check_size(tokenizer: PreTrainedTokenizerBase, rows: int, source: str | Path) -> None:
+    """Raises `CheckpointError` when there are tokens without a row of the embeddings."""
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, but the model's embeddings have {rows} rows: it"
+            " is another model's"
+        )
+
+
+def _of_tokens(tokens: list[str], positions: int) -> PreTrainedTokenizerBase:
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return BertTokenizerFast(
+        vocab=vocabulary, do_lower_case=not _is_cased(vocabulary), model_max_length=positions
+    )
+
+
+def _is_cased(vocabulary: dict[str, int]) -> bool:
+    """Whether a piece has a capital letter; those in brackets ([CLS], [unused1]) are no pieces of text."""
+    return any(token != token.lower() for token in vocabulary if not re.fullmatch(r"\[.+\]", token))
+
+
+def _lowers(tokenizer: PreTrainedTokenizerBase) -> bool:
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    return (
+        normalizer is not None
+        and isinstance(tokenizer, BertTokenizerFast)
+        and (normalizer.normalize_str("A") == "a")
+    )
+
+
+def _asks_for_lower_case(folder: Path | None) -> bool:
+    return folder is not None and _settings(folder).get("do_lower_case") is True
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """A folder's tokenizer_config.json. Raises `CheckpointError` where that is no JSON object."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} holds a {type(settings).__name__}, expected a JSON object")
+    return settings

@@ -1,0 +1,1 @@
+"""What every command needs: files that are whole whatever happens, errors in one line."""
