@@ -22,8 +22,9 @@ class _RunTensorBoard(TensorBoardCallback):
         self._folder, self._first_step = folder, first_step
 
     def _init_summary_writer(self, *args: Any) -> None:
-        purged = {"purge_step": self._first_step + 1} if self._first_step else {}
-        self.tb_writer = self._SummaryWriter(str(self._folder), **purged)
+        # a run that begins at step 0 logs that one again
+        first_logged = self._first_step + 1 if self._first_step else 0
+        self.tb_writer = self._SummaryWriter(str(self._folder), purge_step=first_logged)
 
 
 def reporting_callbacks(
