@@ -32,8 +32,9 @@ def reporting_callbacks(
 ) -> list[TrainerCallback]:
     """The callbacks for the names in `report_to`, as of `TrainingArguments.report_to`; none but on the first rank.
 
-    tensorboard: folder of TensorBoard's files. first_step: what they hold of later steps is not shown any more, since
-    a resumed run takes these again. Raises `OptionError` for a name that is unknown, or whose package is not there."""
+    tensorboard: folder of TensorBoard's files. first_step: what they hold of later steps, or where it is 0 of any, is
+    not shown any more, since a resumed run takes these again. Raises `OptionError` for a name that is unknown, or whose
+    package is not there."""
     callbacks: list[TrainerCallback] = []
     if int(os.environ.get("RANK", "0")) != 0:
         return callbacks

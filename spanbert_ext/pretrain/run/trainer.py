@@ -32,9 +32,9 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer,
     """Logs, beside what Trainer does, each head's loss and accuracy by token, the tokens read, passes over the text,
     tokens and FLOPs a second, the share of the peak where that is known, and memory.
 
-    `loss` in a log is the sum of the heads' means, as the model weighs them, over all steps since the last log. An
-    evaluation judges the held-out rows under the run's own masking (`eval_*`) and under the shared ones
-    (`eval_spans_*`, `eval_tokens_*`), and the first process writes history.json and samples.json.
+    `loss` in a log is the sum of the heads' means, as the model weighs them, over all steps since the last log, and NaN
+    where each of them was skipped. An evaluation judges the held-out rows under the run's own masking (`eval_*`) and
+    under the shared ones (`eval_spans_*`, `eval_tokens_*`), and the first process writes history.json and samples.json.
 
     options: resolved ones. folder: of the run. `data_collator` must be a `DataCollatorForSpanMasking`;
     `compute_metrics` is this class's own."""
@@ -163,8 +163,8 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer,
         return metrics
 
     def examples(self) -> list[dict[str, Any]]:
-        """`span_examples` of rows from all over the held-out text, with spans masked: the same for all runs on a text.
-        Twice as many rows, because some have no span with two neighbours."""
+        """`span_examples` of rows from all over the held-out text, with spans masked: the same for all runs on a text
+        under one seed. Twice as many rows, because some have no span with two neighbours."""
         rows, samples = self.eval_dataset, self.options.samples
         if not samples:
             return []
