@@ -81,15 +81,22 @@ def fork_run(arguments: Sequence[str], log: Path) -> int:
 
 
 def finish(number: int, log: Path) -> None:
-    status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
-    if status:
-        raise RuntimeError(f"a run ended with status {status}:\n{log.read_text()}")
+    check_status(os.waitpid(number, 0)[1], log)
 
 
-def kill_after(number: int, seconds: float) -> bool:
-    """Kills a process then; False when it had ended before."""
+def check_status(status: int, log: Path) -> None:
+    """Raises RuntimeError unless a run has ended well."""
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        raise RuntimeError(f"a run ended with status {code}:\n{log.read_text()}")
+
+
+def kill_after(number: int, seconds: float, log: Path) -> bool:
+    """Kills a process then; False when it had ended before, well."""
     time.sleep(seconds)
-    if os.waitpid(number, os.WNOHANG)[0]:
+    ended, status = os.waitpid(number, os.WNOHANG)
+    if ended:
+        check_status(status, log)
         return False
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
@@ -173,7 +180,7 @@ def main(given: Sequence[str] | None = None) -> int:
             kills: list[str] = []
             while len(kills) < options.kills:
                 moment = draw.uniform(0, seconds)
-                if kill_after(fork_run(go_on(folder, output), log), moment):
+                if kill_after(fork_run(go_on(folder, output), log), moment, log):
                     kills.append(f"{moment:.2f} s")
                 else:  # it was quicker, and is not killed any more
                     shutil.rmtree(output)

@@ -128,7 +128,10 @@ def test_a_bad_update_ends_the_run_and_the_last_checkpoint_stays(
     output = tmp_path / "out"
     assert cli.main(arguments(corpus, output)) == cli.FAILED
     errors = capsys.readouterr().err.splitlines()
-    assert re.match(f"spanbert-pretrain: error: {said}.*No weight was changed by it$", errors[-2]), errors[-2]
+    assert re.match(
+        f"spanbert-pretrain: error: {said}.*No weight was changed by it; --on-bad-loss skip leaves it out$",
+        errors[-2],
+    ), errors[-2]
     assert errors[-1] == f"Go on from step 2 with: spanbert-pretrain --output {output} --resume"
     assert checkpoints.last_checkpoint(output)[0] == 2
     assert not (output / "metrics.json").exists() and not (output / "model.safetensors").exists()
@@ -151,6 +154,9 @@ def test_skipped_updates_change_nothing_and_are_counted(corpus, tmp_path, monkey
     assert metrics["steps"] == 6
     # the tokens of skipped updates have been read, their losses are in no log
     assert logs[3]["tokens_seen"] > logs[2]["tokens_seen"] and "mlm_loss" not in logs[3]
+    assert math.isnan(logs[3]["loss"])  # nothing was counted: not a loss of 0
+    history = {log["step"]: log for log in json.loads((output / "history.json").read_text()) if "loss" in log}
+    assert history[3]["loss"] is None and history[4]["loss"] > 0
     optimizer = torch.load(output / "checkpoints" / "checkpoint-6" / "optimizer.pt", weights_only=True)
     assert {float(state["step"]) for state in optimizer["state"].values()} == {4.0}
 

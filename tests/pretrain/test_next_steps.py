@@ -44,6 +44,21 @@ def test_commands_can_be_copied_whatever_the_names():
     compile(lines[1].split(maxsplit=2)[2], "printed", "exec")
 
 
+def test_a_text_is_read_again_as_it_was():
+    options = Options(
+        corpus=["a.jsonl"],
+        text_field="the body",
+        document_separator="# #",
+        model="tiny",
+        block_size=128,
+        max_steps=1,
+    )
+    last = next_commands(options.resolve()).splitlines()[-1]
+    command = shlex.split(last)[shlex.split(last).index("spanbert-pretrain") + 1 :]
+    given = build_parser().parse_args(command)
+    assert (given.text_field, given.document_separator, given.block_size) == ("the body", "# #", 128)
+
+
 def test_the_built_in_text_needs_no_corpus():
     assert "--corpus" not in next_commands(Options())
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ from tiny_runs import (
 
 from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run import checkpoints, train, trainer
+from spanbert_ext.pretrain.run.run_progress import RunProgress
+from spanbert_ext.pretrain.run.saving import VerifiedSaving
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,43 @@ def test_a_checkpoint_of_others_runs_no_code(left_alone, tmp_path, capsys, name)
     assert cli.main(["--output", str(output), "--resume"]) == cli.FAILED
     assert "UnpicklingError" in capsys.readouterr().err
     assert not (tmp_path / "harm").exists()
+
+
+def test_a_resumed_run_saves_as_often_as_it_is_told_now(left_alone, tmp_path):
+    output = copy_of(left_alone, tmp_path)
+    shutil.rmtree(output / "checkpoints" / f"checkpoint-{STEPS}")
+    assert cli.main(["--output", str(output), "--resume", "--save-steps", "1"]) == 0
+    found = checkpoints.checkpoints_by_step(output)
+    assert list(found) == [STEPS, STEPS - 1]
+    assert same_result(left_alone, output)
+
+
+def test_a_run_that_is_only_reported_knows_which_process_it_is(left_alone):
+    """The first one wrote the state. Another that took itself for it would count the sums once more."""
+    progress, added = RunProgress(), []
+    ranks = SimpleNamespace(
+        device=torch.device("cpu"),
+        is_main_process=False,
+        reduce=lambda sums, how: (added.append(sums.clone()), sums)[1],
+    )
+    trainer_ = SimpleNamespace(
+        is_world_process_zero=lambda: False,
+        is_local_process_zero=lambda: False,
+        is_fsdp_enabled=False,
+        _load_from_checkpoint=lambda path: None,
+        callback_handler=SimpleNamespace(callbacks=[progress]),
+        args=None,
+        control=None,
+        accelerator=ranks,
+        progress=progress,
+    )
+    VerifiedSaving.restore(trainer_, left_alone / "checkpoints" / f"checkpoint-{STEPS}")
+    saved = json.loads(
+        (left_alone / "checkpoints" / f"checkpoint-{STEPS}" / "trainer_state.json").read_text()
+    )
+    kept = saved["stateful_callbacks"]["RunProgress"]["attributes"]
+    assert max(kept["sums"]) > 0 and progress.totals.tolist() == kept["totals"]
+    assert [x.count_nonzero().item() for x in added] == [0]
 
 
 # --- A run that is finished ------------------------------------------------------------------------------------

@@ -236,6 +236,10 @@ def pages(tmp_path_factory) -> dict[str, str]:
     (hostile / "metrics.json").unlink()
     samples = json.loads((hostile / "samples.json").read_text())
     samples["examples"][0] |= {"before": "</style><b onclick=alert(3)>", "mlm": "\"'&<i>"}
+    samples["examples"][0] |= {
+        "tokens": "<img src=x onerror=alert(4)>",
+        "mlm_right": "<b>",
+    }  # of somebody else's run
     (hostile / "samples.json").write_text(json.dumps(samples))
     return {path.name: build_page(find_runs([path])) for path in sorted(folder.iterdir())}
 

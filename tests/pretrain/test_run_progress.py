@@ -27,11 +27,11 @@ from spanbert_ext.pretrain.run.trainer import SpanTrainer
 class Ranks:
     """Accelerate's part in the sums, with as many processes that all have the same."""
 
-    def __init__(self, number: int = 1, first: bool = True) -> None:
-        self.number, self.is_main_process = number, first
+    def __init__(self, number: int = 1, first: bool = True, device: str = "cpu") -> None:
+        self.number, self.is_main_process, self.device = number, first, torch.device(device)
 
     def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
-        assert reduction == "sum"
+        assert reduction == "sum" and tensor.device == self.device
         return tensor * self.number if self.number > 1 else tensor
 
 
@@ -100,10 +100,21 @@ def test_gathered_sums_are_the_first_ranks_alone():
     assert other.sums.count_nonzero() == 0
 
 
-def test_evaluations_are_no_training_time(tmp_path):
+def test_sums_are_gathered_on_the_device_of_the_processes():
+    """Also those of a run that took no step in this process, which are on the host: NCCL takes no such tensor."""
+
+    class Elsewhere(Ranks):
+        def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
+            return torch.ones_like(super().reduce(tensor, reduction), device="cpu")
+
+    assert RunProgress().gather(Elsewhere(device="meta")).tolist() == [1.0] * 11
+
+
+def test_evaluations_and_checkpoints_are_no_training_time(tmp_path):
     progress = RunProgress()
     with progress.paused():
         time.sleep(0.2)
+        assert progress.state()["attributes"]["elapsed"] < 0.15  # what the checkpoint itself keeps
     state = progress.state()["attributes"]
     assert 0 <= state["elapsed"] < 0.15
     assert progress.take(Ranks())[1] < 0.15
@@ -166,6 +177,13 @@ def test_an_encoder_that_shares_its_layers_has_no_count():
         ("NVIDIA H100 PCIe", 756),
         ("NVIDIA A100-SXM4-80GB", 312),
         ("NVIDIA L40S", 362),
+        ("NVIDIA H200 NVL", 835),
+        ("NVIDIA GH200 480GB", 989),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA A40-48Q", 149.7),
+        ("NVIDIA RTX A4000", None),  # not an A40
+        ("NVIDIA RTX A1000", None),  # not an A100
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("X", None),
     ],
 )

@@ -22,8 +22,10 @@ from transformers.integrations import integration_utils
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain import cli, report_cli
+from spanbert_ext.pretrain.run import trainer
 from spanbert_ext.pretrain.run.reporting import reporting_callbacks
 from spanbert_ext.pretrain.run.run_progress import MEASURED
+from spanbert_ext.pretrain.run.span_examples import span_examples
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
 from spanbert_ext.pretrain.settings.options import OptionError
 from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
@@ -149,6 +151,19 @@ def test_examples_are_of_the_held_out_text(finished):
         assert "[CLS]" not in example["before"] and "[SEP]" not in example["after"]
 
 
+def test_many_examples_are_not_one_batch(trainers, finished, monkeypatch):
+    rows: list[int] = []
+
+    def noting(model, tokenizer, batch, *more):
+        rows.append(len(batch["labels"]))
+        return span_examples(model, tokenizer, batch, *more)
+
+    monkeypatch.setattr(trainer, "span_examples", noting)
+    monkeypatch.setattr(trainers[0].options, "samples", 1000)
+    assert 3 < len(trainers[0].examples()) <= sum(rows) == len(trainers[0].eval_dataset)
+    assert max(rows) == 2  # --batch-size
+
+
 def test_tensorboard_has_all_logs(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -161,6 +176,23 @@ def test_tensorboard_has_all_logs(finished):
         assert f"eval/{name}" in tags
     expected = [log["mlm_loss"] for log in training_logs(read(finished, "history.json"))]
     assert [event.value for event in events.Scalars("train/mlm_loss")] == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_a_resumed_run_logs_again_is_shown_once(tmp_path):
+    """Also where it begins anew, since it was killed before its first checkpoint."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    state = SimpleNamespace(is_world_process_zero=True, global_step=0)
+    for first_step, steps in ((0, (0, 2, 4)), (0, (0, 2, 4, 6)), (4, (6, 8))):
+        (callback,) = reporting_callbacks(["tensorboard"], tmp_path, first_step)
+        for state.global_step in steps:
+            callback.on_log(None, state, None, logs={"loss": 1.0 + state.global_step})
+        callback.on_train_end(None, state, None)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
+        (step, 1.0 + step) for step in (0, 2, 4, 6, 8)
+    ]
 
 
 def test_the_run_can_be_reported(finished, capsys):

@@ -291,7 +291,7 @@ def _examples(runs: Sequence[Run]) -> str:
                     right, tokens = example.get(f"{head}_right", 0), example["tokens"]
                     mark = ' class="right"' if right == tokens else ""
                     rows.append(f"<dt>{name}{head.upper()}</dt><dd{mark}>{_text(example[head])}</dd>")
-                    rows.append(f'<dd class="soft">{right}/{tokens}</dd>')
+                    rows.append(f'<dd class="soft">{_text(right)}/{_text(tokens)}</dd>')
         text = f"{_text(before)}{_gap(span)}<mark>{_text(span.removeprefix('##'))}</mark>"
         text += f"{_gap(after)}{_text(after.removeprefix('##'))}"
         cards.append(f'<article class="example"><p>{text}</p><dl>{"".join(rows)}</dl></article>')

@@ -12,21 +12,9 @@ from typing import Any
 from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE, finite
 from spanbert_ext.pretrain.run.checkpoints import CHECKPOINTS, METRICS_FILE, RUN_FILE
 from spanbert_ext.pretrain.run.evaluations import by_law, evaluations
+from spanbert_ext.pretrain.settings.options import RESUMABLE
 
-# They say where and how a run was done, not what it was.
-_NOT_COMPARED = frozenset(
-    {
-        "output",
-        "resume",
-        "overwrite",
-        "workers",
-        "cache_dir",
-        "samples",
-        "progress",
-        "report_to",
-        "save_steps",
-    }
-)
+_NOT_COMPARED = RESUMABLE - {"on_bad_loss"}  # they say where and how a run was done, not what it was
 
 
 class ReportError(ValueError):

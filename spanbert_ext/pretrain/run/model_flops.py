@@ -11,8 +11,10 @@ from transformers import PreTrainedModel
 
 # TFLOP/s of dense bfloat16 products with float32 sums, from the makers' data sheets; the first name that fits counts.
 PEAK_BF16 = (
+    ("GB200", 2500.0),
     ("B200", 2250.0),
     ("GH200", 989.0),
+    ("H200 NVL", 835.0),
     ("H200", 989.0),
     ("H100 PCIe", 756.0),
     ("H100 NVL", 835.0),
@@ -96,4 +98,8 @@ def peak_flops(device: torch.device, bf16: bool) -> float | None:
     if device.type != "cuda" or not bf16:
         return None
     name = torch.cuda.get_device_name(device)
-    return next((1e12 * rate for part, rate in PEAK_BF16 if part in name), None)
+    if "Laptop" in name:  # other chips under the names of those that are not
+        return None
+    # as a word of its own: an RTX A4000 is no A40
+    found = (rate for part, rate in PEAK_BF16 if re.search(rf"(?<![A-Z\d]){part}(?!\d)", name))
+    return next((1e12 * rate for rate in found), None)

@@ -7,12 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spanbert_ext.pretrain.settings.defaults import PLAIN
+from spanbert_ext.pretrain.settings.defaults import OWN_TEXT, PLAIN
 from spanbert_ext.pretrain.settings.option_checks import flag
 from spanbert_ext.pretrain.settings.options import Options
 
 HEADS = {"mlm": "masked tokens", "sbo": "spans from their boundaries", "nsp": "next sentences"}
-_SYSTEM = ("rows", "masking", "nsp", "sbo")  # without which a run goes on as another system
+# What a command without these options means: how the text is read, and which system it trains further.
+_UNSAID = {
+    "document_separator": Options.document_separator,
+    "text_field": Options.text_field,
+    "block_size": OWN_TEXT["block_size"],
+    **{name: PLAIN[name] for name in ("rows", "masking", "nsp", "sbo")},
+}
 
 
 def before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
@@ -38,7 +44,7 @@ def next_commands(options: Options) -> str:
     again = f"spanbert-pretrain --model {quoted}"
     if options.corpus:
         again += f" --corpus {corpus}"
-    again += "".join(f" {word}" for name in _SYSTEM for word in _if_not_plain(name, getattr(options, name)))
+    again += "".join(f" {word}" for name in _UNSAID for word in _if_not_unsaid(name, getattr(options, name)))
     again += f" --output {shlex.quote(f'{folder}-further')}"
     load = f"AutoModelForQuestionAnswering.from_pretrained({str(folder)!r})"
     commands = (
@@ -49,8 +55,8 @@ def next_commands(options: Options) -> str:
     return "\n".join(("What comes next:", *(f"  {title:<18}{command}" for title, command in commands)))
 
 
-def _if_not_plain(name: str, value: Any) -> tuple[str, ...]:
+def _if_not_unsaid(name: str, value: Any) -> tuple[str, ...]:
     """The option as words of a command, none where it is what a command without it means, or not resolved."""
-    if value is None or value == PLAIN[name]:
+    if value is None or value == _UNSAID[name]:
         return ()
-    return (flag(name, value),) if isinstance(value, bool) else (flag(name), str(value))
+    return (flag(name, value),) if isinstance(value, bool) else (flag(name), shlex.quote(str(value)))

@@ -22,8 +22,9 @@ class _RunTensorBoard(TensorBoardCallback):
         self._folder, self._first_step = folder, first_step
 
     def _init_summary_writer(self, *args: Any) -> None:
-        purged = {"purge_step": self._first_step + 1} if self._first_step else {}
-        self.tb_writer = self._SummaryWriter(str(self._folder), **purged)
+        # a run that begins at step 0 logs that one again
+        first_logged = self._first_step + 1 if self._first_step else 0
+        self.tb_writer = self._SummaryWriter(str(self._folder), purge_step=first_logged)
 
 
 def reporting_callbacks(
@@ -31,8 +32,9 @@ def reporting_callbacks(
 ) -> list[TrainerCallback]:
     """The callbacks for the names in `report_to`, as of `TrainingArguments.report_to`; none but on the first rank.
 
-    tensorboard: folder of TensorBoard's files. first_step: what they hold of later steps is not shown any more, since
-    a resumed run takes these again. Raises `OptionError` for a name that is unknown, or whose package is not there."""
+    tensorboard: folder of TensorBoard's files. first_step: what they hold of later steps, or where it is 0 of any, is
+    not shown any more, since a resumed run takes these again. Raises `OptionError` for a name that is unknown, or whose
+    package is not there."""
     callbacks: list[TrainerCallback] = []
     if int(os.environ.get("RANK", "0")) != 0:
         return callbacks

@@ -76,7 +76,7 @@ def _version(package: str) -> str:
 
 
 def plot_losses(history: list[dict[str, float]], entropy: float, path: Path) -> None:
-    """Writes a PNG: each head's training and held-out loss by step, against the held-out text's unigram
+    """Writes a PNG: training and held-out loss of the MLM and the SBO by step, against the held-out text's unigram
     entropy.
 
     history: Trainer's `log_history`.

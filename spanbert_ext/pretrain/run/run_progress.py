@@ -39,12 +39,11 @@ class RunProgress(TrainerCallback, ExportableState):
         self.seconds = 0.0  # of training up to the last log, without evaluations and checkpoints
         self._since = time.perf_counter()
         self._paused = 0.0
+        self._stopped: float | None = None  # since when, inside `paused`
 
     def add(self, row_statistics: Tensor, nsp_statistics: Tensor | None, attention_mask: Tensor) -> None:
         """A batch: `row_statistics` [B, 6], `nsp_statistics` [B, 3 or more] or None, `attention_mask` [B, L]."""
-        device = row_statistics.device
-        if self.sums.device != device:
-            self.sums = self.sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        self._move(row_statistics.device)
         lengths = attention_mask.sum(1).to(self.sums.dtype)  # [B]
         self.sums[:6] += row_statistics.detach().to(self.sums.dtype).sum(0)
         if nsp_statistics is not None:
@@ -52,9 +51,16 @@ class RunProgress(TrainerCallback, ExportableState):
         self.sums[TOKENS] += lengths.sum()
         self.sums[PAIRS] += (lengths * lengths).sum()
 
+    def _move(self, device: torch.device) -> None:
+        if self.sums.device != device:
+            self.sums = self.sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
+
     def gather(self, accelerator: Any) -> Tensor:
         """[11] on the CPU: the sums of all ranks since the last log. From now on the first rank's own are these, and
         the others' zero."""
+        self._move(
+            accelerator.device
+        )  # NCCL takes no others, and a run that is only reported has added nothing
         total = accelerator.reduce(self.sums, "sum")
         self.sums = total.clone() if accelerator.is_main_process else torch.zeros_like(total)
         return total.double().cpu()
@@ -71,14 +77,16 @@ class RunProgress(TrainerCallback, ExportableState):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What runs inside is not training: an evaluation, a checkpoint."""
-        begun = time.perf_counter()
+        self._stopped = time.perf_counter()
         try:
             yield
         finally:
-            self._paused += time.perf_counter() - begun
+            self._paused += time.perf_counter() - self._stopped
+            self._stopped = None
 
     def _elapsed(self) -> float:
-        return time.perf_counter() - self._since - self._paused
+        now = time.perf_counter() if self._stopped is None else self._stopped
+        return now - self._since - self._paused
 
     def _restart_clock(self) -> None:
         self._since, self._paused = time.perf_counter(), 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
@@ -17,6 +17,15 @@ from spanbert_ext.pretrain.run.bad_loss import BadLossError
 from spanbert_ext.pretrain.run.checkpoints import UNFINISHED, checkpoint_name, publish, seal
 
 KEPT = 2  # checkpoints
+
+
+class SavesAsAsked(TrainerCallback):
+    """A resumed run saves as often as it is told to now. Trainer goes by the number in the checkpoint."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.save_steps = args.save_steps
 
 
 class VerifiedSaving:
@@ -72,6 +81,9 @@ class VerifiedSaving:
     def restore(self, checkpoint: Path) -> None:
         """Weights, log history and sums of a checkpoint, without training."""
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        # the first process wrote it
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        self.state.is_local_process_zero = self.is_local_process_zero()
         self._load_from_checkpoint(str(checkpoint))
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):  # each has its sums in the state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from spanbert_ext.pretrain.run.mask_laws import held_out_metrics, length_statist
 from spanbert_ext.pretrain.run.model_flops import count_flops, peak_flops
 from spanbert_ext.pretrain.run.optimizer import RunOptimizer
 from spanbert_ext.pretrain.run.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
-from spanbert_ext.pretrain.run.saving import VerifiedSaving
+from spanbert_ext.pretrain.run.saving import SavesAsAsked, VerifiedSaving
 from spanbert_ext.pretrain.run.span_examples import span_examples
 from spanbert_ext.pretrain.settings.options import Options
 
@@ -31,9 +32,9 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer,
     """Logs, beside what Trainer does, each head's loss and accuracy by token, the tokens read, passes over the text,
     tokens and FLOPs a second, the share of the peak where that is known, and memory.
 
-    `loss` in a log is the sum of the heads' means, as the model weighs them, over all steps since the last log. An
-    evaluation judges the held-out rows under the run's own masking (`eval_*`) and under the shared ones
-    (`eval_spans_*`, `eval_tokens_*`), and the first process writes history.json and samples.json.
+    `loss` in a log is the sum of the heads' means, as the model weighs them, over all steps since the last log, and NaN
+    where each of them was skipped. An evaluation judges the held-out rows under the run's own masking (`eval_*`) and
+    under the shared ones (`eval_spans_*`, `eval_tokens_*`), and the first process writes history.json and samples.json.
 
     options: resolved ones. folder: of the run. `data_collator` must be a `DataCollatorForSpanMasking`;
     `compute_metrics` is this class's own."""
@@ -50,6 +51,7 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer,
             self.model.sbo.requires_grad_(False)
         self.progress = RunProgress()
         self.add_callback(self.progress)
+        self.add_callback(SavesAsAsked())
         for callback in (ProgressCallback, PrinterCallback):
             self.remove_callback(callback)
         self.add_callback(LineLog() if self.args.disable_tqdm else BarLog())
@@ -95,7 +97,10 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer,
         sums, seconds = self.progress.take(self.accelerator)
         means = head_means(sums)
         weights = {"mlm": 1.0, "sbo": self.model.config.span_pretraining["sbo_weight"], "nsp": 1.0}
-        logs["loss"] = sum(weight * means.get(f"{head}_loss", 0.0) for head, weight in weights.items())
+        losses = [
+            weight * means[f"{head}_loss"] for head, weight in weights.items() if f"{head}_loss" in means
+        ]
+        logs["loss"] = sum(losses) if losses else math.nan  # every update since the last log was skipped
         logs |= means
         logs["tokens_seen"] = int(self.tokens_seen)
         logs["passes"] = self.passes
@@ -158,13 +163,22 @@ class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer,
         return metrics
 
     def examples(self) -> list[dict[str, Any]]:
-        """`span_examples` of rows from all over the held-out text, with spans masked: the same for all runs on a text.
-        Twice as many rows, because some have no span with two neighbours."""
+        """`span_examples` of rows from all over the held-out text, with spans masked: the same for all runs on a text
+        under one seed. Twice as many rows, because some have no span with two neighbours."""
         rows, samples = self.eval_dataset, self.options.samples
         if not samples:
             return []
         spread = np.linspace(0, len(rows) - 1, min(len(rows), 2 * samples)).astype(int)
-        chosen = [rows[int(i)] for i in np.random.default_rng(self.options.seed).permutation(spread)]
-        batch = self._shared.get("spans", self._own_collator.evaluation())(chosen)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return span_examples(self.model, self.processing_class, batch, samples, self.options.sbo)
+        order = np.random.default_rng(self.options.seed).permutation(spread)
+        collator = self._shared.get("spans", self._own_collator.evaluation())
+        found: list[dict[str, Any]] = []
+        for first in range(0, len(order), self.args.eval_batch_size):
+            chosen = order[first : first + self.args.eval_batch_size]
+            batch = collator([rows[int(i)] for i in chosen])
+            with torch.no_grad(), self.compute_loss_context_manager():
+                found += span_examples(
+                    self.model, self.processing_class, batch, samples - len(found), self.options.sbo
+                )
+            if len(found) == samples:
+                break
+        return found
