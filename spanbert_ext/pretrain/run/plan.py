@@ -19,7 +19,6 @@ from spanbert_ext.pretrain.settings.defaults import ALTERNATIVES
 from spanbert_ext.pretrain.settings.options import Options, flag
 from spanbert_ext.pretrain.settings.recipes import RECIPES
 from spanbert_ext.pretrain.settings.schedule_length import TrainingRows, steps_of, tokens_per_update
-from spanbert_ext.pretrain.settings.sizes import MODELS
 
 WIDTH = 100
 MANY_UNKNOWN = 0.05  # of a text's tokens; a tokenizer of the text's language has less than a hundredth
@@ -133,7 +132,7 @@ class Plan:
 
     def _facts(self) -> list[tuple[str, str]]:
         options, rows = self.options, self.rows
-        start = "from random weights" if options.model in MODELS else "trained further"
+        start = "from random weights" if options.starts_fresh else "trained further"
         kind = "pairs" if options.rows != "blocks" else "blocks"
         heads = " + ".join(
             ("MLM", *("SBO" for _ in range(options.sbo)), *("NSP" for _ in range(options.nsp)))
