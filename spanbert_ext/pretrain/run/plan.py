@@ -143,8 +143,9 @@ class Plan:
             ("objective", f"{heads}; {options.masking} masked, {options.ratio:.0%} of the tokens, {masks}"),
             (
                 "text",
-                f"{self.documents:,} documents; {len(rows.lengths):,} training {kind} of {rows.mean_length:.0f}"
-                f" tokens on average, at most {options.block_size} ({rows.mean_length / options.block_size:.0%});"
+                f"{self.documents:,} document{'s' * (self.documents != 1)}; {len(rows.lengths):,} training {kind} of"
+                f" {rows.mean_length:.0f} tokens on average, at most {options.block_size}"
+                f" ({rows.mean_length / options.block_size:.0%});"
                 f" {len(self.held_out.lengths):,} held out",
             ),
             ("update", self._update()),
