@@ -72,6 +72,14 @@ def empty(folder: Path) -> None:
             path.unlink()
 
 
+def make_anew(folder: Path) -> None:
+    """Makes an empty folder in the place of whatever stands there."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        folder.unlink()
+    empty(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

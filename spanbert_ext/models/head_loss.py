@@ -78,7 +78,7 @@ def head_loss(
     x: Tensor,
     labels: Tensor,
     *indices: Tensor,
-    sbo_weight: float,
+    sbo_weight: float | None,
     num_items_in_batch: Tensor | int | None = None,
     num_sbo_items: Tensor | int | None = None,
     label_smoothing: float = 0.0,
@@ -88,8 +88,22 @@ def head_loss(
 
     Args:
         x: [B, L, H], with all rows where `heads.read_all_rows`.
-        labels, indices, sbo_weight, num_items_in_batch, num_sbo_items, label_smoothing, max_rows: as there.
+        sbo_weight: as there; None: the loss is the MLM's alone, whatever the SBO's is.
+        labels, indices, num_items_in_batch, num_sbo_items, label_smoothing, max_rows: as there.
     """
+    if sbo_weight is None:
+        losses = head_loss(
+            heads,
+            x,
+            labels,
+            *indices,
+            sbo_weight=0.0,
+            num_items_in_batch=num_items_in_batch,
+            num_sbo_items=num_sbo_items,
+            label_smoothing=label_smoothing,
+            max_rows=max_rows,
+        )
+        return _without_sbo(losses, num_items_in_batch) if heads.sbo is not None else losses
     options = {
         "sbo_weight": sbo_weight,
         "num_items_in_batch": num_items_in_batch,
@@ -127,6 +141,15 @@ def head_loss(
         sbo_bias=sbo_bias,
         **options,
     )
+
+
+def _without_sbo(losses: SpanPretrainingOutput, num_items: Tensor | int | None) -> SpanPretrainingOutput:
+    """The losses of a sum in which the SBO's weight is 0, which takes no loss away that is NaN or infinite."""
+    mlm_loss = losses.mlm_loss
+    if num_items is not None:
+        items = num_items.clamp_min(1) if isinstance(num_items, Tensor) else max(1, num_items)
+        mlm_loss = mlm_loss * losses.mlm_count / items
+    return losses._replace(loss=losses.loss.where(losses.sbo_loss.isfinite(), mlm_loss))
 
 
 class _Given:

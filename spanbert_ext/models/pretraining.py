@@ -299,7 +299,7 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
                 x,
                 labels,
                 *indices,
-                sbo_weight=options["sbo_weight"] if in_sum else 0.0,
+                sbo_weight=options["sbo_weight"] if in_sum else None,
                 num_items_in_batch=items,
                 num_sbo_items=sbo_items,
                 label_smoothing=options["label_smoothing"] if self.training else 0.0,

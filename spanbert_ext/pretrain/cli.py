@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from spanbert_ext.pretrain.settings.sizes import MODELS, SMALL
 from spanbert_ext.pretrain.text.corpus_names import absolute_names
 
 FAILED, WRONG = 1, 2
+SCRIPT, MODULE = "spanbert-pretrain", "spanbert_ext.pretrain.cli"  # the two ways to start it
 
 
 def read_options(given: dict[str, Any]) -> Options:
@@ -91,11 +92,37 @@ def _share_cores(model: str) -> None:
     """Starts the command anew with threads that wait asleep, where a step has so many short parallel regions that
     threads which wait busily take the core that another process needs, and then wait for it: on two cores, one of them
     taken, the demo is a quarter as fast with the usual wait and half as fast with this one. OpenMP reads its settings
-    when torch is loaded, which this process has done."""
+    when torch is loaded, which this process has done.
+
+    Only where this process is the command and nothing else, which has done nothing yet: a program that calls `main`
+    would begin a second time, or never come to what it does after it."""
     settings = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "WORLD_SIZE")
-    if model in SMALL and sys.platform == "linux" and os.environ.keys().isdisjoint(settings):
-        command = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, command, os.environ | {"GOMP_SPINCOUNT": "1000"})
+    if model not in SMALL or sys.platform != "linux" or not os.environ.keys().isdisjoint(settings):
+        return
+    if not sys.executable or not _is_the_command(sys.modules["__main__"], sys.orig_argv, sys.argv):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed before this process began
+            stream.flush()
+    with contextlib.suppress(OSError):  # the run is the same without
+        os.execve(
+            sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GOMP_SPINCOUNT": "1000"}
+        )
+
+
+def _is_the_command(program: Any, command: Sequence[str], arguments: Sequence[str]) -> bool:
+    """Whether a process runs this command alone: its script, or this module by -m, with the arguments that it was
+    started with.
+
+    program: the process's `__main__`. command, arguments: `sys.orig_argv`, `sys.argv`."""
+    given = list(arguments[1:])
+    if list(command[len(command) - len(given) :]) != given:
+        return False
+    before = command[1 : len(command) - len(given)]
+    if getattr(getattr(program, "__spec__", None), "name", None) == MODULE:
+        return list(before[-2:]) == ["-m", MODULE]
+    script = getattr(program, "__file__", None) or ""
+    return Path(script).name == SCRIPT and list(before[-1:]) == [arguments[0]]
 
 
 def _fail(error: object, status: int, output: str | None = None) -> int:
@@ -127,7 +154,7 @@ class _Terminated(KeyboardInterrupt):
     signal_number = signal.SIGTERM
 
 
-@contextmanager
+@contextlib.contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
     """SIGTERM is like Ctrl-C, in the seconds that the libraries take to load."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.pretrain.settings.parser import CORPUS_HELP
 
 DESCRIPTION = """Splits text into sentences and tokens, once, on every core, and writes them as shards with a manifest:
 what spanbert-pretrain --corpus DIR then reads. The shards are the same bytes for the same text, whatever the number
@@ -22,7 +23,7 @@ EXAMPLES = """examples:
   spanbert-pretrain --corpus prepared --model base
 
 The output folder holds shard-*.arrow, manifest.json (versions, counts, checksums), the folder tokenizer, report.md
-and lengths.png.
+and lengths.png. Exit status: 0 done, 2 a mistake that you can correct, 128 + signal when stopped.
 """
 
 
@@ -51,14 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="files, folders and quoted globs of text (.txt; a blank line ends a document), JSON lines (.jsonl,"
-        " .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet (.parquet); or dataset:PATH[@CONFIGURATION]"
-        "[:SPLIT], a folder or a name on the Hugging Face hub",
+        help=CORPUS_HELP,
     )
     add(
         "--document-separator",
         metavar="LINE",
-        help="a line that ends a document of a text file, in the place of a blank one",
+        help="a line that ends a document of a text file, in the place of a blank one; for text with blank lines"
+        " between paragraphs",
     )
     add(
         "--text-field",
@@ -82,19 +82,20 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--phrases",
         choices=("entities", "noun-phrases"),
-        help="find these too, to be masked as a whole (noun-phrases: pip install 'spanbert-ext[phrases]')",
+        help="look for these too, which spanbert-pretrain --masking of the same name needs (noun-phrases: pip install"
+        " 'spanbert-ext[phrases]'; default: none)",
     )
 
     add = parser.add_argument_group("output").add_argument
     add("--output", metavar="DIR", help="folder of the shards (default: prepared)")
-    add("--documents-per-shard", type=int, metavar="N", help="default: 4096")
+    add("--documents-per-shard", type=int, metavar="N", help="documents in a file (default: 4096)")
     add(
         "--workers",
         type=int,
         metavar="N",
         help="processes; the shards do not depend on it (default: a core each)",
     )
-    add("--overwrite", action="store_true", help="delete the prepared corpus in --output first")
+    add("--overwrite", action="store_true", help="delete the prepared corpus in --output and begin anew")
     add("--no-progress", dest="progress", action="store_false", help="no progress bar")
     return parser
 

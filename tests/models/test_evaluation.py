@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from types import FunctionType, SimpleNamespace
 
 import numpy as np
@@ -65,6 +66,22 @@ class TestModes:
         model, batch = make_model().eval(), make_batch()
         found = model(**batch, num_items_in_batch=torch.tensor(40))
         torch.testing.assert_close(found.loss.detach(), found.mlm_loss * found.mlm_count / 40)
+
+    @pytest.mark.parametrize("broken", [math.nan, math.inf])
+    @pytest.mark.parametrize("items", [None, 40, torch.tensor(40)])
+    def test_an_sbo_loss_that_is_no_number_is_not_in_it(self, items, broken):
+        """No weight of 0 takes it away: 0 times NaN."""
+        model, batch = make_model().eval(), make_batch()
+        given = batch if items is None else batch | {"num_items_in_batch": items}
+        expected = model(**given).loss.detach()
+        with torch.no_grad():
+            model.sbo.bias[7] = broken
+        found = model(**given)
+        assert not found.sbo_loss.isfinite()
+        torch.testing.assert_close(found.loss.detach(), expected)
+        whole = make_model(evaluation_loss="sum").eval()
+        whole.load_state_dict(model.state_dict())
+        assert not whole(**given).loss.isfinite()
 
     @pytest.mark.parametrize("option", [True, False])
     def test_options_settle_the_logits(self, option):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 pytest.importorskip("datasets")
 
-from datasets import Dataset, Features, Value
-from row_samples import block_rows, token_documents
+import numpy as np
+from datasets import Dataset, Features, Value, concatenate_datasets
+from row_samples import block_rows, token_documents, token_table
+from tiny_models import tiny_tokenizer
 
+from spanbert_ext.pretrain.rows.blocks import build_blocks
 from spanbert_ext.pretrain.rows.held_out import passage_spans, split_documents, split_tokenised
+from spanbert_ext.pretrain.rows.rows import Rows
+from spanbert_ext.pretrain.rows.token_documents import TokenDocuments
 from spanbert_ext.pretrain.text.corpus import digest
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -129,7 +136,7 @@ def test_a_short_rest_is_part_of_the_last_passage():
 
 
 def test_no_block_holds_text_of_both_sides(tmp_path):
-    from tiny_models import tiny_texts, tiny_tokenizer
+    from tiny_models import tiny_texts
 
     tokenizer = tiny_tokenizer()
     whole = " ".join(text.capitalize() for text in tiny_texts(400))
@@ -147,16 +154,113 @@ def test_no_block_holds_text_of_both_sides(tmp_path):
 
 
 def test_tokenised_documents_are_held_out_as_their_texts_are():
-    lengths = [[4, 6]] * 40
+    documents = token_documents([[4, 6]] * 40)
+    split = split_tokenised(documents, 0.2)
+    assert (split.unit, split.rule) == ("documents", "8 of 40 documents, by a hash of their text")
+    assert split.documents is documents
+    assert sorted([*split.train, *split.held_out]) == list(range(40)) and len(split.held_out) == 8
+    assert documents.digests[split.held_out].max() < documents.digests[split.train].min()
+
+
+def uneven(documents: list[int], seed: int = 0) -> list[list[int]]:
+    """Lengths of sentences of 1 to 40 tokens, in documents of so many sentences."""
+    draws = np.random.default_rng(seed)
+    return [draws.integers(1, 41, size=count).tolist() for count in documents]
+
+
+def tokens_of(documents: TokenDocuments) -> list[list[int]]:
+    return [documents.tokens[number].tolist() for number in range(len(documents))]
+
+
+@pytest.mark.parametrize("counts", [[3_000], [2_000, *[1] * 9], [400], [1_000, 1_000, 5], [900, 0, 3, 0]])
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_tokenised_documents_are_divided_into_passages(counts, share):
+    """A single one, one that outweighs the others, a small one, few, some without tokens: each token is on one side,
+    in its place, and sentences are whole."""
+    lengths = uneven(counts)
     documents = token_documents(lengths)
-    train, held_out, rule = split_tokenised(documents, 0.2)
-    assert rule == "8 of 40 documents, by a hash of their text"
-    assert sorted([*train, *held_out]) == list(range(40)) and len(held_out) == 8
-    assert documents.digests[held_out].max() < documents.digests[train].min()
+    split = split_tokenised(documents, share)
+    made = split.documents
+    assert split.unit == "passages" and split.rule.startswith(f"{len(split.held_out)} of ")
+    for name in ("tokens", "sentence_lengths"):
+        whole = [x for number in range(len(documents)) for x in getattr(documents, name)[number].tolist()]
+        parts = [getattr(made, name)[number] for number in range(len(made))]
+        assert [x for part in parts for x in part.tolist()] == whole
+        assert getattr(made, name).lengths().tolist() == [len(part) for part in parts]
+        assert np.shares_memory(parts[0], getattr(documents, name)[0])
+    tokens = made.tokens.lengths()
+    assert [made.sentence_lengths[n].sum() for n in range(len(made))] == tokens.tolist()
+    total, held_out = tokens.sum(), tokens[split.held_out]
+    assert share * total <= held_out.sum() <= share * total + held_out.max()
+    assert held_out.max() <= 2 * 512 and sorted([*split.train, *split.held_out]) == list(range(len(made)))
+    ends = np.cumsum([sum(document) for document in lengths]).tolist()
+    places = np.cumsum(tokens).tolist()
+    assert set(ends) <= {0, *places}  # no part is of two documents
+    both = set(split.train.tolist()) & {number + 1 for number in split.train.tolist()}
+    assert all(places[number - 1] in ends for number in both)  # what lies between two passages is one text
+
+
+def test_passages_of_tokens_have_names_of_their_content():
+    """Whatever the order of the documents; equal ones are on one side; no two rows have the same masks."""
+    giants = uneven([1_500, 1_500, 1_000])
+    splits = []
+    for order in ([0, 1, 2], [2, 0, 1], [0, 1, 2, 0]):
+        table = token_table([giants[number] for number in order])
+        tokens = [
+            np.random.default_rng(number).integers(5, 33, sum(giants[number])).tolist() for number in order
+        ]
+        feature = table.features["tokens"]
+        table = table.remove_columns("tokens").add_column("tokens", tokens, feature=feature)
+        splits.append(split_tokenised(TokenDocuments(table), 0.05))
+
+    def side(split, name: str) -> list[str]:
+        tokens = tokens_of(split.documents)
+        return sorted(" ".join(map(str, tokens[number])) for number in getattr(split, name))
+
+    assert side(splits[0], "held_out") == side(splits[1], "held_out")
+    assert side(splits[0], "train") == side(splits[1], "train")
+    held_out, train = side(splits[2], "held_out"), side(splits[2], "train")
+    assert not any(text in other for text in held_out for other in train)
+    documents, numbers = splits[0].documents, splits[0].train
+    assert len(set(documents.digests.tolist())) == len(documents)
+    rows = Rows(documents, build_blocks(documents, numbers, 64), tiny_tokenizer())
+    assert len({row["sample_ids"] for row in rows}) == len(rows)
+    counts = np.bincount(np.concatenate([row["input_ids"] for row in rows]), minlength=33)
+    assert rows.unigram_counts(33)[5:].tolist() == counts[5:].tolist()
+
+
+def test_phrases_follow_their_passage():
+    lengths = uneven([300, 200, 5])
+    phrases = []
+    for document in lengths:  # the end of every second sentence
+        ends = np.cumsum(document).tolist()
+        spans = [(end - 2, end) for n, end in enumerate(ends) if n % 2 and document[n] > 1]
+        phrases.append([x for span in spans for x in span])
+    documents = token_documents(lengths, phrases)
+    split = split_tokenised(documents, 0.1)
+    made = pickle.loads(pickle.dumps(split.documents))  # as for another process
+    assert made.fingerprint == split.documents.fingerprint != documents.fingerprint
+
+    def words(table: TokenDocuments) -> list[list[int]]:
+        return [
+            table.tokens[number][start:end].tolist()
+            for number in range(len(table))
+            for start, end in table.candidates[number].reshape(-1, 2)
+        ]
+
+    assert len(words(made)) > 100 and words(made) == words(documents)
+
+
+def test_passages_over_several_stretches_of_memory():
+    tables = [token_table(uneven(counts, seed)) for seed, counts in enumerate([[400, 3], [5], [600]])]
+    documents = TokenDocuments(concatenate_datasets(tables))
+    split = split_tokenised(documents, 0.1)
+    assert len(list(split.documents.tokens.chunks())) == 3 and split.unit == "passages"
+    assert sum(tokens_of(split.documents), []) == sum(tokens_of(documents), [])
 
 
 @pytest.mark.parametrize("lengths", [[[5]], [[500], *([[1]] * 9)]])
-def test_tokenised_documents_are_not_divided(lengths):
-    """A single one; one that outweighs the others (by whichever has the smallest digest: the last here)."""
-    with pytest.raises(CorpusError, match=rf"has {len(lengths)} document\(s\), and those .* of its tokens"):
+def test_tokenised_sentences_are_not_divided(lengths):
+    """A single one; one that outweighs the others."""
+    with pytest.raises(CorpusError, match=rf"has {len(lengths)} document\(s\) and .* too little for"):
         split_tokenised(token_documents(lengths), 0.1)

@@ -45,6 +45,16 @@ def test_a_handler_that_prints_amid_a_write(monkeypatch):
         print("as ever")
 
 
+def test_a_stream_that_was_closed_before(monkeypatch, capsys):
+    """`spanbert-pretrain >&-`"""
+    monkeypatch.setattr(sys, "stdout", None)
+    with lasting_output():
+        print("to nobody")
+        assert sys.stdout is None
+        print("an error", file=sys.stderr)
+    assert capsys.readouterr().err == "an error\n"
+
+
 def test_a_workers_copy_of_the_handler_is_silent(monkeypatch, capsys):
     stop = StopOnSignal()
     with stop.installed(), stop.after_step():

@@ -27,7 +27,7 @@ from spanbert_ext.pretrain.prepare import shards as shards_module
 from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
 from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared, stream_prepared
 from spanbert_ext.pretrain.prepare_cli import main
-from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.text.corpus import digest, load_documents
 from spanbert_ext.pretrain.text.manifest import PreparedError, is_prepared, read_manifest
@@ -211,6 +211,14 @@ def test_a_vocabulary_is_trained_once_and_kept_over_a_stop(options, monkeypatch,
         raise AssertionError("trained again")
 
     monkeypatch.setattr(prepare_module, "train_tokenizer", not_again)
+    path = tmp_path / "out" / "tokenizer" / "tokenizer.json"
+    whole = path.read_text()
+    path.write_text(whole[:300])
+    with pytest.raises(
+        TokenizerError, match=rf"delete the folder \(rm -r {path.parent}\), and the same one is"
+    ):
+        prepare(options(**trained))
+    path.write_text(whole)
     manifest = prepare(options(**trained))
     assert manifest["tokenizer"]["vocab_size"] == 600 and manifest["counts"]["unknown"] == 0
 
@@ -226,7 +234,10 @@ def test_a_finished_preparation_is_left_alone(options, tmp_path):
     assert len(list((tmp_path / "out").glob("shard-*"))) == 6
 
 
-def test_overwrite_deletes_nothing_before_all_else_is_checked(options, tmp_path):
+def test_overwrite_deletes_nothing_before_all_else_is_checked(options, monkeypatch, tmp_path):
+    def missing(kind: str) -> None:
+        raise ImportError(f"no textblob for {kind}")
+
     prepare(options())
     (tmp_path / "out" / "mine.md").write_text("kept")
     before = bytes_of(tmp_path / "out")
@@ -240,6 +251,18 @@ def test_overwrite_deletes_nothing_before_all_else_is_checked(options, tmp_path)
         with pytest.raises(ValueError):
             prepare(options(overwrite=True, **wrong))
         assert bytes_of(tmp_path / "out") == before
+    with monkeypatch.context() as patch, pytest.raises(ImportError, match="no textblob for noun-phrases"):
+        patch.setattr(prepare_module, "phrase_finder", missing)
+        prepare(options(overwrite=True, phrases="noun-phrases"))
+    (tmp_path / "out" / "tokenizer").rename(tmp_path / "tokenizer")
+    (tmp_path / "out" / "tokenizer").touch()
+    with pytest.raises(
+        PreparedError, match="tokenizer is no folder, and a tokenizer goes there: move it away"
+    ):
+        prepare(options(overwrite=True))
+    (tmp_path / "out" / "tokenizer").unlink()
+    (tmp_path / "tokenizer").rename(tmp_path / "out" / "tokenizer")
+    assert bytes_of(tmp_path / "out") == before
     prepare(options(overwrite=True))
     assert bytes_of(tmp_path / "out") == before
 

@@ -21,7 +21,13 @@ from row_samples import block_rows
 from spanbert_ext import SpanMasker
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
-from spanbert_ext.pretrain.text.corpus import CorpusError, find_files, load_documents
+from spanbert_ext.pretrain.text.corpus import (
+    CorpusError,
+    find_files,
+    load_documents,
+    passed_over,
+    read_source,
+)
 from spanbert_ext.pretrain.text.sentences import split_sentences
 
 
@@ -60,9 +66,39 @@ def write_documents(folder: Path, count: int) -> list[str]:
 
 def test_files_folders_and_globs_each_file_once(tmp_path):
     b, a = write(tmp_path / "b.txt", "b"), write(tmp_path / "sub" / "a.txt.gz", "a")
-    write(tmp_path / "c.md", "c")
+    write(tmp_path / "c.pdf", "c")
     assert find_files([str(b), str(tmp_path)]) == [b, a]
     assert find_files([str(tmp_path / "**" / "*.gz")]) == [a]
+
+
+def test_endings_in_capitals_and_text_of_other_endings(tmp_path):
+    """A folder's README.md is about its text; Markdown is read where it is asked for."""
+    names = ("A.TXT", "b.Text.GZ", "c.JSONL", "d.md", "e.RST", "f.csv", ".g.pdf", ".git/h.pdf")
+    a, b, c, d, e, *_ = (write(tmp_path / name, '{"text": "x"}') for name in names)
+    assert find_files([str(tmp_path)]) == find_files([str(tmp_path / "*")]) == [a, b, c]
+    assert find_files([str(d), str(tmp_path / "*.RST")]) == [d, e]
+    assert list(read_source(str(c))) == ["x"] and list(read_source(str(d))) == ['{"text": "x"}']
+    (line,) = passed_over([str(tmp_path), str(a), "dataset:x"])
+    assert line.startswith(
+        f"Passed over in {tmp_path}: 3 files of other endings (d.md, e.RST, f.csv); a pattern"
+    )
+    assert line.endswith(f"--corpus '{tmp_path}/**/*.md'.")
+    for path in (a, b, c, d, e):
+        path.unlink()
+    with pytest.raises(
+        CorpusError, match=r"holds no file that ends in .*, but 1 file of other endings \(f.csv\)$"
+    ):
+        find_files([str(tmp_path)])
+
+
+def test_files_that_are_passed_over_are_said(tmp_path, capsys):
+    corpus, cache = write_documents(tmp_path / "text", 3), str(tmp_path / "cache")
+    load_documents(corpus, cache)
+    assert "Passed over" not in capsys.readouterr().out
+    for number in range(5):
+        write(tmp_path / "text" / f"{number}.docx", "")
+    load_documents(corpus, cache)
+    assert "5 files of other endings (0.docx, 1.docx, 2.docx, ...).\n" in capsys.readouterr().out
 
 
 def test_symbolic_links_lead_to_no_file_twice(tmp_path):
@@ -81,10 +117,10 @@ def test_a_relative_pattern(tmp_path, monkeypatch):
     assert find_files(["*/*.txt"]) == find_files(["./**/*.txt"]) == [Path("sub/a.txt")]
 
 
-@pytest.mark.parametrize("name", ["missing.txt", "missing/*.txt", "empty", "c.md"])
+@pytest.mark.parametrize("name", ["missing.txt", "missing/*.txt", "empty", "c.pdf"])
 def test_what_is_no_text_file_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    write(tmp_path / "c.md", "c")
+    write(tmp_path / "c.pdf", "c")
     with pytest.raises(CorpusError, match=name.replace("*", r"\*").split("/")[-1]):
         find_files([str(tmp_path / name)])
 

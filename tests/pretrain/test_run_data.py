@@ -152,3 +152,21 @@ def test_a_prepared_corpus_gives_the_rows_of_its_text(corpus, tmp_path):
 
 def _masking(options: Options, masking: str) -> Options:
     return dataclasses.replace(options, masking=masking)
+
+
+def test_damage_in_any_table_of_the_cache_is_named(corpus, tmp_path):
+    """Of documents, of passages, of tokens."""
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(Path(corpus).read_text(encoding="utf-8").split()), encoding="utf-8")
+    expected = load(str(text), tmp_path)[1].facts
+    tables = sorted(Path(f"{text}.cache").rglob("*.arrow"))
+    assert expected["held_out_unit"] == "passages" and len(tables) == 5
+    for table in tables:
+        whole = table.read_bytes()
+        place = len(whole) * 3 // 5
+        for harmed in (whole[:place], bytes(len(whole)), whole[:place] + b"\xff\xfe" + whole[place + 2 :]):
+            table.write_bytes(harmed)
+            with pytest.raises(CorpusError, match=rf"is damaged .*{table.name}\. Delete it, .*: rm -r "):
+                load(str(text), tmp_path)
+        table.write_bytes(whole)
+    assert load(str(text), tmp_path)[1].facts == expected

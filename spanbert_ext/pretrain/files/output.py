@@ -43,9 +43,8 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """Output that cannot be written is dropped, from then on all of its stream: it is no reason to end a run."""
-    with (
-        contextlib.redirect_stdout(_Lasting(sys.stdout)),
-        contextlib.redirect_stderr(_Lasting(sys.stderr)),
-    ):
+    """Output that cannot be written is dropped, from then on all of its stream: it is no reason to end a run. A stream
+    that was closed before the process began is None, to which nothing is printed."""
+    out, errors = (stream and _Lasting(stream) for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         yield

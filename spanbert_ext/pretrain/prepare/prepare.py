@@ -21,9 +21,20 @@ from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, tokenizer_sha256, 
 from spanbert_ext.pretrain.prepare.shards import Progress, Shard, read_lines
 from spanbert_ext.pretrain.prepare.summary import HISTOGRAM, REPORT, draw_lengths, report_text
 from spanbert_ext.pretrain.prepare.write_shards import DOCUMENTS_PER_SHARD, Placed, has_begun, write_shards
-from spanbert_ext.pretrain.rows.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
-from spanbert_ext.pretrain.text.corpus import check_separator, find_sources, read_source, source_state
-from spanbert_ext.pretrain.text.corpus_names import DATASET, TEXT_SUFFIXES, shown
+from spanbert_ext.pretrain.rows.tokenizer import (
+    SPECIAL_TOKENS,
+    TokenizerError,
+    load_tokenizer,
+    train_tokenizer,
+)
+from spanbert_ext.pretrain.text.corpus import (
+    check_separator,
+    find_sources,
+    passed_over,
+    read_source,
+    source_state,
+)
+from spanbert_ext.pretrain.text.corpus_names import DATASET, is_plain_text, shown
 from spanbert_ext.pretrain.text.manifest import (
     FORMAT,
     MANIFEST,
@@ -32,6 +43,7 @@ from spanbert_ext.pretrain.text.manifest import (
     is_prepared,
     read_manifest,
 )
+from spanbert_ext.pretrain.text.phrases import phrase_finder
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 if TYPE_CHECKING:
@@ -62,7 +74,8 @@ class PrepareOptions:
     progress: bool = True
 
     def check(self) -> None:
-        """Raises `PreparedError` or `CorpusError` naming the option."""
+        """Raises `PreparedError` or `CorpusError` naming the option, and ImportError for phrases that nothing installed
+        can find."""
         for name, least in {"vocab_size": 100, "documents_per_shard": 1, "workers": 0}.items():
             if not least <= getattr(self, name) < 2**31:
                 value = getattr(self, name)
@@ -77,6 +90,8 @@ class PrepareOptions:
         if not self.corpus:
             raise PreparedError("--corpus names nothing to prepare")
         check_separator(self.document_separator)
+        if self.phrases is not None:
+            phrase_finder(self.phrases)
 
 
 def prepare(options: PrepareOptions) -> dict[str, Any]:
@@ -94,6 +109,8 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
         return read_manifest(folder)
     if next(_documents_from(sources, options, None), None) is None:
         raise CorpusError(f"the corpus is empty: no text in {', '.join(map(shown, sources[:5]))}")
+    for line in passed_over(options.corpus):
+        print(line, flush=True)
     with explained("The prepared corpus", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with run_lock(folder):
@@ -135,6 +152,10 @@ def _is_finished(folder: Path, settings: dict[str, Any], overwrite: bool) -> boo
         raise PreparedError(
             f"--output {shown(folder)} is not empty and holds no prepared corpus: choose another folder"
         )
+    if os.path.lexists(folder / TOKENIZER) and not (folder / TOKENIZER).is_dir():
+        raise PreparedError(
+            f"{shown(folder / TOKENIZER)} is no folder, and a tokenizer goes there: move it away"
+        )
     if overwrite or not (folder / MANIFEST).is_file():
         return False
     manifest = read_manifest(folder)
@@ -170,7 +191,7 @@ def _tokenizer(options: PrepareOptions, sources: list[str], begun: Path | None) 
     """The one that is named, or one trained on the corpus: that of the unfinished preparation in the folder `begun`."""
     saved = None
     if begun is not None and (begun / TOKENIZER).is_dir():
-        saved = load_tokenizer(str(begun / TOKENIZER))
+        saved = _begun_tokenizer(begun / TOKENIZER, trained=options.tokenizer is None)
     if options.tokenizer is not None:
         tokenizer = load_tokenizer(options.tokenizer)
         if saved is not None and tokenizer_sha256(tokenizer) != tokenizer_sha256(saved):
@@ -187,6 +208,19 @@ def _tokenizer(options: PrepareOptions, sources: list[str], begun: Path | None) 
         options.vocab_size,
         options.unused_ids,
     )
+
+
+def _begun_tokenizer(folder: Path, *, trained: bool) -> PreTrainedTokenizerBase:
+    """That of an unfinished preparation. Raises `TokenizerError` with the remedy."""
+    try:
+        return load_tokenizer(str(folder))
+    except TokenizerError as error:
+        remedy = (
+            f"delete the folder (rm -r {shown(folder)}), and the same one is trained again on the same text"
+            if trained
+            else "begin anew with --overwrite"
+        )
+        raise TokenizerError(f"{error}. The preparation began with it: {remedy}") from error
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -232,7 +266,7 @@ def available_cores() -> int:
 
 def _total_bytes(sources: list[str]) -> int | None:
     """Of the text, where that is known before it is read."""
-    if any(source.startswith(DATASET) or not source.endswith(TEXT_SUFFIXES[0]) for source in sources):
+    if any(source.startswith(DATASET) or not is_plain_text(source) for source in sources):
         return None
     return sum(Path(source).stat().st_size for source in sources)
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,9 +21,11 @@ from spanbert_ext.pretrain.rows.token_documents import TokenDocuments, rows_in_m
 from spanbert_ext.pretrain.text import sentences
 from spanbert_ext.pretrain.text.corpus import digest
 from spanbert_ext.pretrain.text.sentences import sentence_spans
+from spanbert_ext.pretrain.text.table_cache import derived_table
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 PASSAGE = 2_000  # characters: about one block of the paper's size
+PASSAGE_TOKENS = 512
 _FEWEST = 20  # passages that a small corpus is divided into
 _RUN = 100_000  # characters of a row of training text between passages
 
@@ -54,16 +58,8 @@ def split_documents(documents: Dataset, share: float) -> Split:
     size = max(1, min(PASSAGE, int(lengths.sum()) // _FEWEST))
     passages = _map(documents, {"size": size, "threshold": None})
     digests, lengths = _digests(passages), _lengths(passages)
-    order = np.argsort(digests)
-    enough = np.searchsorted(np.cumsum(lengths[order]), share * lengths.sum())
-    threshold = int(digests[order[enough]])
+    threshold = _threshold(digests, lengths, share, len(documents))
     chosen = digests <= threshold
-    if lengths[chosen].sum() > (1 + share) / 2 * lengths.sum():  # equal ones are held out together
-        raise CorpusError(
-            f"the corpus has {len(documents)} document(s) and {len(passages)} passage(s),"
-            f" {len(np.unique(digests))} of them different: holding out a share of {share} leaves too little for"
-            " training. Give more text; a blank line ends a document."
-        )
     held_out = passages.select(np.flatnonzero(chosen))
     train = _map(documents, {"size": size, "threshold": threshold})
     rule = (
@@ -73,21 +69,82 @@ def split_documents(documents: Dataset, share: float) -> Split:
     return Split(train, held_out, "passages", rule)
 
 
-def split_tokenised(documents: TokenDocuments, share: float) -> tuple[np.ndarray, np.ndarray, str]:
-    """The numbers of the documents for training and of those held out, by the rule for whole documents, and that rule.
+class TokenisedSplit(NamedTuple):
+    """Numbers of training and held-out documents in `documents`; `unit` and `rule` as of a `Split`."""
 
-    A tokenised document is not divided. Raises `CorpusError` where passages of it would have to be held out instead."""
-    tokens = documents.tokens.lengths()
-    chosen, taken = _by_digest(documents.digests, tokens, share)
-    if not _near(taken, share):
-        raise CorpusError(
-            f"the prepared corpus has {len(documents):,} document(s), and those with the smallest content hashes are"
-            f" {taken:.1%} of its tokens instead of {share:.1%}: too few or too unequal ones to hold some out. Prepare"
-            " more text, or give the text itself, which is divided into passages."
-        )
-    held_out = np.flatnonzero(chosen)
-    rule = f"{len(held_out):,} of {len(documents):,} documents, by a hash of their text"
-    return np.flatnonzero(~chosen), held_out, rule
+    documents: TokenDocuments
+    train: np.ndarray
+    held_out: np.ndarray
+    unit: str
+    rule: str
+
+
+def split_tokenised(documents: TokenDocuments, share: float) -> TokenisedSplit:
+    """As `split_documents`, of tokenised documents. Passages have about `PASSAGE_TOKENS` tokens; the `documents` that
+    are returned are they and what lies between them, without a copy of the tokens.
+
+    Raises `CorpusError` when nothing would be left on one side."""
+    lengths = documents.tokens.lengths()
+    chosen, taken = _by_digest(documents.digests, lengths, share)
+    if _near(taken, share):
+        rule = f"{chosen.sum():,} of {len(documents):,} documents, by a hash of their text"
+        return TokenisedSplit(documents, np.flatnonzero(~chosen), np.flatnonzero(chosen), "documents", rule)
+    size = max(1, min(PASSAGE_TOKENS, int(lengths.sum()) // _FEWEST))
+    passages = list(_token_passages(documents, size))
+    digests = np.array([passage.digest for passage in passages], dtype=np.int64)
+    threshold = _threshold(digests, np.array([x.stop - x.start for x in passages]), share, len(documents))
+    pieces: list[_Passage] = []
+    for passage in passages:
+        before = pieces[-1] if pieces else None
+        joined = before is not None and before.document == passage.document
+        if joined and min(before.digest, passage.digest) > threshold:
+            pieces[-1] = before._replace(
+                sentences=before.sentences + passage.sentences, stop=passage.stop, digest=passage.digest
+            )
+        else:
+            pieces.append(passage)
+    held_out = np.array([piece.digest <= threshold for piece in pieces])
+    # a training text gets the name of its own tokens: until here it has that of its last passage
+    names = [
+        piece.digest if out else _digest_of_tokens(documents.tokens[piece.document][piece.start : piece.stop])
+        for piece, out in zip(pieces, held_out, strict=True)
+    ]
+    divided = documents.divided(
+        np.array([piece.sentences for piece in pieces], dtype=np.int64), np.array(names, dtype=np.int64)
+    )
+    rule = (
+        f"{held_out.sum():,} of {len(passages):,} passages of about {size:,} tokens, by a hash of their tokens;"
+        f" whole documents would be {taken:.1%} of the text instead of {share:.1%}"
+    )
+    return TokenisedSplit(divided, np.flatnonzero(~held_out), np.flatnonzero(held_out), "passages", rule)
+
+
+class _Passage(NamedTuple):
+    """Tokens [start, stop) of a document: so many of its sentences."""
+
+    document: int
+    sentences: int
+    start: int
+    stop: int
+    digest: int
+
+
+def _token_passages(documents: TokenDocuments, size: int) -> Iterator[_Passage]:
+    """The passages of all documents, which they make up, in order."""
+    for number in range(len(documents)):
+        tokens = documents.tokens[number]
+        ends = np.cumsum(documents.sentence_lengths[number], dtype=np.int64)
+        done = 0  # sentences
+        for start, stop in _gathered(itertools.pairwise([0, *ends.tolist()]), size, len(tokens)):
+            last = int(np.searchsorted(ends, stop)) + 1
+            yield _Passage(number, last - done, start, stop, _digest_of_tokens(tokens[start:stop]))
+            done = last
+
+
+def _digest_of_tokens(tokens: np.ndarray) -> int:
+    """64-bit content hash as a signed integer: the same on every machine."""
+    data = np.ascontiguousarray(tokens, dtype="<i4").tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 def _by_digest(digests: np.ndarray, lengths: np.ndarray, share: float) -> tuple[np.ndarray, float]:
@@ -98,6 +155,22 @@ def _by_digest(digests: np.ndarray, lengths: np.ndarray, share: float) -> tuple[
 
 def _near(taken: float, share: float) -> bool:
     return share / 4 <= taken <= min(4 * share, (1 + share) / 2)
+
+
+def _threshold(digests: np.ndarray, lengths: np.ndarray, share: float, documents: int) -> int:
+    """The digest up to which passages are held out, so that they are a `share` of the text. Raises `CorpusError`."""
+    order = np.argsort(digests)
+    enough = np.searchsorted(np.cumsum(lengths[order]), share * lengths.sum())
+    threshold = int(digests[order[enough]])
+    if (
+        lengths[digests <= threshold].sum() > (1 + share) / 2 * lengths.sum()
+    ):  # equal ones are held out together
+        raise CorpusError(
+            f"the corpus has {documents} document(s) and {len(digests)} passage(s),"
+            f" {len(np.unique(digests))} of them different: holding out a share of {share} leaves too little for"
+            " training. Give more text; a blank line ends a document."
+        )
+    return threshold
 
 
 def _digests(texts: Dataset) -> np.ndarray:
@@ -111,14 +184,17 @@ def _lengths(texts: Dataset) -> np.ndarray:
 def _map(documents: Dataset, options: dict[str, int | None]) -> Dataset:
     rules = "".join(map(inspect.getsource, (sys.modules[__name__], sentences)))
     key = "\0".join((documents._fingerprint, repr(options), rules))
-    return documents.map(
-        _divide,
-        batched=True,
-        batch_size=rows_in_memory(documents),
-        fn_kwargs=options,
-        features=documents.features,
-        new_fingerprint=hashlib.blake2b(key.encode(), digest_size=16).hexdigest(),
-        desc="Passages",
+    return derived_table(
+        lambda: documents.map(
+            _divide,
+            batched=True,
+            batch_size=rows_in_memory(documents),
+            fn_kwargs=options,
+            features=documents.features,
+            new_fingerprint=hashlib.blake2b(key.encode(), digest_size=16).hexdigest(),
+            desc="Passages",
+        ),
+        documents,
     )
 
 
@@ -139,11 +215,16 @@ def _divide(batch: dict[str, list], size: int, threshold: int | None) -> dict[st
 def passage_spans(text: str, size: int) -> Iterator[tuple[int, int]]:
     """`(start, end)` of runs of whole sentences, of `size` characters and what the last sentence is beyond; the last
     run is half as long at least, or all there is."""
+    return _gathered(sentence_spans(text, longest=PASSAGE), size, len(text))
+
+
+def _gathered(sentence_ranges: Iterable[tuple[int, int]], size: int, total: int) -> Iterator[tuple[int, int]]:
+    """`passage_spans` of a document of `total` characters or tokens, from its sentences' ranges."""
     begun: tuple[int, int] | None = None
-    for start, end in sentence_spans(text, longest=PASSAGE):
+    for start, end in sentence_ranges:
         if begun is None:
             begun = start, end
-        elif begun[1] - begun[0] >= size and len(text) - start >= size / 2:
+        elif begun[1] - begun[0] >= size and total - start >= size / 2:
             yield begun
             begun = start, end
         else:

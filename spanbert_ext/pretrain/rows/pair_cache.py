@@ -24,7 +24,7 @@ def cached_pairs(folder: Path, documents: TokenDocuments, numbers: np.ndarray, *
 
     The file appears whole, and one that is damaged is made again. Raises OSError when it cannot be written."""
     rules = inspect.getsource(pairs)
-    key = "\0".join((documents.dataset._fingerprint, repr(args), rules)).encode() + numbers.tobytes()
+    key = "\0".join((documents.fingerprint, repr(args), rules)).encode() + numbers.tobytes()
     path = folder / f"pairs-{hashlib.blake2b(key, digest_size=16).hexdigest()}"
     if not _is_whole(path):
         folder.mkdir(parents=True, exist_ok=True)

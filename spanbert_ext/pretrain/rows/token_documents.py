@@ -19,6 +19,7 @@ from datasets.fingerprint import Hasher
 
 from spanbert_ext.pretrain.text import sentences
 from spanbert_ext.pretrain.text.sentences import split_sentences
+from spanbert_ext.pretrain.text.table_cache import derived_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,18 +116,21 @@ def tokenize_documents(
     phrase_finder: finds phrases that may be masked as a whole. Columns: `COLUMNS`, with a finder `CANDIDATES`."""
     rules = "".join(map(inspect.getsource, (sys.modules[__name__], sentences)))
     key = [documents._fingerprint, tokenizer.backend_tokenizer.to_str(), rules, _rules_of(phrase_finder)]
-    return documents.map(
-        tokenize_batch,
-        batched=True,
-        batch_size=rows_in_memory(documents),
-        writer_batch_size=rows_in_memory(documents, 1000),
-        remove_columns=documents.column_names,
-        fn_kwargs={"tokenizer": tokenizer, "phrase_finder": phrase_finder},
-        features=Features(COLUMNS | (CANDIDATES if phrase_finder else {})),
-        num_proc=min(workers, len(documents)) if workers > 1 else None,
-        # a fast tokenizer's pickle changes when it is used: hash what it does instead
-        new_fingerprint=hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest(),
-        desc="Tokens",
+    return derived_table(
+        lambda: documents.map(
+            tokenize_batch,
+            batched=True,
+            batch_size=rows_in_memory(documents),
+            writer_batch_size=rows_in_memory(documents, 1000),
+            remove_columns=documents.column_names,
+            fn_kwargs={"tokenizer": tokenizer, "phrase_finder": phrase_finder},
+            features=Features(COLUMNS | (CANDIDATES if phrase_finder else {})),
+            num_proc=min(workers, len(documents)) if workers > 1 else None,
+            # a fast tokenizer's pickle changes when it is used: hash what it does instead
+            new_fingerprint=hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest(),
+            desc="Tokens",
+        ),
+        documents,
     )
 
 
@@ -168,14 +172,39 @@ class _Lists:
         parts = [np.diff(offsets) for _, offsets, _ in self.chunks()]
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
+    def divided(self, sizes: np.ndarray) -> _Lists:
+        """The same elements as other lists, of `sizes` [M] in order; each is a part of one list here."""
+        made = _Lists(pa.chunked_array([], type=pa.null()))
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        first = done = 0  # lists, elements
+        for number, (_, offsets, values) in enumerate(self.chunks()):
+            size = int(offsets[-1] - offsets[0])
+            is_last = number == len(self._firsts) - 2
+            # empty lists where a chunk ends are of the next one
+            last = len(sizes) if is_last else int(np.searchsorted(ends, done + size))
+            made._views[number] = ends[first : last + 1] - done + offsets[0], values
+            made._firsts.append(last)
+            first, done = last, done + size
+        return made
+
+
+class _Shifted:
+    """Lists of positions in documents, as positions in the parts that begin at `starts` [M]."""
+
+    def __init__(self, lists: _Lists, starts: np.ndarray) -> None:
+        self._lists, self._starts = lists, starts
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._lists[index] - np.int32(self._starts[index])
+
 
 class TokenDocuments:
     """A table of tokenised documents, read in place: an element is a view of the mapped file.
 
-    dataset: columns as `tokenize_documents` makes them, of which `candidates` may be absent. Raises ValueError for
-    another table."""
+    dataset: columns as `tokenize_documents` makes them, of which `candidates` may be absent. parts: of `divided`.
+    Raises ValueError for another table."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, parts: tuple[np.ndarray, np.ndarray] | None = None) -> None:
         missing = sorted(COLUMNS.keys() - set(dataset.column_names))
         if missing:
             raise ValueError(
@@ -188,15 +217,62 @@ class TokenDocuments:
         self.tokens = _Lists(column("tokens"))  # [document] -> int32 [tokens]
         self.sentence_lengths = _Lists(column("sentence_lengths"))  # [document] -> int32 [sentences]
         has_candidates = "candidates" in dataset.column_names
-        self.candidates = (
+        self.candidates: _Lists | _Shifted | None = (
             _Lists(column("candidates")) if has_candidates else None
         )  # [document] -> int32 [2 n]
+        self._parts = parts
+        if parts is not None:
+            self._divide(*parts)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.digests)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same documents, whatever process reads them."""
+        if self._parts is None:
+            return self.dataset._fingerprint
+        data = self.dataset._fingerprint.encode() + b"".join(part.tobytes() for part in self._parts)
+        return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+    def divided(self, sentences: np.ndarray, digests: np.ndarray) -> TokenDocuments:
+        """Parts of these documents, each a document of its own and with no copy of its tokens.
+
+        sentences: int64 [M], how many each part has, in order; no part is of two documents. digests: int64 [M]."""
+        return TokenDocuments(self.dataset, (sentences, digests))
+
+    def _divide(self, sentences: np.ndarray, digests: np.ndarray) -> None:
+        whole = self.tokens.lengths()
+        all_lengths = [
+            values[offsets[0] : offsets[-1]] for _, offsets, values in self.sentence_lengths.chunks()
+        ]
+        ends = np.concatenate([[0], np.cumsum(np.concatenate(all_lengths), dtype=np.int64)])
+        cuts = ends[np.concatenate([[0], np.cumsum(sentences)])]  # [M + 1] tokens of the table
+        firsts = np.concatenate([[0], np.cumsum(whole)])  # [D + 1]
+        document = np.searchsorted(firsts, cuts[:-1], side="right") - 1  # [M]
+        if self.candidates is not None:
+            starts = cuts[:-1] - firsts[document]
+            self.candidates = _Shifted(
+                self.candidates.divided(_candidates_of_parts(self.candidates, document, starts)), starts
+            )
+        self.tokens = self.tokens.divided(np.diff(cuts))
+        self.sentence_lengths = self.sentence_lengths.divided(sentences)
+        self.digests = digests
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"dataset": self.dataset}  # the views are of this process's memory
+        return {"dataset": self.dataset, "parts": self._parts}  # the views are of this process's memory
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["dataset"])
+        self.__init__(state["dataset"], state["parts"])
+
+
+def _candidates_of_parts(candidates: _Lists, document: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """How many entries of each document's candidates belong to each of its parts, which begin at tokens `starts` [M] of
+    the documents `document` [M], in order: a phrase is in one sentence, so in one part."""
+    sizes = np.zeros(len(document), dtype=np.int64)
+    bounds = np.flatnonzero(np.diff(document, prepend=-1, append=-1))
+    for first, last in itertools.pairwise(bounds.tolist()):
+        spans = candidates[int(document[first])].reshape(-1, 2)
+        places = np.append(np.searchsorted(spans[:, 0], starts[first:last]), len(spans))
+        sizes[first:last] = 2 * np.diff(places)
+    return sizes

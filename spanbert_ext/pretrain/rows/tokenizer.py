@@ -18,6 +18,9 @@ from spanbert_ext.pretrain.text.text_files import CorpusError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUES = "##"
+_STRANGE = (
+    "\U00010000 \U0001d7d8"  # a sign of Linear B and a double-struck digit, which next to no vocabulary has
+)
 
 
 class TokenizerError(ValueError):
@@ -106,7 +109,8 @@ def _train_answering_signals(
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer in folder `name`, or of that name on the Hugging Face hub.
 
-    Raises `TokenizerError` when it cannot be loaded, is not fast, or lacks a mask, cls, sep or pad token.
+    Raises `TokenizerError` when it cannot be loaded, is not fast, lacks a mask, cls, sep or pad token, has no other
+    tokens, or fails at a word that it does not know.
     """
     path = Path(name).expanduser()
     if path.is_file() or (not path.exists() and len(path.parts) > 2):  # a hub name has at most one slash
@@ -126,6 +130,16 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         )
     if not tokenizer.is_fast:
         raise TokenizerError(f"tokenizer {name!r} is not a fast one (no tokenizer.json)")
+    if len(tokenizer) <= len(
+        set(tokenizer.all_special_ids)
+    ):  # what a class makes of itself without its files
+        raise TokenizerError(f"tokenizer {name!r} has special tokens alone: files of it are missing")
+    try:
+        tokenizer(_STRANGE, add_special_tokens=False)
+    except Exception as error:  # the tokenizers library has no type for it
+        raise TokenizerError(
+            f"tokenizer {name!r} fails at characters that it does not know: {reason(error)}"
+        ) from error
     return tokenizer
 
 

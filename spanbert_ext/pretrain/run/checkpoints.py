@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spanbert_ext.files.disk import empty, sha256_of, sync, sync_tree, write_synced
+from spanbert_ext.files.disk import empty, make_anew, sha256_of, sync, sync_tree, write_synced
 from spanbert_ext.pretrain.files.lock import LOCK_FILE
 from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE
 from spanbert_ext.pretrain.settings.options import Options, save_options
@@ -22,6 +23,16 @@ METRICS_FILE = "metrics.json"
 PLOT_FILE = "losses.png"
 MANIFEST = "manifest.json"  # of a checkpoint: its files' sizes and hashes
 UNFINISHED = "unfinished"  # in `CHECKPOINTS`: what is being written
+_FOLDERS = (CHECKPOINTS, TENSORBOARD, TOKENIZER)
+_FILES = (RUN_FILE, METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE, LOCK_FILE)
+# Of a trained model, as far as its names are known before it is saved.
+_MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "training_args.bin",
+)
 
 
 class RunError(RuntimeError):
@@ -33,6 +44,8 @@ class RunError(RuntimeError):
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Raises `RunError` unless a run may begin or go on in `folder`, and makes the folder. Deletes nothing."""
+    if _is_dead_link(folder):
+        raise RunError(f"--output {_dead_link(folder)}")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"--output {folder} is a file, expected a folder")
     try:
@@ -41,6 +54,8 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
             raise RunError(f"--resume: there is no run in {folder} (no {RUN_FILE})")
         if not resume and holds:
             if RUN_FILE not in holds:
+                if holds <= set(_FOLDERS):  # links that lead nowhere; empty folders are no obstacle
+                    _check_places(folder)
                 raise RunError(
                     f"--output {folder} is not empty and holds no run of this command: choose another folder"
                 )
@@ -49,12 +64,56 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
                     f"--output {folder} already holds a run: continue it with --resume, delete it with"
                     " --overwrite, or choose another folder"
                 )
+        _check_places(folder)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f"{LOCK_FILE}.probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise RunError(f"--output {folder} is not writable: {error.strerror or error}") from error
+
+
+def _check_places(folder: Path) -> None:
+    """Raises `RunError` for what stands in the place of a folder or a file of the run and is none, or is closed."""
+    for name in _FOLDERS:
+        path = folder / name
+        if _is_dead_link(path):
+            raise RunError(_dead_link(path))
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file, and a run keeps a folder there: move it away")
+        if path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise RunError(
+                f"{path} cannot be read and written by you: change its permissions, or move it away"
+            )
+    for name in dict.fromkeys((*_FILES, *_MODEL_FILES, *_results_in(folder))):
+        path = folder / name
+        if _is_dead_link(path):
+            raise RunError(_dead_link(path))
+        if path.is_dir():
+            raise RunError(f"{path} is a folder, and a run writes a file there: move it away")
+        if path.exists() and not os.access(path, os.R_OK | (os.W_OK if name == LOCK_FILE else 0)):
+            raise RunError(f"{path} cannot be read by you: change its permissions, or move it away")
+
+
+def _is_dead_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _dead_link(path: Path) -> str:
+    return f"{path} is a link to {os.readlink(path)}, where nothing is: make that, or delete the link"
+
+
+def _result_names(facts: Any) -> list[str]:
+    """The files of the trained model that a run has written, or was about to, of the content of its run.json."""
+    names = facts.get("files") if isinstance(facts, dict) else None
+    return [Path(x).name for x in names if isinstance(x, str)] if isinstance(names, list) else []
+
+
+def _results_in(folder: Path) -> list[str]:
+    try:
+        return _result_names(json.loads((folder / RUN_FILE).read_text()))
+    except (OSError, ValueError):
+        return []
 
 
 def _is_trace(path: Path) -> bool:
@@ -67,18 +126,15 @@ def _is_trace(path: Path) -> bool:
 
 def delete_run(folder: Path) -> None:
     """Deletes what a run has written into `folder`, but for the file that marks it as a run's."""
-    try:
-        written = json.loads((folder / RUN_FILE).read_text()).get("files", [])
-    except (OSError, ValueError, AttributeError):
-        written = []
-    for name in (CHECKPOINTS, TENSORBOARD, TOKENIZER):
+    written = _results_in(folder)
+    for name in _FOLDERS:
         empty(folder / name)
     if (folder / TOKENIZER).is_symlink():
         (folder / TOKENIZER).unlink()
     elif (folder / TOKENIZER).is_dir():
         (folder / TOKENIZER).rmdir()  # that of the next run takes its place in one step
     for name in (METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE, *written):
-        (folder / Path(name).name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 # --- The file that marks it ------------------------------------------------------------------------------------
@@ -97,7 +153,7 @@ def add_to_run_file(folder: Path, **facts: Any) -> None:
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Puts the tokenizer into the run's folder, whole."""
     temporary = folder / f".{TOKENIZER}"
-    empty(temporary)
+    make_anew(temporary)
     tokenizer.save_pretrained(temporary)
     sync_tree(temporary)
     temporary.rename(folder / TOKENIZER)
@@ -108,13 +164,13 @@ def finished_steps(folder: Path, begun: dict[str, Any]) -> int | None:
     """The steps of a run that is finished and still has what it gave; None for any other.
 
     begun: the facts in its run.json."""
-    results = [*begun.get("files", []), METRICS_FILE]
+    results = [*_result_names(begun), METRICS_FILE]
     steps = begun.get("finished")
-    if not steps or not all((folder / name).is_file() for name in results):
+    if not isinstance(steps, int) or not all((folder / name).is_file() for name in results):
         return None
     try:
         json.loads((folder / METRICS_FILE).read_text())
-    except ValueError:
+    except (OSError, ValueError):
         return None
     return steps
 
@@ -196,7 +252,7 @@ def publish(written: Path, checkpoint: Path, keep: int) -> None:
     """Puts a sealed checkpoint in its place. Those of later steps, and all but the `keep` newest others, go: a run
     that went on from an earlier checkpoint makes the later ones again."""
     step = int(checkpoint.name.rpartition("-")[2])
-    if checkpoint.exists():  # damaged, or of a run that was resumed at an earlier one
+    if os.path.lexists(checkpoint):  # damaged, or of a run that was resumed at an earlier one
         checkpoint.rename(written.parent / "replaced")
     written.rename(checkpoint)
     sync(checkpoint.parent)

@@ -24,14 +24,14 @@ from spanbert_ext.pretrain.rows.token_documents import (
     rows_in_memory,
     tokenize_documents,
 )
-from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 from spanbert_ext.pretrain.run.checkpoints import TOKENIZER
 from spanbert_ext.pretrain.settings.masking_options import CANDIDATES
 from spanbert_ext.pretrain.settings.options import OptionError, Options
-from spanbert_ext.pretrain.settings.sizes import MODELS
 from spanbert_ext.pretrain.text.corpus import load_documents
 from spanbert_ext.pretrain.text.manifest import is_prepared, read_manifest
 from spanbert_ext.pretrain.text.phrases import phrase_finder
+from spanbert_ext.pretrain.text.table_cache import check_cache
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 _SEVERAL = (
@@ -66,15 +66,72 @@ class _Documents:
     numbers: np.ndarray
 
 
-def load_data(options: Options, folder: Path) -> RunData:
+def reads_prepared(options: Options) -> bool:
+    """Whether the corpus is the folder of a preparation."""
+    return len(options.corpus) == 1 and is_prepared(options.corpus[0])
+
+
+def trains_tokenizer(options: Options) -> bool:
+    """Whether the run trains a tokenizer of its own on its text."""
+    return options.tokenizer is None and options.starts_fresh and not reads_prepared(options)
+
+
+def named_tokenizer(options: Options) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that a run is given; None where it trains one. Raises `TokenizerError`, and `CorpusError` where it
+    is not that of a prepared corpus."""
+    if trains_tokenizer(options):
+        return None
+    name = options.tokenizer or (None if options.starts_fresh else options.model)
+    if not reads_prepared(options):
+        return load_tokenizer(name)
+    (corpus,) = options.corpus
+    read_manifest(Path(corpus).expanduser())  # says so when the preparation has not ended
+    if name is not None:
+        tokenizer = load_tokenizer(name)
+    else:
+        try:
+            tokenizer = load_tokenizer(str(Path(corpus).expanduser() / TOKENIZER))
+        except TokenizerError as error:
+            raise TokenizerError(
+                f"{error}. It belongs to the prepared corpus: copy the folder {corpus} again, or make it again by"
+                " spanbert-prepare --overwrite"
+            ) from error
+    check_tokenizer(corpus, tokenizer)
+    return tokenizer
+
+
+def _own_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The one that the run in `folder` trained as it began. Raises `TokenizerError` with the remedy."""
+    path = folder / TOKENIZER
+    try:
+        return load_tokenizer(str(path))
+    except TokenizerError as error:
+        raise TokenizerError(
+            f"{error}. The run trained this tokenizer on its text: delete the folder (rm -r {path}), and --resume"
+            " trains the same one again"
+        ) from error
+
+
+def known_tokenizer(options: Options, folder: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a run before it has read its text: that of `named_tokenizer`, or the one that a run which is
+    resumed has trained and kept in its `folder`; None where it trains one. Raises as `named_tokenizer`."""
+    if options.resume and trains_tokenizer(options):
+        return _own_tokenizer(folder)
+    return named_tokenizer(options)
+
+
+def load_data(options: Options, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> RunData:
     """The rows of a run and their tokenizer.
 
-    options: resolved ones; folder: the run's output folder, which has the tokenizer of a run that is resumed. Raises
-    `CorpusError`, `TokenizerError` and `OptionError`."""
-    if len(options.corpus) == 1 and is_prepared(options.corpus[0]):
-        tokenizer, train, held_out, facts = _prepared(options)
+    options: resolved ones; folder: the run's output folder, which has the tokenizer of a run that is resumed.
+    tokenizer: that of `known_tokenizer`, where the caller has it. Raises `CorpusError`, `TokenizerError` and
+    `OptionError`, before the text is read as far as possible, since that may take hours."""
+    check_cache(options.cache_dir)
+    tokenizer = known_tokenizer(options, folder) if tokenizer is None else tokenizer
+    if reads_prepared(options):
+        train, held_out, facts = _prepared(options)
     else:
-        tokenizer, train, held_out, facts = _from_text(options, folder)
+        tokenizer, train, held_out, facts = _from_text(options, tokenizer)
 
     def rows(documents: _Documents, size: int, copies: int) -> Rows:
         return Rows(documents.table, _index(documents, options, size, copies), tokenizer, bool(options.nsp))
@@ -135,8 +192,9 @@ def _index(documents: _Documents, options: Options, size: int, copies: int) -> n
 
 
 def _from_text(
-    options: Options, folder: Path
+    options: Options, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
+    finder = _phrase_finder(options)
     documents = load_documents(
         options.corpus,
         options.cache_dir,
@@ -145,12 +203,7 @@ def _from_text(
     )
     split = split_documents(documents, options.held_out)
     print(f"Held out: {split.rule}.", flush=True)
-    name = options.tokenizer or (None if options.model in MODELS else options.model)
-    if name is None and options.resume:
-        name = str(folder / TOKENIZER)
-    if name is not None:
-        tokenizer = load_tokenizer(name)
-    else:
+    if tokenizer is None:
         tokenizer = train_tokenizer(
             lambda: (
                 text for batch in split.train.iter(rows_in_memory(split.train)) for text in batch["text"]
@@ -158,7 +211,6 @@ def _from_text(
             options.vocab_size,
             options.unused_ids,
         )
-    finder = _phrase_finder(options)
     tables = [
         TokenDocuments(tokenize_documents(texts, tokenizer, options.workers, finder))
         for texts in (split.train, split.held_out)
@@ -168,26 +220,22 @@ def _from_text(
     return tokenizer, train, held_out, facts
 
 
-def _prepared(options: Options) -> tuple[PreTrainedTokenizerBase, _Documents, _Documents, dict[str, Any]]:
+def _prepared(options: Options) -> tuple[_Documents, _Documents, dict[str, Any]]:
     (corpus,) = options.corpus
-    documents = load_prepared(corpus)
-    folder = Path(corpus).expanduser()
-    name = options.tokenizer or (None if options.model in MODELS else options.model)
-    tokenizer = load_tokenizer(name or str(folder / TOKENIZER))
-    check_tokenizer(corpus, tokenizer)
-    phrases = read_manifest(folder)["settings"]["phrases"]
+    phrases = read_manifest(Path(corpus).expanduser())["settings"]["phrases"]
     if options.masking in CANDIDATES and phrases != options.masking:
         raise OptionError(
             f"--masking is {options.masking!r} but the corpus in {corpus} was prepared with"
             f" {f'--phrases {phrases}' if phrases else 'no --phrases'}: prepare it with --phrases {options.masking}"
         )
+    documents = load_prepared(corpus)
     if options.masking not in CANDIDATES and phrases:
         documents = documents.remove_columns("candidates")  # the collator would mask them first
     table = TokenDocuments(documents)
-    train, held_out, rule = split_tokenised(table, options.held_out)
-    print(f"Held out: {rule}.", flush=True)
-    facts = _facts(options, table.digests, "documents", len(held_out))
-    return tokenizer, _Documents(table, train), _Documents(table, held_out), facts
+    split = split_tokenised(table, options.held_out)
+    print(f"Held out: {split.rule}.", flush=True)
+    facts = _facts(options, table.digests, split.unit, len(split.held_out))
+    return _Documents(split.documents, split.train), _Documents(split.documents, split.held_out), facts
 
 
 def _facts(options: Options, digests: np.ndarray, unit: str, held_out: int) -> dict[str, Any]:

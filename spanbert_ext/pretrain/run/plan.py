@@ -20,7 +20,6 @@ from spanbert_ext.pretrain.settings.defaults import ALTERNATIVES
 from spanbert_ext.pretrain.settings.options import Options, flag
 from spanbert_ext.pretrain.settings.recipes import RECIPES
 from spanbert_ext.pretrain.settings.schedule_length import TrainingRows, steps_of, tokens_per_update
-from spanbert_ext.pretrain.settings.sizes import MODELS
 
 WIDTH = 100
 MANY_UNKNOWN = 0.05  # of a text's tokens; a tokenizer of the text's language has less than a hundredth
@@ -135,7 +134,7 @@ class Plan:
 
     def _facts(self) -> list[tuple[str, str]]:
         options, rows = self.options, self.rows
-        start = "from random weights" if options.model in MODELS else "trained further"
+        start = "from random weights" if options.starts_fresh else "trained further"
         kind = "pairs" if options.rows != "blocks" else "blocks"
         heads = " + ".join(
             ("MLM", *("SBO" for _ in range(options.sbo)), *("NSP" for _ in range(options.nsp)))
@@ -146,8 +145,9 @@ class Plan:
             ("objective", f"{heads}; {options.masking} masked, {options.ratio:.0%} of the tokens, {masks}"),
             (
                 "text",
-                f"{self.documents:,} documents; {len(rows.lengths):,} training {kind} of {rows.mean_length:.0f}"
-                f" tokens on average, at most {options.block_size} ({rows.mean_length / options.block_size:.0%});"
+                f"{self.documents:,} document{'s' * (self.documents != 1)}; {len(rows.lengths):,} training {kind} of"
+                f" {rows.mean_length:.0f} tokens on average, at most {options.block_size}"
+                f" ({rows.mean_length / options.block_size:.0%});"
                 f" {len(self.held_out.lengths):,} held out",
             ),
             ("update", self._update()),

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
-from spanbert_ext.files.disk import empty, explained, sync, sync_tree
+from spanbert_ext.files.disk import DiskError, explained, make_anew, sync, sync_tree
 from spanbert_ext.pretrain.run.bad_loss import BadLossError
 from spanbert_ext.pretrain.run.checkpoints import UNFINISHED, checkpoint_name, publish, seal
 
@@ -44,8 +44,7 @@ class VerifiedSaving:
         self._check_weights(step)
         with explained(f"the checkpoint of step {step}", root):
             if self.is_world_process_zero():
-                empty(staging)
-                staging.mkdir(parents=True, exist_ok=True)
+                make_anew(staging)
             self.accelerator.wait_for_everyone()
             self._staging = str(staging)
             try:
@@ -65,13 +64,18 @@ class VerifiedSaving:
         self._check_weights(self.state.global_step)
         with explained("the trained model", folder):
             if self.is_world_process_zero():
-                empty(staging)
+                make_anew(staging)
             self.accelerator.wait_for_everyone()
             self.save_model(str(staging))
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 sync_tree(staging)
                 names = sorted(path.name for path in staging.iterdir())
+                for name in names:
+                    if (folder / name).is_dir():
+                        raise DiskError(
+                            f"{folder / name} is a folder where the trained model's file goes: move it away"
+                        )
                 record(names)
                 for name in names:
                     os.replace(staging / name, folder / name)

@@ -19,7 +19,7 @@ from spanbert_ext.pretrain.settings.sizes import MODELS
 def check_model(options: Options) -> None:
     """What can be said before the text is read, which may take hours: whether the model is there, is of a family that
     can be trained so, and has positions for --block-size. Raises `OptionError`."""
-    if options.model in MODELS:
+    if options.starts_fresh:
         config = BertConfig(**MODELS[options.model])
     else:
         try:
@@ -44,7 +44,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
     counts: [V] training tokens by id; a fresh model's output biases start at their log frequencies, which
     saves the steps that would only learn these."""
     check_model(options)
-    if options.model in MODELS:
+    if options.starts_fresh:
         config = BertConfig(
             **MODELS[options.model],
             vocab_size=len(tokenizer),
@@ -58,18 +58,11 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
             bias.data.copy_(torch.from_numpy(log_frequency))
         return model
     name = _checkpoint(options)
-    if tokenizer.name_or_path != name:
-        _check_same_ids(options, name, tokenizer)
+    check_ids(options, tokenizer)
     try:
         model = SpanBertForPreTraining.from_pretrained(name, nsp=options.nsp)
     except (OSError, ValueError) as error:  # no weights, a configuration that is refused
         raise OptionError(f"--model {options.model!r} cannot be loaded: {reason(error)}") from error
-    vocabulary = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > vocabulary:
-        raise OptionError(
-            f"--tokenizer has {len(tokenizer)} tokens but --model {options.model!r} has a vocabulary of"
-            f" {vocabulary}"
-        )
     return model
 
 
@@ -78,8 +71,23 @@ def _checkpoint(options: Options) -> str:
     return str(path) if path.is_dir() else options.model
 
 
+def check_ids(options: Options, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer that gives tokens other ids than that of the checkpoint which `options` start from, or has
+    more: the model would read other words, or none. Raises `OptionError`."""
+    if options.starts_fresh:
+        return
+    name = _checkpoint(options)
+    if tokenizer.name_or_path != name:
+        _check_same_ids(options, name, tokenizer)
+    vocabulary = AutoConfig.from_pretrained(name).vocab_size
+    if len(tokenizer) > vocabulary:
+        raise OptionError(
+            f"--tokenizer has {len(tokenizer)} tokens but --model {options.model!r} has a vocabulary of"
+            f" {vocabulary}"
+        )
+
+
 def _check_same_ids(options: Options, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuses a tokenizer that gives tokens other ids than the checkpoint's own: the model would read other words."""
     given_by = f"--tokenizer {options.tokenizer!r}" if options.tokenizer else "the tokenizer of --corpus"
     try:
         own = load_tokenizer(name).get_vocab()

@@ -16,7 +16,7 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from spanbert_ext._library import build_info
-from spanbert_ext.files.disk import DiskError
+from spanbert_ext.files.disk import DiskError, explained
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.files.lock import InUse, run_lock
@@ -26,7 +26,6 @@ from spanbert_ext.pretrain.run.bad_loss import BadLossError, UpdateGuard
 from spanbert_ext.pretrain.run.checkpoints import (
     CHECKPOINTS,
     METRICS_FILE,
-    RUN_FILE,
     TENSORBOARD,
     TOKENIZER,
     RunError,
@@ -39,22 +38,24 @@ from spanbert_ext.pretrain.run.checkpoints import (
     write_run_file,
 )
 from spanbert_ext.pretrain.run.closing import close_run
-from spanbert_ext.pretrain.run.data import RunData, load_data, make_schedule
+from spanbert_ext.pretrain.run.data import RunData, known_tokenizer, load_data, make_schedule
 from spanbert_ext.pretrain.run.next_steps import before_and_after, next_commands
 from spanbert_ext.pretrain.run.plan import Plan, describe_recipe, make_plan, settle
 from spanbert_ext.pretrain.run.ranks import FirstFailed, Ranks
 from spanbert_ext.pretrain.run.reporting import reporting_callbacks
+from spanbert_ext.pretrain.run.resuming import (
+    check_begun,
+    check_same,
+    check_tokenizer,
+    facts_of,
+    remember_moved,
+)
 from spanbert_ext.pretrain.run.room import check_room
 from spanbert_ext.pretrain.run.signals import Interrupted, StopOnSignal
-from spanbert_ext.pretrain.run.starting_model import build_model, check_model
+from spanbert_ext.pretrain.run.starting_model import build_model, check_ids, check_model
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
 from spanbert_ext.pretrain.settings.masking_options import collator_options
-from spanbert_ext.pretrain.settings.options import (
-    RESUMABLE,
-    OptionError,
-    Options,
-    load_options,
-)
+from spanbert_ext.pretrain.settings.options import OptionError, Options
 from spanbert_ext.pretrain.settings.schedule_length import TrainingRows
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -101,7 +102,7 @@ def run(options: Options) -> dict[str, Any]:
                 during.enter_context(run_lock(folder))
                 # once more: another run may have begun before the lock was ours
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
-            begun = _check_begun(options, folder) if options.resume else {}
+            begun = check_begun(options, folder) if options.resume else {}
             steps = finished_steps(folder, begun)
             found = last_checkpoint(folder) if options.resume and ranks.first and steps is None else None
         if steps is not None:
@@ -112,12 +113,13 @@ def run(options: Options) -> dict[str, Any]:
             # the tokenizer is there: for the others, and for a resumed run that was not killed as it began
             saved = dataclasses.replace(options, resume=(folder / TOKENIZER).is_dir())
             given = saved if options.resume or not ranks.first else options
-            loaded = _load(given, folder, ranks.count, stop, step)
+            loaded = _load(given, folder, ranks.count, stop, step, begun)
             if ranks.first:
                 check_room(loaded.trainer.model, folder)
                 stop.begun = True
                 if options.resume:
-                    _check_same(folder, loaded, begun, ranks.count)
+                    check_same(folder, loaded.options, loaded.data, begun, ranks.count)
+                    remember_moved(folder, loaded.options)
                 else:
                     _begin(folder, loaded, ranks.count)
                 if not (folder / TOKENIZER).is_dir():
@@ -129,30 +131,30 @@ def run(options: Options) -> dict[str, Any]:
         return _train(loaded, folder, stop, step, checkpoint)
 
 
-def _check_begun(options: Options, folder: Path) -> dict[str, Any]:
-    """The facts in run.json. Raises `RunError` when it is not of the run that `options` were read from."""
-    saved, begun = load_options(folder / RUN_FILE, {})
-    for field in dataclasses.fields(Options):
-        if field.name not in RESUMABLE and getattr(saved, field.name) != getattr(options, field.name):
-            raise RunError(f"the run in {folder} was replaced by another one: give the command again")
-    return begun
-
-
-def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, step: int) -> Loaded:
-    """step: that training goes on from."""
+def _load(
+    options: Options, folder: Path, processes: int, stop: StopOnSignal, step: int, begun: dict[str, Any]
+) -> Loaded:
+    """step: that training goes on from. begun: the facts in the run.json of a run that is resumed."""
     try:
         build_info()  # names an unknown SPANBERT_EXT_CPU_CAPABILITY
     except RuntimeError as error:
         raise OptionError(str(error)) from error
     if options.recipe is not None:
         print(describe_recipe(options), flush=True)
-    set_seed(options.seed_of_32_bits)
+    bf16 = choose_precision(options)  # and whether the device is there
+    reporters = reporting_callbacks(options.report_to, folder / TENSORBOARD, step)
     check_model(options)
-    data = load_data(options, folder)
+    set_seed(options.seed_of_32_bits)
+    tokenizer = known_tokenizer(options, folder)
+    if tokenizer is not None:
+        check_ids(options, tokenizer)
+        if begun:
+            check_tokenizer(folder, options, tokenizer, begun)
+    data = load_data(options, folder, tokenizer)
     data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
     short = None if data.short is None else data.short.lengths
     rows = TrainingRows(data.train.lengths, short, passes=options.pair_passes)
-    options = settle(options, rows, processes, choose_precision(options))
+    options = settle(options, rows, processes, bf16)
     counts = data.train.unigram_counts(len(data.tokenizer))
     collator = DataCollatorForSpanMasking(data.tokenizer, **collator_options(options))
     args = training_arguments(options, folder / CHECKPOINTS, resumed=step > 0)
@@ -166,7 +168,7 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
         processing_class=data.tokenizer,
         callbacks=[
             SpanMaskingCallback(collator),
-            *reporting_callbacks(options.report_to, folder / TENSORBOARD, step),
+            *reporters,
             stop,
         ],
         options=options,
@@ -194,26 +196,11 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
     return Loaded(options, data, counts, trainer, plan)
 
 
-def _check_same(folder: Path, loaded: Loaded, begun: dict[str, Any], processes: int) -> None:
-    """Raises `RunError` when a resumed run would not be the one that began in `folder`."""
-    for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
-        if begun.get(name) != loaded.data.facts[name]:
-            raise RunError(
-                f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
-            )
-    number = begun.get("processes", 1)
-    if number != processes and loaded.options.tokens_per_batch is None:  # rows are counted by process
-        raise RunError(
-            f"the run in {folder} began with {number} processes and this one has {processes}: resume it with as"
-            f" many (torchrun --nproc-per-node {number})"
-        )
-
-
 def _begin(folder: Path, loaded: Loaded, processes: int) -> None:
     """From here on the run is in the folder."""
-    delete_run(folder)
-    digests = {name: loaded.data.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
-    write_run_file(folder, loaded.options, **digests, processes=processes)
+    with explained("the run", folder):
+        delete_run(folder)
+        write_run_file(folder, loaded.options, **facts_of(loaded.options, loaded.data), processes=processes)
 
 
 def _train(

@@ -18,6 +18,7 @@ from spanbert_ext.pretrain.settings.option_checks import (
     flag,
 )
 from spanbert_ext.pretrain.settings.recipes import RECIPES
+from spanbert_ext.pretrain.settings.sizes import MODELS
 
 # May differ between a run and its resumption: they change no number, but where a batch's loss is not usable.
 RESUMABLE = frozenset(
@@ -34,6 +35,8 @@ RESUMABLE = frozenset(
         "on_bad_loss",
     }
 )
+# Names of what may have been moved since: a run goes on with what its digests know.
+MOVABLE = frozenset({"corpus", "tokenizer", "model"})
 _AT_MOST_A_TENTH = (
     "warmup_steps",
     "eval_steps",
@@ -136,6 +139,11 @@ class Options:
         return full
 
     @property
+    def starts_fresh(self) -> bool:
+        """Whether `model` is a size, whose weights are random at first."""
+        return self.model in MODELS
+
+    @property
     def pair_passes(self) -> int:
         """Passes over the text that each made pairs of their own, which an epoch reads: 1 of blocks and of pairs with
         fresh masks."""
@@ -155,8 +163,8 @@ def save_options(options: Options, path: Path, **facts: Any) -> None:
 def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options to resume the run that wrote `path`, with those of `given` that may change, and the facts.
 
-    Raises `OptionError` for a file that is not of this version's runs, or for an option in `given` that would make it
-    another run.
+    Those in `MOVABLE` may have another name: whoever reads what they name has to check it. Raises `OptionError` for a
+    file that is not of this version's runs, or for an option in `given` that would make it another run.
     """
     try:
         facts = json.loads(path.read_text())
@@ -170,14 +178,20 @@ def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, 
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, (OSError, OptionError)) else repr(error)
         raise OptionError(f"--resume: cannot read {path}: {reason}") from error
+    moved = {name for name in MOVABLE & given.keys() if _may_move(name, saved[name], given[name])}
     for name, value in given.items():
-        if name not in RESUMABLE and saved.get(name) != value:
+        if name not in RESUMABLE | moved and saved.get(name) != value:
             raise OptionError(
                 f"{flag(name)} is {value!r} but the run in {path.parent} was started with"
                 f" {saved.get(name)!r}: leave the option out, or start a new run in another folder"
             )
-    kept = {name: value for name, value in given.items() if name in RESUMABLE}
+    kept = {name: value for name, value in given.items() if name in RESUMABLE | moved}
     here = {"output": str(path.parent), "resume": True, "overwrite": False}  # the folder may have been moved
     options = Options(**{**saved, **here, **kept})
     check_values(options)
     return options, facts
+
+
+def _may_move(name: str, saved: Any, value: Any) -> bool:
+    """Whether another name can mean the same thing: not what a run made itself, nor a size of a fresh model."""
+    return bool(saved) and (name != "model" or (saved not in MODELS and value not in MODELS))

@@ -17,7 +17,16 @@ DESCRIPTION = """Pre-trains SpanBERT (Joshi et al., TACL 2020): masks spans of w
 masked language model and by the span-boundary objective (SBO). Trains a BERT further on your own text, or
 any of the paper's systems from random weights (--recipe). Without any option it trains a small model on the
 English that the Python interpreter carries, in minutes on a CPU, and shows what it learned. A plan is
-printed before training."""
+printed before training. Defaults that depend on --model and --recipe are in the table at the end."""
+
+# What --corpus may name, here and in spanbert-prepare.
+CORPUS_HELP = (
+    "files, folders and quoted globs of text (.txt, .text; UTF-8, or UTF-16 or UTF-32 with a byte order mark; a blank"
+    " line ends a document), JSON lines (.jsonl, .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet"
+    " (.parquet); endings may be in capitals. Other files of a folder are passed over, which is said; .md and .rst are"
+    " read as text where a name or a pattern ends so: 'notes/**/*.md'. Or dataset:PATH[@CONFIGURATION][:SPLIT], a"
+    " folder or a name on the Hugging Face hub"
+)
 
 EXAMPLES = """examples:
   spanbert-pretrain                                   the demo: everything built in
@@ -30,6 +39,7 @@ EXAMPLES = """examples:
 
 The output folder holds the model with its tokenizer (AutoModel and its kin load it), metrics.json,
 losses.png, run.json, and the folders checkpoints, tensorboard (tensorboard --logdir OUTPUT) and tokenizer.
+Exit status: 0 done, 1 the run cannot go on, 2 a mistake that you can correct, 128 + signal when interrupted.
 """
 
 
@@ -43,7 +53,8 @@ def _epilog() -> str:
     ]
     rates = ", ".join(f"{name} {rate:g}" for name, rate in RANDOM_START_RATES.items())
     notes = (
-        "  (warm-up, evaluation and logging of a shorter run: every tenth of its steps)",
+        "  (demo: without --model and --recipe; own text: another --model; spanbert: --recipe spanbert)",
+        "  (a short run warms up in a tenth of its steps, and evaluates and logs every tenth of them)",
         f"  (--learning-rate of models from random weights on own text: {rates})",
     )
     title = f"defaults that depend on --model and --recipe, in this order:\n{'demo':>40}{'own text':>12}"
@@ -93,10 +104,8 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         "--corpus",
         nargs="+",
         metavar="NAME",
-        help="files, folders and quoted globs of text (.txt; UTF-8, or UTF-16 or UTF-32 with a byte order mark; a blank"
-        " line ends a document), JSON lines (.jsonl, .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet"
-        " (.parquet); dataset:PATH[@CONFIGURATION][:SPLIT], a folder or a name on the Hugging Face hub; or the folder"
-        " that spanbert-prepare wrote (default: the interpreter's own documentation)",
+        help=f"{CORPUS_HELP}. Or the folder that spanbert-prepare wrote (default: the Python interpreter's own"
+        " documentation)",
     )
     add(
         "--document-separator",
@@ -113,9 +122,8 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         "--held-out",
         type=float,
         metavar="SHARE",
-        help="share of the documents kept for evaluation, chosen by a hash of their text; where whole documents would"
-        " be less than a quarter or more than four times that share of the text, as with a single document,"
-        " of passages of some sentences",
+        help="share of the text that is kept from training, to evaluate on: whole documents, chosen by a hash of their"
+        " text; passages of some sentences where documents are too few or too unequal to give nearly that share",
     )
     add(
         "--rows",
@@ -167,7 +175,8 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     add(
         "--cache-dir",
         metavar="DIR",
-        help="where the datasets library keeps its tables (default: its own cache)",
+        help="folder for the tables that are made of the text, which a second run on it reads (default: the cache of"
+        " the datasets library)",
     )
 
 
@@ -269,14 +278,20 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         metavar="G",
         help=f"gradients are clipped to this norm (default: {PLAIN['max_grad_norm']})",
     )
-    _add_switch(add, "bf16", "bfloat16 autocast (default: on GPUs with bfloat16)")
+    _add_switch(
+        add, "bf16", "compute in bfloat16 where that is safe (autocast; default: on GPUs that have bfloat16)"
+    )
     add(
         "--on-bad-loss",
         choices=CHOICES["on_bad_loss"],
-        help=f"what a loss does that is NaN or jumps: end the run, or leave its batch out (default:"
+        help=f"what happens at a loss that is NaN or jumps: the run ends, or leaves that batch out (default:"
         f" {Options.on_bad_loss})",
     )
-    add("--device", choices=CHOICES["device"], help=f"default: {Options.device}")
+    add(
+        "--device",
+        choices=CHOICES["device"],
+        help=f"where to train; auto: on a GPU where torch finds one (default: {Options.device})",
+    )
     add(
         "--seed",
         type=int,
@@ -297,9 +312,14 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint of the run in --output, with its options",
+        help="go on from the last checkpoint of the run in --output, with its options; --corpus, --tokenizer and"
+        " --model may say where these were moved, and are refused where they are not the same",
     )
-    add("--overwrite", action="store_true", help="delete the run in --output first")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="delete the run in --output, once all that the new one needs is checked",
+    )
     add("--eval-steps", type=int, metavar="N", help="steps between evaluations on the held-out documents")
     add(
         "--save-steps",
@@ -319,6 +339,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=int,
         metavar="N",
-        help=f"masked spans in the table at the end (default: {Options.samples})",
+        help="masked spans of held-out text that are shown at the end, with what the model fills in (default:"
+        f" {Options.samples})",
     )
     add("--no-progress", dest="progress", action="store_false", help="no progress bars")

@@ -20,9 +20,8 @@ from spanbert_ext.pretrain.text import builtin_corpus, corpus_names, records, se
 from spanbert_ext.pretrain.text.corpus_names import (
     DATASET,
     ENDINGS,
-    JSON_SUFFIXES,
-    PARQUET_SUFFIXES,
-    SUFFIXES,
+    form_of,
+    is_plain_text,
     shown,
 )
 from spanbert_ext.pretrain.text.manifest import is_prepared, read_manifest
@@ -37,6 +36,7 @@ from spanbert_ext.pretrain.text.table_cache import cache_folder, cached_table
 from spanbert_ext.pretrain.text.text_files import CorpusError, read_documents
 
 _FEATURES = Features({"text": Value("large_string"), "source": Value("string"), "digest": Value("int64")})
+_NAMED = 3  # files, as examples of many
 _SPECIAL = {
     stat.S_ISFIFO: "a pipe",
     stat.S_ISCHR: "a device",
@@ -50,7 +50,7 @@ def find_files(corpus: Sequence[str]) -> list[Path]:
 
     `corpus`: files, folders (searched in depth) and glob patterns (`**` allowed; like a search in depth it does not
     enter folders by symbolic links). Raises `CorpusError` for a name that matches nothing and for a file whose name
-    does not end as one of `SUFFIXES`."""
+    has no ending that `form_of` knows."""
     return [Path(name) for name in find_sources(corpus)]
 
 
@@ -76,13 +76,16 @@ def _find(name: str) -> list[Path]:
             raise CorpusError(
                 f"corpus folder {shown(path)} was saved by the datasets library: name it {DATASET}{shown(name)}"
             )
-        matches = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
+        matches = sorted(p for p in path.rglob("*") if _is_read(p.name) and p.is_file())
         if not matches:
-            raise CorpusError(f"corpus folder {shown(path)} holds no file that ends in {ENDINGS}")
+            others = _say_others(path)
+            raise CorpusError(
+                f"corpus folder {shown(path)} holds no file that ends in {ENDINGS}{others and f', but {others}'}"
+            )
         return matches
     if path.is_file():
-        if not path.name.endswith(SUFFIXES):
-            raise CorpusError(f"corpus file {shown(path)} does not end in {ENDINGS}")
+        if form_of(path.name) is None:
+            raise CorpusError(f"corpus file {shown(path)} does not end in {ENDINGS}, nor in .md or .rst")
         return [path]
     kind = _special_kind(path)
     if kind is not None:
@@ -97,6 +100,36 @@ def _find(name: str) -> list[Path]:
     return matches
 
 
+def _is_read(name: str) -> bool:
+    """Whether a file of that name is read where its folder is named."""
+    return form_of(name) not in (None, "markup")
+
+
+def passed_over(corpus: Sequence[str]) -> list[str]:
+    """For each folder in `corpus` with files that are not read, a line that says how many and names some."""
+    folders = [Path(name).expanduser() for name in corpus if name and not name.startswith(DATASET)]
+    found = [(folder, _say_others(folder)) for folder in folders if folder.is_dir()]
+    return [f"Passed over in {shown(folder)}: {others}." for folder, others in found if others]
+
+
+def _say_others(folder: Path) -> str:
+    """The files in a folder that are not read, hidden ones left out; empty where there are none."""
+    others = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        others += [Path(root, x) for x in sorted(names) if not x.startswith(".") and not _is_read(x)]
+    if not others:
+        return ""
+    some = ", ".join(shown(path.relative_to(folder)) for path in others[:_NAMED])
+    more = ", ..." * (len(others) > _NAMED)
+    said = f"{len(others):,} file{'s' * (len(others) > 1)} of other endings ({some}{more})"
+    markup = next((path for path in others if is_plain_text(path.name)), None)
+    if markup is not None:
+        pattern = folder / "**" / f"*{markup.suffix}"
+        said += f"; a pattern reads such text: --corpus '{shown(pattern)}'"
+    return said
+
+
 def _special_kind(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
@@ -108,7 +141,8 @@ def _special_kind(path: Path) -> str | None:
 def _matches(pattern: Path) -> Iterator[Path]:
     root = Path(pattern.anchor)
     for path in root.glob(str(pattern.relative_to(root))):
-        if path.name.endswith(SUFFIXES) and path.is_file():
+        asked = _is_read(path.name) or (form_of(path.name) and form_of(pattern.name))
+        if asked and path.is_file():
             yield path
 
 
@@ -119,9 +153,10 @@ def read_source(source: str, separator: str | None = None, text_field: str = "te
     if source.startswith(DATASET):
         return read_dataset(source, text_field)
     path = Path(source)
-    if path.name.endswith(PARQUET_SUFFIXES):
+    form = form_of(path.name)
+    if form == "parquet":
         return read_parquet(path, text_field)
-    if path.name.endswith(JSON_SUFFIXES):
+    if form == "json":
         return read_json_lines(path, text_field)
     return read_documents(path, separator)
 
@@ -184,6 +219,8 @@ def load_documents(
     if states and not any(True for name, *_ in states for _ in read_source(name, separator, text_field)):
         names = [shown(name) for name, *_ in states[:5]]
         raise CorpusError(f"the corpus is empty: no text in {', '.join(names)}")
+    for line in passed_over(corpus):
+        print(line, flush=True)
     name = hashlib.blake2b(os.fsencode(repr(key)), digest_size=16).hexdigest()
     folder = cache_folder(cache_dir, name)
     return cached_table(

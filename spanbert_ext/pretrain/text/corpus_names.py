@@ -6,16 +6,38 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 DATASET = "dataset:"  # what the name of a dataset begins with
 
 _PACKINGS = ("", ".gz", ".xz", ".bz2", ".zst")
-TEXT_SUFFIXES = tuple(".txt" + packing for packing in _PACKINGS)
-JSON_SUFFIXES = tuple(kind + packing for kind in (".jsonl", ".ndjson") for packing in _PACKINGS)
-PARQUET_SUFFIXES = (".parquet",)
-SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES)
-ENDINGS = ".txt, .jsonl, .ndjson (each also with .gz, .xz, .bz2 or .zst) or .parquet"
+_TEXT = (".txt", ".text")
+_MARKUP = (".md", ".markdown", ".rst")
+_JSON = (".jsonl", ".ndjson")
+_PARQUET = ".parquet"
+ENDINGS = ".txt, .text, .jsonl, .ndjson (each also with .gz, .xz, .bz2 or .zst) or .parquet"
+
+Form = Literal["text", "markup", "json", "parquet"]
+
+
+def form_of(name: str) -> Form | None:
+    """What a file of that name holds, by its ending in capitals or not; None where it is none that is read.
+
+    "markup" is text too, but in a folder of text such files are often about it (README.md): they are read where a name
+    or a pattern ends so."""
+    lower = name.lower()
+    if lower.endswith(_PARQUET):
+        return "parquet"
+    forms: dict[Form, tuple[str, ...]] = {"text": _TEXT, "markup": _MARKUP, "json": _JSON}
+    for form, kinds in forms.items():
+        if lower.endswith(tuple(kind + packing for kind in kinds for packing in _PACKINGS)):
+            return form
+    return None
+
+
+def is_plain_text(name: str) -> bool:
+    """Whether it is the name of text that is not packed."""
+    return name.lower().endswith((*_TEXT, *_MARKUP))
 
 
 class DatasetName(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +18,22 @@ from spanbert_ext.pretrain.text.text_files import CorpusError
 _SUM = ".sha256"  # beside a table: its size and checksum
 
 
+def _base(cache_dir: str | None) -> Path:
+    return Path(cache_dir).expanduser() if cache_dir else Path(config.HF_DATASETS_CACHE)
+
+
 def cache_folder(cache_dir: str | None, key: str) -> Path:
     """The folder of the tables that are made of one corpus; `key` names what they depend on."""
-    base = Path(cache_dir).expanduser() if cache_dir else Path(config.HF_DATASETS_CACHE)
-    return base / "spanbert_ext" / key
+    return _base(cache_dir) / "spanbert_ext" / key
+
+
+def check_cache(cache_dir: str | None) -> None:
+    """Makes the cache's folder. Raises `CorpusError` that names it where nothing can be written there."""
+    folder = _base(cache_dir)
+    with explained_cache(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _files(table: Dataset) -> list[Path]:
@@ -90,4 +104,14 @@ def cached_table(make: Callable[[], Dataset], folder: Path) -> Dataset:
     """The table that `make` makes in `folder`, or reads there, with its files checked. Raises `CorpusError`."""
     with explained_cache(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        return check_table(make())
+
+
+def derived_table(make: Callable[[], Dataset], source: Dataset) -> Dataset:
+    """The table that `make` makes of `source`, or reads where it was made before, which is beside the files of
+    `source`; checked as by `cached_table`."""
+    files = _files(source)
+    if not files:  # in memory, and what is made of it too
+        return make()
+    with explained_cache(files[0].parent):
         return check_table(make())
