@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,12 @@ def write_synced(text: str, path: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def temporaries(path: Path) -> list[Path]:
+    """What `write_synced` has left beside `path` in processes that were killed in it, or still are in it."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+")
+    return [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]
 
 
 def empty(folder: Path) -> None:

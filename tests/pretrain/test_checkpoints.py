@@ -25,7 +25,7 @@ from spanbert_ext.pretrain.run.checkpoints import (
     publish,
     seal,
 )
-from spanbert_ext.pretrain.settings.options import Options, load_options
+from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options
 
 WEIGHTS = bytes(range(256)) * 20
 
@@ -196,6 +196,41 @@ def test_what_a_run_wrote_is_deleted_and_nothing_else(tmp_path):
     kept = {path.name for path in folder.iterdir()}
     # run.json goes when that of the next run takes its place: until then the folder is still a run's
     assert kept == {"notes.md", "vocab.txt", "run.json", CHECKPOINTS}
+
+
+def test_half_a_deleted_run_is_not_resumed(tmp_path, monkeypatch):
+    """Killed between the old run and the new one: the old options are not trained anew, and --overwrite goes on."""
+    make_checkpoint(tmp_path, 3)
+    checkpoints.write_run_file(tmp_path, Options().resolve(), corpus_digest="ab")
+    checkpoints.add_to_run_file(tmp_path, files=["model.safetensors"])
+    (tmp_path / "model.safetensors").touch()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "empty", killed)
+        delete_run(tmp_path)
+    with pytest.raises(OptionError, match="--overwrite was deleting the run .* give that command again"):
+        load_options(tmp_path / "run.json", {})
+    check_output(tmp_path, resume=False, overwrite=True)
+    delete_run(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_what_a_killed_process_was_writing_is_deleted(tmp_path):
+    checkpoints.write_run_file(tmp_path, Options().resolve())
+    for name in (
+        ".history.json.4711",
+        ".run.json.1",
+        ".history.json.mine",
+        "history.json.1",
+        ".notes.json.2",
+    ):
+        (tmp_path / name).touch()
+    checkpoints.delete_unfinished_files(tmp_path)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"run.json", ".history.json.mine", "history.json.1", ".notes.json.2"}
 
 
 def test_run_file_is_whole_at_any_time(tmp_path, monkeypatch):

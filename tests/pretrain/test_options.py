@@ -118,6 +118,11 @@ def test_a_phase_of_short_rows_is_left_out_where_all_rows_are_short():
         Options(recipe="bert", model="tiny", block_size=64, short_phase=0.5).resolve()
 
 
+@pytest.mark.parametrize(("max_steps", "short"), [(1, 0), (2, 1), (4, 3), (5, 4), (10, 9), (200, 180)])
+def test_the_phase_of_short_rows_is_never_the_whole_run(max_steps, short):
+    assert Options(recipe="bert", model="tiny", max_steps=max_steps).resolve().short_steps == short
+
+
 # --- What is refused -------------------------------------------------------------------------------------------------
 
 REFUSED = [

@@ -100,6 +100,32 @@ def test_a_damaged_file_is_named_and_the_rest_is_reported(tmp_path, capsys, cont
     assert "metrics.json cannot be read" in (folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("other", ["<b>", [], {"a": 1}, 7])
+def test_entries_of_another_version_are_named_and_the_rest_is_reported(tmp_path, other):
+    """Each entry of each file in turn: of another type, or not there."""
+    folder = write_run(tmp_path / "run")
+    for file in ("metrics.json", "run.json", "history.json", "samples.json"):
+        whole = json.loads((folder / file).read_text())
+        places = [(whole, name) for name in (whole if isinstance(whole, dict) else range(len(whole)))]
+        for place in ("options", "held_out"):
+            if isinstance(whole, dict) and isinstance(whole.get(place), dict):
+                places += [(whole[place], name) for name in whole[place]]
+        for content, name in places:
+            was = content[name]
+            content[name] = other
+            (folder / file).write_text(json.dumps(whole))
+            assert report(folder) == 0
+            content[name] = was
+        if isinstance(whole, dict):
+            for name in [*whole]:
+                (folder / file).write_text(json.dumps({key: x for key, x in whole.items() if key != name}))
+                assert report(folder) == 0
+        (folder / file).write_text(json.dumps(whole))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "documents": "many"}))
+    assert find_runs([folder])[0].problems == ["metrics.json: documents is 'many'"]
+
+
 def test_numbers_that_are_none_and_entries_that_are_missing_are_left_out(tmp_path, capsys):
     """A run that diverged: Trainer writes NaN, which is no JSON, and metrics.json null."""
     folder = write_run(tmp_path / "run")

@@ -90,7 +90,7 @@ def _corpus(run: Run) -> str:
     text = _text(", ".join(map(str, corpus[:3])) + (" …" if len(corpus) > 3 else ""))
     if "documents" in run.metrics:
         text += f" · {run.metrics['documents']:,} documents"
-    if "train_tokens" in run.metrics:
+    if {"train_tokens", "held_out_tokens"} <= run.metrics.keys():
         text += f" · {run.metrics['train_tokens']:,} tokens to train on, {run.metrics['held_out_tokens']:,} held out"
     return text
 

@@ -11,9 +11,18 @@ from typing import Any
 
 from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE, finite
 from spanbert_ext.pretrain.run.checkpoints import CHECKPOINTS, METRICS_FILE, RUN_FILE
-from spanbert_ext.pretrain.run.evaluations import by_law, evaluations
+from spanbert_ext.pretrain.run.evaluations import LENGTHS, by_law, evaluations
 from spanbert_ext.pretrain.settings.options import RESUMABLE
 
+# What is read of metrics.json and of the options; anything else in its place is of another version, or was edited.
+_METRICS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("documents", "train_tokens", "held_out_tokens", "tokens_seen"), int),
+    **dict.fromkeys(
+        ("unigram_entropy", "tokens_per_second", "mfu", "memory_gb", "train_seconds"), (int, float)
+    ),
+    **{"held_out": dict, "options": dict, "corpus": list},
+}
+_OPTIONS = {"max_steps": int, "masking": str, "corpus": list}
 _NOT_COMPARED = RESUMABLE - {"on_bad_loss"}  # they say where and how a run was done, not what it was
 
 
@@ -52,7 +61,7 @@ class Run:
 
     def laws(self) -> dict[str, dict[str, Any]]:
         """The last evaluation's losses and accuracies by mask law."""
-        if isinstance(self.metrics.get("held_out"), dict):
+        if "held_out" in self.metrics:
             return self.metrics["held_out"]
         found = evaluations(self.history)
         return by_law(found[max(found)], self.masking) if found else {}
@@ -108,21 +117,56 @@ def _read_run(folder: Path, name: str) -> Run:
             return kind()
         return content
 
+    def known(content: dict[str, Any], kinds: dict[str, Any], path: str) -> dict[str, Any]:
+        bad = [name for name, kind in kinds.items() if not isinstance(content.get(name), (kind, type(None)))]
+        problems.extend(f"{path}: {name} is {content[name]!r:.80}" for name in bad)
+        return {name: x for name, x in content.items() if x is not None and name not in bad}
+
     run = read(folder / RUN_FILE, dict)
-    metrics = read(folder / METRICS_FILE, dict)
+    metrics = known(read(folder / METRICS_FILE, dict), _METRICS, METRICS_FILE)
+    if "held_out" in metrics:
+        metrics["held_out"] = _laws(metrics["held_out"])
     histories = [read(folder / HISTORY_FILE, list)]
     checkpoint = _newest_state(folder)
     if checkpoint is not None:
-        histories.append(read(checkpoint, dict).get("log_history") or [])
-    logs = [[log for log in history if isinstance(log, dict) and "step" in log] for history in histories]
-    history = max(logs, key=lambda history: history[-1]["step"] if history else -1)
-    options = metrics.get("options") or run.get("options") or {}
+        found = read(checkpoint, dict).get("log_history")
+        histories.append(found if isinstance(found, list) else [])
+    history = max(map(_logs, histories), key=lambda history: history[-1]["step"] if history else -1)
+    options = metrics.get("options") or run.get("options")
+    options = known(options if isinstance(options, dict) else {}, _OPTIONS, "options")
+    examples = read(folder / SAMPLES_FILE, dict).get("examples")
     examples = [
         example
-        for example in read(folder / SAMPLES_FILE, dict).get("examples") or []
+        for example in (examples if isinstance(examples, list) else [])
         if isinstance(example, dict) and example.keys() >= {"before", "span", "after", "tokens"}
     ]
     return Run(name, folder, options, metrics, history, examples, problems)
+
+
+def _numbers(content: Any) -> dict[str, Any]:
+    """The entries that are numbers."""
+    if not isinstance(content, dict):
+        return {}
+    return {name: x for name, x in content.items() if isinstance(x, (int, float)) and not isinstance(x, bool)}
+
+
+def _logs(history: list[Any]) -> list[dict[str, Any]]:
+    logs = map(_numbers, history)
+    return [log for log in logs if isinstance(log.get("step"), int)]
+
+
+def _laws(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What metrics.json has of each mask law: numbers, and rows of numbers by span length."""
+    laws = {}
+    for law, found in content.items():
+        rows = found.get("by_span_length") if isinstance(found, dict) else None
+        rows = [
+            {**_numbers(row), "length": str(row["length"])}
+            for row in (rows if isinstance(rows, list) else [])
+            if isinstance(row, dict) and str(row.get("length")) in LENGTHS and "tokens" in _numbers(row)
+        ]
+        laws[law] = _numbers(found) | {"by_span_length": rows}
+    return laws
 
 
 def _newest_state(folder: Path) -> Path | None:

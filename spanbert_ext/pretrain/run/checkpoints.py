@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spanbert_ext.files.disk import empty, make_anew, sha256_of, sync, sync_tree, write_synced
+from spanbert_ext.files.disk import empty, make_anew, sha256_of, sync, sync_tree, temporaries, write_synced
 from spanbert_ext.pretrain.files.lock import LOCK_FILE
 from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE
 from spanbert_ext.pretrain.settings.options import Options, save_options
@@ -125,8 +125,11 @@ def _is_trace(path: Path) -> bool:
 
 
 def delete_run(folder: Path) -> None:
-    """Deletes what a run has written into `folder`, but for the file that marks it as a run's."""
+    """Deletes what a run has written into `folder`, but for the file that marks it as a run's, which says so from the
+    first moment on: half a run is none that can be resumed."""
     written = _results_in(folder)
+    if (folder / RUN_FILE).exists():
+        write_synced(json.dumps({"deleted": True, "files": written}, indent=2) + "\n", folder / RUN_FILE)
     for name in _FOLDERS:
         empty(folder / name)
     if (folder / TOKENIZER).is_symlink():
@@ -135,6 +138,13 @@ def delete_run(folder: Path) -> None:
         (folder / TOKENIZER).rmdir()  # that of the next run takes its place in one step
     for name in (METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE, *written):
         (folder / name).unlink(missing_ok=True)
+
+
+def delete_unfinished_files(folder: Path) -> None:
+    """Deletes what a process has left that was killed while it wrote a file of the run. For who holds its lock."""
+    for name in _FILES:
+        for path in temporaries(folder / name):
+            path.unlink(missing_ok=True)
 
 
 # --- The file that marks it ------------------------------------------------------------------------------------

@@ -157,8 +157,7 @@ def make_schedule(options: Options, data: RunData, processes: int = 1) -> Schedu
     """The training rows in the order of the run: `max_steps` updates of `batch_size` rows for each process and
     accumulation step, or of about `tokens_per_batch` tokens in all. Raises `OptionError`."""
     parts = options.gradient_accumulation * processes
-    first = round(options.short_phase * options.max_steps) if data.short is not None else 0
-    kinds = [(data.short, first), (data.train, options.max_steps - first)]
+    kinds = [(data.short, options.short_steps), (data.train, options.max_steps - options.short_steps)]
     rows, phases = [], []
     for made, updates in kinds:
         if updates:

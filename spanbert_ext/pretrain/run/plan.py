@@ -163,11 +163,9 @@ class Plan:
             ),
             ("precision", f"{'bfloat16 autocast' if options.bf16 else 'float32'} on {self.device}"),
         ]
-        if options.short_phase:
-            first = round(options.short_phase * options.max_steps)
-            facts.insert(
-                5, ("", f"the first {first:,} steps on rows of at most {options.short_block_size} tokens")
-            )
+        if options.short_steps:
+            rows_of = f"on rows of at most {options.short_block_size} tokens"
+            facts.insert(5, ("", f"the first {_steps(options.short_steps)} {rows_of}"))
         return facts + self._measured()
 
     def _update(self) -> str:

@@ -32,6 +32,7 @@ from spanbert_ext.pretrain.run.checkpoints import (
     add_to_run_file,
     check_output,
     delete_run,
+    delete_unfinished_files,
     finished_steps,
     last_checkpoint,
     save_tokenizer,
@@ -102,6 +103,7 @@ def run(options: Options) -> dict[str, Any]:
                 during.enter_context(run_lock(folder))
                 # once more: another run may have begun before the lock was ours
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
+                delete_unfinished_files(folder)
             begun = check_begun(options, folder) if options.resume else {}
             steps = finished_steps(folder, begun)
             found = last_checkpoint(folder) if options.resume and ranks.first and steps is None else None

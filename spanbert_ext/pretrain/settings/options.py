@@ -150,6 +150,11 @@ class Options:
         return max(1, self.dupe_factor) if self.rows != "blocks" else 1
 
     @property
+    def short_steps(self) -> int:
+        """The first steps, which are on rows of `short_block_size`; never all of the `max_steps`."""
+        return min(round(self.short_phase * self.max_steps), self.max_steps - 1)
+
+    @property
     def seed_of_32_bits(self) -> int:
         """For generators that take no more; the seed itself below 2**32."""
         return (self.seed ^ (self.seed >> 32)) & 0xFFFFFFFF
@@ -168,6 +173,11 @@ def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, 
     """
     try:
         facts = json.loads(path.read_text())
+        if facts.get("deleted"):
+            raise OptionError(
+                "--overwrite was deleting the run that it was of when it was stopped, and the new one had not begun:"
+                " give that command again"
+            )
         saved = facts.pop("options")
         names = {field.name for field in dataclasses.fields(Options)}
         if saved.keys() - names:
