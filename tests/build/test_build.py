@@ -265,7 +265,7 @@ LAYERS = (
     ("masking",),
     ("models",),
 )
-LAYERS += (("pretrain",), ("__init__",), ("__main__",))
+LAYERS += (("pretrain",), ("fill",), ("__init__",), ("__main__",))
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 
