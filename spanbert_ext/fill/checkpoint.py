@@ -49,8 +49,8 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     if others:
         raise CheckpointError(
             f"{name} has no weights for {others[0]}{f' and {len(others) - 1} more' * (len(others) > 1)}: a masked "
-            "language model is asked, and its head would be random (an encoder alone, or a model fine-tuned for another "
-            "task?)"
+            "language model is asked, and its head would be random (an encoder alone, or a model fine-tuned for "
+            "another task?)"
         )
     without = missing_sbo(model)
     if any(key.startswith("sbo.") for key in missing):

@@ -56,8 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="--output of spanbert-pretrain (of an unfinished run the newest checkpoint), a saved folder, or a name on the"
-        " Hugging Face hub",
+        help="--output of spanbert-pretrain (of an unfinished run the newest checkpoint), a saved folder, or a name on"
+        " the Hugging Face hub",
     )
     add(
         "texts",
@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("mlm", "sbo", "both"),
         help="show this head alone; give it again for another (default: all that the checkpoint has)",
     )
-    add("--all-tokens", action="store_true", help="special, unused and unknown tokens are guesses too")
+    add("--all-tokens", action="store_true", help="fill in special, unused and unknown tokens too")
     add("--json", action="store_true", help="a line of JSON a text, in place of tables")
     add(
         "--heat-map",

@@ -48,30 +48,30 @@ def fill_spans(
     `[MASK]`, or the tokenizer's own mask token, is a masked token, `{3}` a span of three; marks with nothing but white
     space between them are one span; `{{` and `}}` are braces.
 
-    **Tokens.** The MLM head predicts each masked token from its own place; the span-boundary head (SBO) from the two
+    **Tokens: `guesses`.** The MLM head predicts each masked token from its own place; the span-boundary head (SBO) from the two
     tokens just outside the span and the place in it. "both" is the product of the two: their log-probabilities are
     added, and normalised over the vocabulary again. Probabilities are those of the whole vocabulary: guesses that are
     not allowed are left out without anything going to the others, so those that are listed sum to less than 1.
 
-    **Spans.** In one forward pass the tokens of a span are predicted independently of each other. So the probability of a
-    filling is the product of its tokens', and `fillings` are exactly the `top_k` fillings of the highest probability out
-    of all that there are, not a beam's.
+    **Spans: `fillings`.** In one forward pass the tokens of a span are predicted independently of each other. So the
+    probability of a filling is the product of its tokens', and `fillings` are exactly the `top_k` of the highest
+    probability out of all that there are, not a beam's.
 
     **Where the SBO does not predict**: spans at the text's edge or beside another special token, which have no
     boundary, and tokens of a span past the model's position slots. There "sbo" has no guesses, and "both" is the MLM
     head alone; `sbo_absent` of the span says so.
 
     Args:
-        model: a `SpanBertForPreTraining`, or any masked language model of transformers, which has the MLM head alone. It
-            is asked on its device, in its dtype, in evaluation mode, without gradients, and left in the mode that it
+        model: a `SpanBertForPreTraining`, or any masked language model of transformers, which has the MLM head alone.
+            It is asked on its device, in its dtype, in evaluation mode, without gradients, and left in the mode that it
             was in. Probabilities are computed in float32 (float64 of a float64 model).
         tokenizer: the model's.
         text: one, or a list of them.
         top_k: guesses a token, and fillings a span; fewer where fewer are allowed.
         heads: out of "mlm", "sbo", "both". None: all that the model has, with a warning where it has an untrained
             span-boundary head.
-        allowed: the guesses: ids or tokens of the vocabulary; "all": every id. None: all but special tokens, the
-            unknown one, and unused ones such as `[unused7]`.
+        allowed: what may be filled in: ids or tokens of the vocabulary; "all": every id. None: all but special tokens,
+            the unknown one, and unused ones such as `[unused7]`.
         batch_size: texts of one forward pass. Texts go together when they have the same length in tokens: none is
             padded, and a text's result does not depend on the others.
 
@@ -122,8 +122,8 @@ class Filler:
         size = self.model.get_input_embeddings().weight.shape[0]
         if tokenizer.mask_token_id >= size:
             raise ValueError(
-                f"tokenizer has the mask token at id {tokenizer.mask_token_id}; the model has a vocabulary of {size}: they "
-                "are not of one model"
+                f"tokenizer has the mask token at id {tokenizer.mask_token_id}; the model has a vocabulary of {size}: "
+                "they are not of one model"
             )
         allowed = self.vocabulary.ids(allowed, size)
         self._allowed = None if allowed is None else torch.tensor(allowed, device=self.model.device)  # [C]

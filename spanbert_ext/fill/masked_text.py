@@ -39,16 +39,16 @@ class MaskedRow:
 
 
 def read_marks(text: str, mask_token: str, most: int) -> MaskedText:
-    """The spans of a text. `[MASK]`, or the tokenizer's own mask token, is one masked token, `{3}` are three. Marks with
-    nothing but white space between them are one span, as touching spans are in training. `{{` and `}}` are braces.
+    """The spans of a text. `[MASK]`, or the tokenizer's own mask token, is one masked token, `{3}` are three. Marks
+    with nothing but white space between them are one span, as touching spans are in training. `{{` and `}}` are braces.
 
     Args:
         most: tokens that the model reads.
 
     Raises:
         TypeError: the text is none.
-        ValueError: no span; a brace that is neither doubled nor around a number; a number below 1, or more masked tokens
-            than the model reads.
+        ValueError: no span; a brace that is neither doubled nor around a number; a number below 1, or more masked
+            tokens than the model reads.
     """
     if not isinstance(text, str):
         raise TypeError(f"text is {shown(text)}; expected a text, or a list of texts")

@@ -67,7 +67,8 @@ def chosen_heads(model: PreTrainedModel, heads: Sequence[str] | None) -> tuple[s
 
     Raises:
         TypeError: no list of names.
-        ValueError: an unknown name or none; "sbo" or "both" of a model whose span-boundary head is missing or untrained.
+        ValueError: an unknown name or none; "sbo" or "both" of a model whose span-boundary head is missing or
+            untrained.
     """
     if heads is None:
         return HEADS if missing_sbo(model) is None else ("mlm",)

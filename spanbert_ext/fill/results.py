@@ -50,7 +50,7 @@ class SpanFilling:
 
 @dataclass(frozen=True)
 class HeadFillings:
-    """Of one head, best first: the `guesses` of each token, none where the head does not predict it, and the
+    """Of one head, best first: the `guesses` at each token, none where the head does not predict it, and the
     `fillings` of the whole span, none where it does not predict all."""
 
     guesses: tuple[tuple[Guess, ...], ...]
@@ -113,11 +113,10 @@ class FilledText:
 
     def filled(self, head: str) -> str:
         """The text with a head's best filling in each span, or the span's length, as `{3}`, where it has none."""
-        fillings = [span.heads[head].fillings for span in self.spans]
-        best = [
-            found[0].text if found else f"{{{len(span)}}}"
-            for span, found in zip(self.spans, fillings, strict=True)
-        ]
+        best = []
+        for span in self.spans:
+            found = span.heads[head].fillings
+            best.append(found[0].text if found else f"{{{len(span)}}}")
         return self.with_spans(best)
 
     def with_spans(self, texts: list[str]) -> str:
