@@ -22,7 +22,7 @@ WRONG = 2
 _CHUNK = 64  # texts that are answered together
 
 DESCRIPTION = """Shows what a SpanBERT fills into masked spans of a text: by its masked language model (MLM head), by
-the span-boundary objective from the two tokens outside the span alone (SBO head), and by the product of both, with
+the span-boundary objective from the two tokens outside the span alone (SBO head), and by both, with
 probabilities, for whole spans and token by token. [MASK] is one masked token, {3} a span of three; a brace is written
 {{ or }}."""
 

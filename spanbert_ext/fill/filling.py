@@ -48,10 +48,11 @@ def fill_spans(
     `[MASK]`, or the tokenizer's own mask token, is a masked token, `{3}` a span of three; marks with nothing but white
     space between them are one span; `{{` and `}}` are braces.
 
-    **Tokens: `guesses`.** The MLM head predicts each masked token from its own place; the span-boundary head (SBO) from the two
-    tokens just outside the span and the place in it. "both" is the product of the two: their log-probabilities are
-    added, and normalised over the vocabulary again. Probabilities are those of the whole vocabulary: guesses that are
-    not allowed are left out without anything going to the others, so those that are listed sum to less than 1.
+    **Tokens: `guesses`.** The MLM head predicts each masked token from its own place; the span-boundary head (SBO) from
+    the two tokens just outside the span and the place in it. "both" is their geometric mean: the mean of
+    their log-probabilities, normalised over the vocabulary again. It ranks as their product does, which is far too sure
+    of itself, because both heads read the same text. Probabilities are those of the whole vocabulary: what may not be
+    filled in is left out and its share goes to nothing else, so those that are listed sum to less than 1.
 
     **Spans: `fillings`.** In one forward pass the tokens of a span are predicted independently of each other. So the
     probability of a filling is the product of its tokens', and `fillings` are exactly the `top_k` of the highest

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spanbert_ext.fill.predictions import TITLES
-from spanbert_ext.fill.results import FilledSpan, FilledText
+from spanbert_ext.fill.results import FilledSpan, FilledText, Guess
 from spanbert_ext.fill.table import percent, shorten
 
-_PER_BLOCK = 8  # tokens side by side
-_COLUMN, _ROW, _TITLE = 1.35, 0.42, 0.75  # inches
-_LONGEST = 12  # characters of a guess
+_PER_ROW = 8  # tokens side by side
+_COLUMN, _ROW, _GAP = 1.5, 0.25, 0.09  # inches of a cell, and between panels
+_LABELS, _TITLE, _NOTE = 0.95, 0.62, 0.16  # inches of a block's labels, its title and a line below it
+_LEAST = 3.2  # inches of a block
+_MARGIN = 0.15
+_LONGEST = 13  # characters of a guess
+_COLOURS = {"mlm": "Blues", "sbo": "Oranges", "both": "Greens"}
 _PLAIN = {"parse_math": False}  # a `$` is a dollar
 
 
+class _Block(NamedTuple):
+    """Tokens `places` of a span."""
+
+    number: int
+    span: FilledSpan
+    places: range
+
+    @property
+    def width(self) -> float:
+        """Inches."""
+        return max(_LEAST, _LABELS + _COLUMN * len(self.places)) + _MARGIN
+
+    @property
+    def height(self) -> float:
+        panels = [*_ranks(self).values(), *([1] if _agreement(self) else [])]
+        return _TITLE + sum(_ROW * rows + _GAP for rows in panels) + _NOTE * (1 + len(self.note))
+
+    @property
+    def note(self) -> list[str]:
+        absent = self.span.sbo_absent
+        return textwrap.wrap(f"SBO: {absent}", int(self.width * 14)) if absent else []
+
+
 def draw_heat_map(filled: FilledText, path: str | Path) -> None:
-    """Writes a PNG. Of each span, tokens from left to right: a panel a head with each token's guesses, the most
-    probable on top, as dark as they are probable, and a strip with how much the MLM and the SBO head agree. Long spans
-    go on in further blocks.
+    """Writes a PNG. Of each span, tokens from left to right: a panel a head with its guesses at each token, the most
+    probable on top and the darker the more probable, in bold those that the MLM and the SBO head share; below a strip
+    with how much these two agree. Of a span of more than 8 tokens the rest comes behind.
 
     Raises:
         OSError: the file cannot be written.
@@ -28,107 +56,139 @@ def draw_heat_map(filled: FilledText, path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display and no global state
     from matplotlib.figure import Figure
 
-    blocks = [
-        (number, span, range(start, min(start + _PER_BLOCK, len(span))))
-        for number, span in enumerate(filled.spans, 1)
-        for start in range(0, len(span), _PER_BLOCK)
-    ]
-    heights = [_height(span, places) for _, span, places in blocks]
-    width = max(6.0, 1.6 + _COLUMN * max(len(places) for _, _, places in blocks))
-    title = _wrapped(filled, width)
-    top = 0.35 + 0.22 * title.count("\n")
-    figure = Figure(figsize=(width, sum(heights) + top), dpi=120)
+    rows = _rows(filled)
+    heights = [max(block.height for block in row) for row in rows]
+    width = _MARGIN + max(sum(block.width for block in row) for row in rows)
+    lines = _lines(filled, int(width * 11.5))
+    height = sum(heights) + 0.2 + 0.19 * len(lines)
+    figure = Figure(figsize=(width, height), dpi=120)
     FigureCanvasAgg(figure)
-    figure.text(0.15 / width, 1 - 0.12 / figure.get_figheight(), title, va="top", fontsize=10, **_PLAIN)
-    begin = sum(heights)
-    for (number, span, places), height in zip(blocks, heights, strict=True):
-        begin -= height
-        _draw_block(figure, number, span, places, begin, height)
+    figure.text(_MARGIN / width, 1 - 0.12 / height, "\n".join(lines), va="top", fontsize=10, **_PLAIN)
+    top = sum(heights)
+    for row, size in zip(rows, heights, strict=True):
+        left = _MARGIN
+        for block in row:
+            _draw_block(figure, block, left, top)
+            left += block.width
+        top -= size
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
         figure.savefig(path, format="png")
 
 
-def _wrapped(filled: FilledText, width: float) -> str:
-    """The text with its spans numbered, in lines as wide as the figure; at most three."""
-    words = filled.with_spans([f"[{number}]" for number in range(1, len(filled.spans) + 1)]).split()
-    most, lines = int(width * 11), [""]
-    for word in words:
+def _rows(filled: FilledText) -> list[list[_Block]]:
+    """Blocks that stand side by side."""
+    rows: list[list[_Block]] = []
+    widest = 2 * _MARGIN + _LABELS + _COLUMN * _PER_ROW
+    for number, span in enumerate(filled.spans, 1):
+        for start in range(0, len(span), _PER_ROW):
+            block = _Block(number, span, range(start, min(start + _PER_ROW, len(span))))
+            if rows and sum(x.width for x in rows[-1]) + block.width <= widest:
+                rows[-1].append(block)
+            else:
+                rows.append([block])
+    return rows
+
+
+def _lines(filled: FilledText, most: int) -> list[str]:
+    """The text with its spans numbered, in at most three lines of so many characters."""
+    lines = [""]
+    for word in filled.with_spans([f"[{number}]" for number in range(1, len(filled.spans) + 1)]).split():
         word = shorten(word, most)
         if lines[-1] and len(lines[-1]) + len(word) >= most:
             lines.append("")
         lines[-1] += (" " if lines[-1] else "") + word
-    return "\n".join(lines[:2] + ["…"] * (len(lines) > 2))
+    return lines[:2] + ["…"] if len(lines) > 3 else lines
 
 
-def _ranks(span: FilledSpan, places: range) -> dict[str, int]:
+def _ranks(block: _Block) -> dict[str, int]:
     """How many rows each head's panel has; a head that predicts none of the tokens has no panel."""
-    ranks = {head: max(len(found.guesses[i]) for i in places) for head, found in span.heads.items()}
+    heads = block.span.heads.items()
+    ranks = {head: max(len(found.guesses[i]) for i in block.places) for head, found in heads}
     return {head: count for head, count in ranks.items() if count}
 
 
-def _height(span: FilledSpan, places: range) -> float:
-    ranks = _ranks(span, places)
-    strip = any(span.agreement[i] is not None for i in places)
-    return _TITLE + sum(_ROW * count + 0.15 for count in ranks.values()) + (_ROW + 0.15) * strip + 0.35
+def _agreement(block: _Block) -> list[list[float]]:
+    """A column a token, empty where the heads cannot be compared; no column where none can."""
+    values = [block.span.agreement[i] for i in block.places]
+    columns = [[] if value is None else [value] for value in values]
+    return columns if any(columns) else []
 
 
-def _draw_block(
-    figure: Any, number: int, span: FilledSpan, places: range, begin: float, height: float
-) -> None:
-    """`begin`, `height`: of the block in the figure, in inches from its bottom."""
+def _shared(block: _Block) -> list[set[int]]:
+    """For each token the ids that both the MLM and the SBO head list."""
+    if not {"mlm", "sbo"} <= block.span.heads.keys():
+        return [set() for _ in block.places]
+    mlm, sbo = (block.span.heads[head].guesses for head in ("mlm", "sbo"))
+    return [{x.id for x in mlm[i]} & {x.id for x in sbo[i]} for i in block.places]
+
+
+def _draw_block(figure: Any, block: _Block, left: float, top: float) -> None:
+    """`left`, `top`: of the block, in inches from the figure's left and from its bottom."""
     width, total = figure.get_size_inches()
-    left, across = 0.95 / width, _COLUMN * len(places) / width
-    top = begin + height - _TITLE
+    number, span, places = block
     about = f"[{number}] {len(span)} token{'s' * (len(span) > 1)} between {span.left} and {span.right}"
     if len(places) < len(span):
-        about += f": {places.start + 1} to {places.stop}"
-    figure.text(0.15 / width, (top + 0.42) / total, about, fontsize=10, fontweight="bold", **_PLAIN)
-    first = True
-    for head, count in _ranks(span, places).items():
-        size = _ROW * count
-        axes = figure.add_axes((left, (top - size) / total, across, size / total))
-        cells = [[x.probability for x in span.heads[head].guesses[i]] for i in places]
-        labels = [[shorten(x.text, _LONGEST) for x in span.heads[head].guesses[i]] for i in places]
-        _draw_cells(
-            axes, cells, labels, count, "Blues" if head == "mlm" else "Oranges" if head == "sbo" else "Greens"
-        )
-        axes.set_ylabel(TITLES[head], rotation=0, ha="right", va="center", fontsize=10)
-        if first:
+        about = f"[{number}] tokens {places.start + 1} to {places.stop} of {len(span)}"
+    about = shorten(about, int(block.width * 10))
+    figure.text(left / width, (top - 0.2) / total, about, fontsize=10, fontweight="bold", **_PLAIN)
+    top -= _TITLE
+
+    def panel(title: str, rows: int) -> Any:
+        nonlocal top
+        inches = (left + _LABELS, top - _ROW * rows, _COLUMN * len(places), _ROW * rows)
+        axes = figure.add_axes([x / size for x, size in zip(inches, (width, total) * 2, strict=True)])
+        axes.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        top -= _ROW * rows + _GAP
+        return axes
+
+    shared = _shared(block)
+    for index, (head, rows) in enumerate(_ranks(block).items()):
+        guesses = [span.heads[head].guesses[i] for i in places]
+        axes = panel(TITLES[head], rows)
+        # most probabilities are small: their roots say more
+        _draw_cells(axes, [[x.probability**0.5 for x in column] for column in guesses], rows, _COLOURS[head])
+        _write_guesses(axes, guesses, shared)
+        if index == 0:
             axes.xaxis.tick_top()
             axes.set_xticks(range(len(places)), [f"token {i + 1}" for i in places], fontsize=9)
-            first = False
-        top -= size + 0.15
-    agreement = [span.agreement[i] for i in places]
-    if any(value is not None for value in agreement):
-        axes = figure.add_axes((left, (top - _ROW) / total, across, _ROW / total))
-        _draw_cells(axes, [[] if x is None else [x] for x in agreement], None, 1, "Purples")
-        axes.set_ylabel("agreement", rotation=0, ha="right", va="center", fontsize=10)
-        top -= _ROW + 0.15
-    if span.sbo_absent:
-        figure.text(0.15 / width, (top - 0.12) / total, f"SBO: {span.sbo_absent}", fontsize=8, **_PLAIN)
+            axes.tick_params(length=0)
+    agreement = _agreement(block)
+    if agreement:
+        axes = panel("agreement", 1)
+        _draw_cells(axes, agreement, 1, "Purples")
+        for x, value in ((x, column[0]) for x, column in enumerate(agreement) if column):
+            axes.text(x, 0, f"{value:.2f}", ha="center", va="center", fontsize=8, color=_ink(value))
+    note = "\n".join(block.note)
+    figure.text(left / width, (top - 0.03) / total, note, va="top", fontsize=8, **_PLAIN)
 
 
-def _draw_cells(
-    axes: Any,
-    cells: Sequence[Sequence[float]],
-    labels: Sequence[Sequence[str]] | None,
-    rows: int,
-    colours: str,
-) -> None:
-    """Columns of values from 0 to 1, dark for 1, with their numbers, and with labels those above them."""
-    grid = [[column[row] if row < len(column) else float("nan") for column in cells] for row in range(rows)]
+def _draw_cells(axes: Any, columns: Sequence[Sequence[float]], rows: int, colours: str) -> None:
+    """Columns of values from 0 to 1, dark for 1."""
+    grid = [[column[row] if row < len(column) else float("nan") for column in columns] for row in range(rows)]
     axes.imshow(grid, cmap=colours, vmin=0, vmax=1, aspect="auto")
-    for x, column in enumerate(cells):
-        for y, value in enumerate(column):
-            text = f"{value:.2f}" if labels is None else f"{labels[x][y]}\n{percent(value)}"
-            colour = "white" if value > 0.55 else "black"
-            axes.text(
-                x, y, text, ha="center", va="center", color=colour, fontsize=8, linespacing=1.1, **_PLAIN
-            )
     axes.set_xticks([])
     axes.set_yticks([])
-    for x in range(len(cells) - 1):
+    for x in range(len(columns) - 1):
         axes.axvline(x + 0.5, color="white", linewidth=2)
     for side in axes.spines.values():
         side.set_color("0.8")
+
+
+def _write_guesses(axes: Any, columns: Sequence[Sequence[Guess]], shared: Sequence[set[int]]) -> None:
+    for x, column in enumerate(columns):
+        for y, guess in enumerate(column):
+            weight = "bold" if guess.id in shared[x] else "normal"
+            style = {
+                "va": "center",
+                "color": _ink(guess.probability**0.5),
+                "fontsize": 8,
+                "fontweight": weight,
+            }
+            axes.text(x - 0.46, y, shorten(guess.text, _LONGEST), ha="left", **style, **_PLAIN)
+            axes.text(x + 0.46, y, percent(guess.probability), ha="right", **style)
+
+
+def _ink(shade: float) -> str:
+    """Readable on a cell of that value."""
+    return "white" if shade > 0.6 else "black"

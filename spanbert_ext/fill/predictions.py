@@ -140,7 +140,8 @@ def predict(model: PreTrainedModel, rows: Sequence[MaskedRow], heads: Sequence[s
         entry = [b * indices[0].shape[1] + k for b, of_row in enumerate(masked) for k in range(len(of_row))]
         of_sbo = of_sbo.flatten(0, 1)[torch.tensor(entry, device=device)]  # [R, V]
         log_sbo = _log_probabilities(of_sbo.masked_fill(~live[:, None], 0))
-        both = torch.log_softmax(log_mlm + log_sbo, -1)
+        # A mean, not the product: both heads read the same text, and the product would count it twice.
+        both = torch.log_softmax((log_mlm + log_sbo) / 2, -1)
         found |= {"sbo": log_sbo, "both": torch.where(live[:, None], both, log_mlm)}
         measured = _agreement(log_mlm, log_sbo).tolist()
         agreement = [x if known else None for x, known in zip(measured, live.tolist(), strict=True)]

@@ -28,7 +28,7 @@ def percent(probability: float) -> str:
     """With three digits."""
     if probability >= 0.9995:
         return "100 %"
-    return f"{100 * probability:#.3g} %" if probability >= 1e-4 else f"{probability:.1e}"
+    return f"{100 * probability:#.3g} %" if probability >= 1e-6 else f"{probability:.1e}"
 
 
 def _about(span: FilledSpan) -> str:
