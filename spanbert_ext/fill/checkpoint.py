@@ -78,13 +78,17 @@ def _device(name: str) -> torch.device:
 
 def _find(name: str) -> tuple[str, str, tuple[str, ...]]:
     """Where the model is, where its tokenizer, and what to say of that."""
+    if not name.strip():
+        raise CheckpointError(
+            "CHECKPOINT is empty (an unset variable?); expected a folder, or a name on the hub"
+        )
     path = Path(name).expanduser()
     if path.is_file():
         raise CheckpointError(
             f"{name} is a file; expected the folder of a model (spanbert-convert makes one of model.pt)"
         )
     if not path.is_dir():
-        if not name or len(Path(name).parts) > 2 or name.startswith((".", "~", "/")):
+        if len(Path(name).parts) > 2 or name.startswith((".", "~", "/")):
             raise CheckpointError(
                 f"{name!r} does not exist; expected the folder of a model, or a name on the hub"
             )

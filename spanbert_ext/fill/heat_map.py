@@ -129,7 +129,8 @@ def _draw_block(figure: Any, block: _Block, left: float, top: float) -> None:
     number, span, places = block
     about = f"[{number}] {len(span)} token{'s' * (len(span) > 1)} between {span.left} and {span.right}"
     if len(places) < len(span):
-        about = f"[{number}] tokens {places.start + 1} to {places.stop} of {len(span)}"
+        last = f"s {places.start + 1} to {places.stop}" if len(places) > 1 else f" {places.stop}"
+        about = f"[{number}] token{last} of {len(span)}"
     about = shorten(about, int(block.width * 10))
     figure.text(left / width, (top - 0.2) / total, about, fontsize=10, fontweight="bold", **_PLAIN)
     top -= _TITLE

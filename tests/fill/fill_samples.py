@@ -70,13 +70,14 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def plain_heads(model, ids: list[int], start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities [n, V] of both heads in the span [start, stop), in float64 by the formulas of the paper."""
+def plain_heads(model, row, span) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities [n, V] of both heads in a span of a row, in float64 by the formulas of the paper."""
+    start, stop = span.start, span.stop
     with torch.no_grad():
         model = model.double().eval()
-        inputs = torch.tensor([ids])
-        logits = model(input_ids=inputs, return_loss=False).logits[0, start:stop]
-        x = model.base_model(inputs)[0][0]  # [L, H]
+        inputs = {name: torch.tensor([numbers]) for name, numbers in row.inputs.items()}
+        logits = model(**inputs, return_loss=False).logits[0, start:stop]
+        x = model.base_model(**inputs)[0][0]  # [L, H]
         sbo, decoder = model.sbo, model.get_output_embeddings().weight
         rows = []
         for i in range(start, stop):
