@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import itertools
 import warnings
 
@@ -113,20 +114,20 @@ def test_the_mlm_head_is_the_pipeline_of_transformers(model, tokenizer, tmp_path
         assert probabilities(guesses) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("allowed", ["all", None])
+@pytest.mark.parametrize("allowed", [list(range(5, 25)), None])
 def test_fillings_are_the_best_of_all_there_are(model, tokenizer, allowed):
-    """34^3 of them, by each head; the probability of one is the product of its tokens'."""
-    spans = fill_spans(model, tokenizer, "the old {3} a big child .", 25, allowed=allowed).spans
+    """20^3 and 33^3 of them, by each head; the probability of one is the product of its tokens'."""
+    spans = fill_spans(model, tokenizer, "the old {3} a big child .", 19, allowed=allowed).spans
     every = fill_spans(model, tokenizer, "the old {3} a big child .", SIZE, allowed=allowed).spans
     for head, found in spans[0].heads.items():
         of_tokens = [list(probabilities(guesses).items()) for guesses in every[0].heads[head].guesses]
         sums = [(a[1] * b[1] * c[1], (a[0], b[0], c[0])) for a, b, c in itertools.product(*of_tokens)]
-        best = sorted(sums, reverse=True)[:25]
+        best = heapq.nlargest(19, sums)
         assert [filling.ids for filling in found.fillings] == [ids for _, ids in best]
         assert [filling.probability for filling in found.fillings] == pytest.approx(
             [p for p, _ in best], rel=1e-9
         )
-        assert [len(guesses) for guesses in found.guesses] == [25, 25, 25]
+        assert [len(guesses) for guesses in found.guesses] == [19, 19, 19]
 
 
 def test_what_may_not_be_filled_in_keeps_its_share(model, tokenizer):
@@ -356,9 +357,9 @@ def test_whatever_was_done_to_the_heads_modules(model, tokenizer):
 
     expected = fill_spans(model, tokenizer, text)
     close(fill_spans(torch.nn.DataParallel(model), tokenizer, text), expected)
-    adapted = get_peft_model(trained_model(), LoraConfig(r=2, target_modules=["query", "decoder"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is called in place of being read
+        adapted = get_peft_model(trained_model(), LoraConfig(r=2, target_modules=["query", "decoder"]))
         close(fill_spans(adapted, tokenizer, text), expected)
 
 
