@@ -101,6 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 2 for what the user can correct, 130 for Ctrl-C outside of --interactive."""
     given = build_parser().parse_args(arguments)
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)  # what is no text is told of its line
     with lasting_output():
         try:
             _run(given)
@@ -131,9 +134,10 @@ def _run(given: argparse.Namespace) -> None:
 def _check_picture(path: Path | None) -> None:
     if path is None:
         return
+    path = path.expanduser()
     if path.suffix.lower() != ".png":
         raise _Wrong(f"--heat-map is {path}; expected the name of a .png file")
-    if path.is_dir() or not path.expanduser().parent.is_dir():
+    if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else "is in a folder that does not exist"
         raise _Wrong(f"--heat-map {path} {what}; expected a file that can be written")
 
@@ -151,17 +155,15 @@ def _texts(given: argparse.Namespace) -> list[tuple[str, str]]:
     if given.file is None and sys.stdin.isatty():
         raise _Wrong("no text; give one, or --file, or --interactive")
     name = "standard input" if given.file in (None, "-") else given.file
+    if name == "standard input" and given.interactive:
+        raise _Wrong("--file - and --interactive both read standard input; give one")
     try:
-        if given.file in (None, "-"):
-            if given.interactive:
-                raise _Wrong("--file - and --interactive both read standard input; give one")
+        if name == "standard input":
             content = sys.stdin.read()
         else:
-            content = Path(given.file).expanduser().read_text(encoding="utf-8")
+            content = Path(name).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
-        raise _Wrong(f"--file {given.file} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise _Wrong(f"{name} is not UTF-8 (byte {error.start + 1})") from error
+        raise _Wrong(f"--file {name} cannot be read: {error.strerror or error}") from error
     lines = enumerate(content.split("\n"), 1)
     found = [(line.strip(), f"line {number} of {name}: ") for number, line in lines if line.strip()]
     if not found:
@@ -214,7 +216,7 @@ def _fill(filler: Filler, rows: Sequence[MaskedRow]) -> list[FilledText]:
 def _show(given: argparse.Namespace, filled: FilledText, number: int | None) -> None:
     """`number`: of the text, where there are several."""
     if given.json:
-        print(json.dumps(filled.as_dict(), ensure_ascii=False, allow_nan=False), flush=True)
+        print(json.dumps(filled.as_dict(), allow_nan=False), flush=True)
     else:
         from spanbert_ext.fill.table import fill_table
 

@@ -27,9 +27,18 @@ from spanbert_ext.ops._common import integer, shown
 
 
 @overload
-def fill_spans(model: Any, tokenizer: Any, text: str, **options: Any) -> FilledText: ...
+def fill_spans(
+    model: Any, tokenizer: Any, text: str, top_k: int = 5, heads: Sequence[str] | None = None, **options: Any
+) -> FilledText: ...
 @overload
-def fill_spans(model: Any, tokenizer: Any, text: Sequence[str], **options: Any) -> list[FilledText]: ...
+def fill_spans(
+    model: Any,
+    tokenizer: Any,
+    text: list[str],
+    top_k: int = 5,
+    heads: Sequence[str] | None = None,
+    **options: Any,
+) -> list[FilledText]: ...
 def fill_spans(
     model: Any,
     tokenizer: Any,
@@ -91,7 +100,7 @@ def fill_spans(
         return filler.fill([filler.read(text)])[0]
     if not isinstance(text, Iterable):
         raise TypeError(f"text is {shown(text)}; expected a text, or a list of texts")
-    rows = []
+    rows: list[MaskedRow] = []
     for number, one in enumerate(text):
         try:
             rows.append(filler.read(one))

@@ -47,11 +47,15 @@ def read_marks(text: str, mask_token: str, most: int) -> MaskedText:
 
     Raises:
         TypeError: the text is none.
-        ValueError: no span; a brace that is neither doubled nor around a number; a number below 1, or more masked
-            tokens than the model reads.
+        ValueError: bytes that are no UTF-8; no span; a brace that is neither doubled nor around a number; a number
+            below 1, or more masked tokens than the model reads.
     """
     if not isinstance(text, str):
         raise TypeError(f"text is {shown(text)}; expected a text, or a list of texts")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes that Python read as surrogates
+        raise ValueError(f"the text is not UTF-8 at character {error.start + 1}") from None
     marks = "|".join(re.escape(mark) for mark in (MARK, mask_token))
     pieces, counts, end = [""], [], 0
     for match in re.finditer(rf"\{{\{{|\}}\}}|\{{[^{{}}]*\}}|[{{}}]|{marks}", text):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from spanbert_ext.fill.predictions import TITLES
 from spanbert_ext.fill.results import FilledSpan, FilledText, Guess
+from spanbert_ext.masking.show import printable
 
 _CELL = 24  # most columns of a filling
 _GAP = "   "
@@ -16,7 +17,7 @@ def fill_table(filled: FilledText) -> str:
     """The text with its spans numbered; of each span the fillings of its heads side by side, and, where it has several
     tokens, each token's guesses."""
     numbers = [f"[{number}]" for number in range(1, len(filled.spans) + 1)]
-    lines = [" ".join(filled.with_spans(numbers).split())]
+    lines = [printable(" ".join(filled.with_spans(numbers).split()).encode())]
     for number, span in zip(numbers, filled.spans, strict=True):
         lines += ["", f"{number} {_about(span)}", *_fillings(span)]
         if len(span) > 1:

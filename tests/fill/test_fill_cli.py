@@ -238,7 +238,7 @@ def places(folder, tmp_path_factory):
     (root / "damaged/model.safetensors").write_bytes(b"\0" * 50)
     shutil.copytree(folder, root / "no-model-type")
     (root / "no-model-type/config.json").write_text("{")
-    (root / "latin.txt").write_bytes("caf\xe9 [MASK]".encode("latin-1"))
+    (root / "latin.txt").write_bytes("a [MASK]\ncaf\xe9 [MASK]".encode("latin-1"))
     (root / "nothing.txt").write_text("\n \n")
     (root / "wrong.txt").write_text("the [MASK]\n\nthe {0}\n")
     return root
@@ -255,7 +255,10 @@ def places(folder, tmp_path_factory):
         (["MODEL", "--file", "ROOT/wrong.txt"], "line 3 of ROOT/wrong.txt: '{0}'"),
         (["MODEL", "--file", "ROOT/none.txt"], "ROOT/none.txt cannot be read: No such file"),
         (["MODEL", "--file", "ROOT/empty"], "cannot be read: Is a directory"),
-        (["MODEL", "--file", "ROOT/latin.txt"], "latin.txt is not UTF-8 (byte 4)"),
+        (
+            ["MODEL", "--file", "ROOT/latin.txt"],
+            "line 2 of ROOT/latin.txt: the text is not UTF-8 at character 4",
+        ),
         (["MODEL", "--file", "ROOT/nothing.txt"], "nothing.txt holds no text"),
         (["MODEL", "--file", "-", "--interactive"], "both read standard input"),
         (["MODEL", "[MASK]", "--top-k", "0"], "--top-k is 0; expected 1 or more"),

@@ -32,6 +32,7 @@ def test_marks(text):
 
 
 WRONG = {
+    "[MASK] \udce9": "the text is not UTF-8 at character 8",
     "a plain text": "no masked span: write [MASK], or {3}",
     "": "no masked span",
     "{{3}}": "no masked span",
