@@ -43,8 +43,8 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     place = _device(device)
     source, own_tokenizer, notes = _find(name)
     with _quiet():
-        loaded_tokenizer = _load_tokenizer(tokenizer or own_tokenizer, tokenizer is not None, name)
         model, missing = _load_model(source, name)
+        loaded_tokenizer = _load_tokenizer(tokenizer or own_tokenizer, tokenizer is not None, name)
     others = [key for key in missing if not key.startswith("sbo.")]
     if others:
         raise CheckpointError(
@@ -121,7 +121,7 @@ def _load_tokenizer(source: str, given: bool, name: str) -> PreTrainedTokenizerB
         return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else source)
     except Exception as error:  # missing files, no network, not a tokenizer: many types
         what = f"tokenizer {source!r}" if given else f"the tokenizer of {name!r}"
-        raise CheckpointError(f"cannot load {what}: {reason(error)}{remedy}") from error
+        raise CheckpointError(f"cannot load {what}: {reason(error).rstrip('.')}{remedy}") from error
 
 
 def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str]]:

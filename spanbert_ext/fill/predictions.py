@@ -29,7 +29,7 @@ class Predictions:
 
     log_probabilities: dict[str, Tensor]  # by head [N, V]
     by_sbo: list[bool]  # N: whether the span-boundary head predicts the token
-    agreement: list[float | None]  # N
+    agreement: list[float | None]  # N: of the MLM and the SBO head, where both were asked and predict
 
 
 def plain_model(model: Any) -> PreTrainedModel:
@@ -143,8 +143,9 @@ def predict(model: PreTrainedModel, rows: Sequence[MaskedRow], heads: Sequence[s
         # A mean, not the product: both heads read the same text, and the product would count it twice.
         both = torch.log_softmax((log_mlm + log_sbo) / 2, -1)
         found |= {"sbo": log_sbo, "both": torch.where(live[:, None], both, log_mlm)}
-        measured = _agreement(log_mlm, log_sbo).tolist()
-        agreement = [x if known else None for x, known in zip(measured, live.tolist(), strict=True)]
+        if {"mlm", "sbo"} <= set(heads):
+            measured = _agreement(log_mlm, log_sbo).tolist()
+            agreement = [x if known else None for x, known in zip(measured, live.tolist(), strict=True)]
     results, start = [], 0
     for row, of_row in enumerate(masked):
         stop = start + len(of_row)

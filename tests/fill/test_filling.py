@@ -219,7 +219,8 @@ def test_past_the_last_position_slot_both_is_the_mlm_head(tokenizer):
 def test_the_sbo_is_absent_only_where_it_was_asked(model, tokenizer):
     filled = fill_spans(model, tokenizer, "[MASK] cat .", heads="mlm")
     assert filled.spans[0].sbo_absent == "" and filled.heads == ("mlm",)
-    assert fill_spans(model, tokenizer, TEXT, heads=["both", "sbo"]).heads == ("sbo", "both")
+    filled = fill_spans(model, tokenizer, TEXT, heads=["both", "sbo"])
+    assert filled.heads == ("sbo", "both") and filled.spans[0].agreement == (None, None)
 
 
 # --- Texts ----------------------------------------------------------------------------------------------------
