@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from families_samples import family_config
 from tiny_models import make_model, tiny_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from spanbert_ext import SpanBertForPreTraining
+from spanbert_ext import FilledText, SpanBertForPreTraining
 
 TEXT = "the old {2} seeed a big [MASK] ."
 
@@ -92,3 +93,23 @@ def plain_heads(model, row, span) -> tuple[torch.Tensor, torch.Tensor]:
 
 def probabilities(guesses) -> dict[int, float]:
     return {guess.id: guess.probability for guess in guesses}
+
+
+def close(found: FilledText, expected: FilledText) -> None:
+    """Equal but for rounding."""
+    assert found.pieces == expected.pieces and found.text == expected.text
+    for a, b in zip(found.spans, expected.spans, strict=True):
+        assert (a.start, a.stop, a.left, a.right, a.sbo_absent) == (
+            b.start,
+            b.stop,
+            b.left,
+            b.right,
+            b.sbo_absent,
+        )
+        assert a.agreement == pytest.approx(b.agreement, abs=1e-5)
+        for head in a.heads:
+            for x, y in zip(a.heads[head].guesses, b.heads[head].guesses, strict=True):
+                assert probabilities(x) == pytest.approx(probabilities(y), rel=1e-4)
+            x, y = ([(f.ids, f.probability) for f in found.heads[head].fillings] for found in (a, b))
+            assert [ids for ids, _ in x] == [ids for ids, _ in y]
+            assert [p for _, p in x] == pytest.approx([p for _, p in y], rel=1e-4)
