@@ -9,6 +9,8 @@ from spanbert_ext._version import __version__ as __version__
 if TYPE_CHECKING:
     from spanbert_ext import ops, reference
     from spanbert_ext.convert.fairseq import load_fairseq_checkpoint
+    from spanbert_ext.fill.filling import fill_spans
+    from spanbert_ext.fill.results import FilledSpan, FilledText, Guess, HeadFillings, SpanFilling
     from spanbert_ext.masking.callback import SpanMaskingCallback
     from spanbert_ext.masking.collator import DataCollatorForSpanMasking
     from spanbert_ext.masking.masker import MaskedBatch, SpanMasker
@@ -22,11 +24,17 @@ if TYPE_CHECKING:
 # Importing the package needs torch alone: a name's module is imported when the name is first used.
 _MODULES = {
     "DataCollatorForSpanMasking": "masking.collator",
+    "FilledSpan": "fill.results",
+    "FilledText": "fill.results",
+    "Guess": "fill.results",
+    "HeadFillings": "fill.results",
     "MaskedBatch": "masking.masker",
     "SpanBertForPreTraining": "models.pretraining",
     "SpanBoundaryHead": "models.span_boundary_head",
+    "SpanFilling": "fill.results",
     "SpanMasker": "masking.masker",
     "SpanMaskingCallback": "masking.callback",
+    "fill_spans": "fill.filling",
     "load_fairseq_checkpoint": "convert.fairseq",
     "register_family": "models.native_classes",
     "show_spans": "masking.show",
@@ -37,12 +45,18 @@ _MODULES = {
 
 __all__ = [
     "DataCollatorForSpanMasking",
+    "FilledSpan",
+    "FilledText",
+    "Guess",
+    "HeadFillings",
     "MaskedBatch",
     "SpanBertForPreTraining",
     "SpanBoundaryHead",
+    "SpanFilling",
     "SpanMasker",
     "SpanMaskingCallback",
     "build_info",
+    "fill_spans",
     "load_fairseq_checkpoint",
     "ops",
     "reference",

@@ -22,8 +22,8 @@ from spanbert_ext.ops._common import flag, integer, shown
 _SPAN, _REPLACEMENT, _PLAIN = "\x1b[7m", "\x1b[36m", "\x1b[0m"
 
 
-class _Tokens(NamedTuple):
-    """How a tokenizer's tokens are written."""
+class TokenTexts(NamedTuple):
+    """A tokenizer's tokens as people read them."""
 
     tokenizer: Any
     kinds: np.ndarray | None  # uint8 [V] by id; None: the vocabulary does not show words
@@ -83,7 +83,7 @@ def show_spans(
         raise ValueError(f"rows is {rows}; expected 0 or more, or None")
     arrays = _arrays(batch)
     ids = arrays["input_ids"]  # [B, L]
-    tokens = _tokens_of(tokenizer)
+    tokens = token_texts(tokenizer)
     kinds = None
     if token_kinds is not None:
         kinds = kind_tensor("token_kinds", token_kinds, "cpu").numpy()
@@ -137,19 +137,24 @@ def _arrays(batch: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _tokens_of(tokenizer: Any) -> _Tokens:
+def token_texts(tokenizer: Any) -> TokenTexts:
+    """Of a transformers tokenizer; one that does not show where words begin has its tokens written as they are.
+
+    Raises:
+        TypeError: it is none.
+    """
     if not hasattr(tokenizer, "convert_ids_to_tokens"):
         raise TypeError(f"tokenizer is {shown(tokenizer)}; expected a transformers tokenizer")
     try:
         kinds = vocabulary_kinds(tokenizer).kinds.numpy()
         mark = word_mark(tokenizer, list(tokenizer.get_vocab())).text
     except ValueError:  # it does not show where words begin
-        return _Tokens(tokenizer, None, "")
-    return _Tokens(tokenizer, kinds, mark)
+        return TokenTexts(tokenizer, None, "")
+    return TokenTexts(tokenizer, kinds, mark)
 
 
 def _show_row(
-    row: int, arrays: dict[str, np.ndarray], kinds: np.ndarray | None, tokens: _Tokens, color: bool
+    row: int, arrays: dict[str, np.ndarray], kinds: np.ndarray | None, tokens: TokenTexts, color: bool
 ) -> str:
     ids = arrays["input_ids"]  # [L]
     labels = arrays.get("labels", np.full_like(ids, -100))
@@ -218,7 +223,7 @@ def _boundaries(arrays: dict[str, np.ndarray]) -> dict[int, tuple[int, int]] | N
     return {position: (left, right) for position, left, right in entries if position >= 0}
 
 
-def _words(ids: np.ndarray, kinds: np.ndarray | None, span: range, tokens: _Tokens) -> str:
+def _words(ids: np.ndarray, kinds: np.ndarray | None, span: range, tokens: TokenTexts) -> str:
     """Tokens as they are cut: a space between words, a dot between the tokens of one."""
     text = ""
     for position in span:
@@ -232,7 +237,7 @@ def _marked_text(
     kinds: np.ndarray | None,
     text: range,
     spans: Sequence[range],
-    tokens: _Tokens,
+    tokens: TokenTexts,
     color: bool,
 ) -> str:
     """The row's words, the masked spans in brackets."""
@@ -253,7 +258,7 @@ def _marked_text(
     return line
 
 
-def _replacement(ids: np.ndarray, labels: np.ndarray, span: range, tokens: _Tokens) -> str:
+def _replacement(ids: np.ndarray, labels: np.ndarray, span: range, tokens: TokenTexts) -> str:
     """What stands in a span's place: one word for all its tokens, or one for each."""
     mask = tokens.tokenizer.mask_token_id
     names = []

@@ -235,16 +235,8 @@ def _called_loss(
             h = _transform_all(heads, x).flatten(0, 1)[tokens]
         logits = mlm.decoder.module(h)  # [R, V]
     if has_sbo:
-        h_sbo, sbo_bias = _call_sbo(heads, x, *indices, max_rows=max_rows)
-        _check_callable(mlm.decoder, x)
-        sbo_logits = _without_bias(mlm.decoder.module, h_sbo).flatten(0, 1)  # [B*K, V]
-        if sbo_bias is not None:
-            if sbo_bias.shape != sbo_logits.shape[1:]:
-                raise ValueError(
-                    f"sbo_bias has shape {list(sbo_bias.shape)}, expected [V] = {list(sbo_logits.shape[1:])}"
-                )
-            sbo_logits = sbo_logits + sbo_bias
-        logits = torch.cat([logits, sbo_logits.to(logits.dtype)])
+        of_sbo = sbo_logits(heads, x, *indices, max_rows=max_rows).flatten(0, 1)  # [B*K, V]
+        logits = torch.cat([logits, of_sbo.to(logits.dtype)])
     targets = rows.targets  # [N]
     live, beyond = targets >= 0, targets >= logits.shape[1]
     if may_read_values(targets) and beyond.any():
@@ -262,6 +254,27 @@ def _called_loss(
     prediction = logits.detach().argmax(1).where(live, -1)
     found = head_statistics(nll.detach(), prediction, targets, rows.ranks, has_sbo=has_sbo)
     return SpanPretrainingOutput.of(loss, rows.counts, found)
+
+
+def sbo_logits(heads: Heads, x: Tensor, *indices: Tensor, max_rows: int | None = None) -> Tensor:
+    """What the SBO predicts, [B, K, V], whatever was done to its modules and the decoder; of no meaning in dead rows.
+
+    Args:
+        x: [B, L, H] with all rows.
+        indices: [B, K] each; see `SpanBoundaryHead.forward`.
+    """
+    h, bias = _call_sbo(heads, x, *indices, max_rows=max_rows)  # [B, K, D], [V]
+    _, decoder, exact = heads.mlm.decoder
+    if global_hooks() is None and not_readable(decoder, exact, x, needs_bias=False) is None:
+        logits = F.linear(h, decoder.weight)
+    else:
+        _check_callable(heads.mlm.decoder, x)
+        logits = _without_bias(decoder, h)
+    if bias is None:
+        return logits
+    if bias.shape != logits.shape[2:]:
+        raise ValueError(f"sbo_bias has shape {list(bias.shape)}, expected [V] = {list(logits.shape[2:])}")
+    return logits + bias
 
 
 def _check_callable(decoder: Known, x: Tensor) -> None:

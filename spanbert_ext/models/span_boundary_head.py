@@ -97,6 +97,20 @@ class SpanBoundaryHead(nn.Module):
         for scale in (self.norm1.weight, self.norm2.weight):
             init.ones_(scale)
 
+    @property
+    def untrained(self) -> bool:
+        """Whether LayerNorms and biases, but for the vocabulary's, are those of `reset_parameters`: the first step of
+        training changes them. False where that cannot be read off, as of wrapped or offloaded modules."""
+        for name, exact in _PARTS.items():
+            part = getattr(self, name)
+            if type(part) is not exact or part.weight.is_meta:
+                return False
+            if exact is nn.LayerNorm and not bool((part.weight == 1).all()):
+                return False
+            if exact is not nn.Embedding and bool(part.bias.any()):
+                return False
+        return True
+
     def forward(
         self,
         x: Tensor,

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from spanbert_ext.files.disk import FULL
-from spanbert_ext.pretrain.files.output import lasting_output
+from spanbert_ext.files.output import lasting_output
 from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options
 from spanbert_ext.pretrain.settings.parser import build_parser
 from spanbert_ext.pretrain.settings.sizes import MODELS, SMALL

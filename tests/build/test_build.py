@@ -266,7 +266,7 @@ LAYERS = (
     ("masking",),
     ("models",),
 )
-LAYERS += (("convert",), ("pretrain",), ("__init__",), ("__main__",))
+LAYERS += (("convert", "fill"), ("pretrain",), ("__init__",), ("__main__",))
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 

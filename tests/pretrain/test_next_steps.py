@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from spanbert_ext.fill.fill_cli import build_parser as fill_parser
 from spanbert_ext.pretrain.run.next_steps import before_and_after, next_commands
 from spanbert_ext.pretrain.settings.options import Options
 from spanbert_ext.pretrain.settings.parser import build_parser
@@ -31,9 +32,11 @@ def test_nothing_is_said_of_a_single_evaluation():
 def test_commands_can_be_copied_whatever_the_names():
     options = Options(corpus=["my notes.txt", "b", "c"], output="it's here")
     lines = next_commands(options).splitlines()
-    assert len(lines) == 4
-    report, further = (shlex.split(line) for line in lines[2:])
+    assert len(lines) == 5
+    report, fill, further = (shlex.split(line) for line in lines[2:])
     assert report[-2:] == ["spanbert-report", "it's here"]
+    asked = fill_parser().parse_args(fill[fill.index("spanbert-fill") + 1 :])
+    assert (asked.checkpoint, asked.interactive) == ("it's here", True)
     command = further[further.index("spanbert-pretrain") + 1 :]
     given = build_parser().parse_args([x for x in command if x != "..."])
     assert (given.model, given.corpus, given.output) == (

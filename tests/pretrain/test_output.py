@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spanbert_ext.pretrain.files.output import lasting_output
+from spanbert_ext.files.output import lasting_output
 
 pytest.importorskip("transformers")
 

@@ -50,6 +50,7 @@ def next_commands(options: Options) -> str:
     commands = (
         ("fine-tune it", f"from transformers import AutoModelForQuestionAnswering; model = {load}"),
         ("look at it", f"spanbert-report {quoted}"),
+        ("ask it", f"spanbert-fill {quoted} --interactive"),
         ("train it further", again),
     )
     return "\n".join(("What comes next:", *(f"  {title:<18}{command}" for title, command in commands)))

@@ -173,7 +173,7 @@ def load_options(path: Path, given: dict[str, Any]) -> tuple[Options, dict[str, 
     """
     try:
         facts = json.loads(path.read_text())
-        if facts.get("deleted"):
+        if isinstance(facts, dict) and facts.get("deleted"):
             raise OptionError(
                 "--overwrite was deleting the run that it was of when it was stopped, and the new one had not begun:"
                 " give that command again"

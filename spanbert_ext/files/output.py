@@ -1,4 +1,4 @@
-"""What a run prints, when nobody reads it any more."""
+"""What a command prints, when nobody reads it any more."""
 
 from __future__ import annotations
 

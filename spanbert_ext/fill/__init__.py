@@ -1,0 +1,1 @@
+"""What each head of a model fills into masked spans of a text."""

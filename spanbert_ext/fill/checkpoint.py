@@ -1,0 +1,162 @@
+"""A model to ask, with its tokenizer: out of a run's folder, a saved folder or the hub, with what it lacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from spanbert_ext.files.messages import reason
+from spanbert_ext.fill.predictions import missing_sbo
+from spanbert_ext.models.pretraining import SpanBertForPreTraining
+
+_OF_TOKENIZERS = ("*token*.json", "*vocab*", "*.model", "merges.txt")
+
+
+class CheckpointError(ValueError):
+    """A model or its tokenizer cannot be loaded; the message names it and the reason."""
+
+
+class Checkpoint(NamedTuple):
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    without_sbo: str | None  # why its span-boundary head says nothing; None where it has a trained one
+    notes: tuple[str, ...]  # what a user should know
+
+
+def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto") -> Checkpoint:
+    """Raises `CheckpointError`: there is no such model; its file has no weights for the encoder or the MLM head, which
+    would be random; it has no tokenizer; there is no such device.
+
+    Args:
+        name: the output folder of spanbert-pretrain, of which an unfinished run gives its newest checkpoint, a folder
+            that `save_pretrained` has written, or a name on the Hugging Face hub.
+        tokenizer: the same of a tokenizer, in place of the model's own.
+        device: of torch; "auto": a GPU where there is one.
+    """
+    place = _device(device)
+    source, own_tokenizer, notes = _find(name)
+    with _quiet():
+        model, missing = _load_model(source, name)
+        loaded_tokenizer = _load_tokenizer(tokenizer or own_tokenizer, tokenizer is not None, name)
+    others = [key for key in missing if not key.startswith("sbo.")]
+    if others:
+        raise CheckpointError(
+            f"{name} has no weights for {others[0]}{f' and {len(others) - 1} more' * (len(others) > 1)}: a masked "
+            "language model is asked, and its head would be random (an encoder alone, or a model fine-tuned for "
+            "another task?)"
+        )
+    without = missing_sbo(model)
+    if any(key.startswith("sbo.") for key in missing):
+        without = f"{name} has no weights of a span-boundary head"
+    elif without is None and _trained_without_sbo(source):
+        without = f"the run in {name} trained without the span-boundary objective"
+    try:
+        model = model.to(place).eval()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CheckpointError(f"--device {device}: {reason(error)}") from error
+    return Checkpoint(model, loaded_tokenizer, without, notes)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CheckpointError(f"--device {name!r} is none: {reason(error)}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(f"--device is {name} but torch finds no usable GPU")
+    return device
+
+
+def _find(name: str) -> tuple[str, str, tuple[str, ...]]:
+    """Where the model is, where its tokenizer, and what to say of that."""
+    if not name.strip():
+        raise CheckpointError(
+            "CHECKPOINT is empty (an unset variable?); expected a folder, or a name on the hub"
+        )
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise CheckpointError(
+            f"{name} is a file; expected the folder of a model (spanbert-convert makes one of model.pt)"
+        )
+    if not path.is_dir():
+        if len(Path(name).parts) > 2 or name.startswith((".", "~", "/")):
+            raise CheckpointError(
+                f"{name!r} does not exist; expected the folder of a model, or a name on the hub"
+            )
+        return name, name, ()
+    if (path / "config.json").is_file():
+        return str(path), str(path), ()
+    if not (path / "run.json").is_file():
+        raise CheckpointError(
+            f"{name} holds neither a model (config.json) nor a run of spanbert-pretrain (run.json)"
+        )
+    steps = {
+        int(folder.name[11:]): folder
+        for folder in path.glob("checkpoints/checkpoint-*")
+        if folder.name[11:].isdigit() and (folder / "config.json").is_file()
+    }
+    if not steps:
+        raise CheckpointError(f"the run in {name} is not finished and has no checkpoint yet")
+    newest = max(steps)
+    note = f"the run in {name} is not finished: this is its checkpoint of step {newest:,}"
+    return str(steps[newest]), str(path / "tokenizer"), (note,)
+
+
+def _load_tokenizer(source: str, given: bool, name: str) -> PreTrainedTokenizerBase:
+    """`given`: by the user."""
+    remedy = "" if given else "; --tokenizer names one"
+    folder = Path(source).expanduser()
+    if folder.is_dir() and not any(file for pattern in _OF_TOKENIZERS for file in folder.glob(pattern)):
+        raise CheckpointError(f"{source} has no tokenizer{remedy}")
+    try:
+        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else source)
+    except Exception as error:  # missing files, no network, not a tokenizer: many types
+        what = f"tokenizer {source!r}" if given else f"the tokenizer of {name!r}"
+        raise CheckpointError(f"cannot load {what}: {reason(error).rstrip('.')}{remedy}") from error
+
+
+def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names of the weights that it has by chance."""
+    try:
+        try:
+            model, found = SpanBertForPreTraining.from_pretrained(source, output_loading_info=True)
+        except ValueError:  # a family without a span-boundary head here
+            model, found = AutoModelForMaskedLM.from_pretrained(source, output_loading_info=True)
+    except Exception as error:  # missing or damaged files, no network, unknown type
+        raise CheckpointError(f"cannot load model {name!r}: {reason(error)}") from error
+    wrong = [str(key[0] if isinstance(key, tuple) else key) for key in found.get("mismatched_keys", ())]
+    return model, sorted({*found["missing_keys"], *wrong})
+
+
+def _trained_without_sbo(source: str) -> bool:
+    """By the options of the run whose folder, or checkpoint, it is."""
+    for folder in (Path(source), Path(source).parent.parent):
+        try:
+            options = json.loads((folder / "run.json").read_text(encoding="utf-8"))["options"]
+            return options["sbo"] is False
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and its report of missing weights, which is told in one sentence here."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
