@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -26,11 +27,13 @@ from spanbert_ext.pretrain.prepare import prepare as prepare_module
 from spanbert_ext.pretrain.prepare import shards as shards_module
 from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
 from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared, stream_prepared
+from spanbert_ext.pretrain.prepare.write_shards import write_shards
 from spanbert_ext.pretrain.prepare_cli import main
 from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer, train_tokenizer
 from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.text.corpus import digest, load_documents
 from spanbert_ext.pretrain.text.manifest import PreparedError, is_prepared, read_manifest
+from spanbert_ext.pretrain.text.phrases import _english_parser
 from spanbert_ext.pretrain.text.sentences import split_sentences
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -257,6 +260,46 @@ def test_parts_of_different_preparations_are_not_mixed(options, monkeypatch, cor
         prepare(options(corpus=[*corpus, str(more)]))
     after = bytes_of(tmp_path / "out")
     assert {name: data for name, data in after.items() if name != ".lock"} == before
+
+
+def test_what_ended_before_the_lock_was_ours_is_kept(options, monkeypatch, tmp_path):
+    @contextlib.contextmanager
+    def later(folder):  # the other process ends between the look at the folder and the lock
+        monkeypatch.setattr(prepare_module, "run_lock", run_lock)
+        prepare(options())
+        with run_lock(folder):
+            yield
+
+    run_lock = prepare_module.run_lock
+    for given in ({}, {"documents_per_shard": 5}):
+        stop_before_the_manifest(monkeypatch, options(overwrite=(tmp_path / "out").exists()))
+        monkeypatch.setattr(prepare_module, "run_lock", later)
+        if given:
+            with pytest.raises(PreparedError, match="already holds a prepared corpus"):
+                prepare(options(**given))
+        else:
+            prepare(options())
+        assert len(read_manifest(tmp_path / "out")["shards"]) == 4
+
+
+def test_what_phrases_lack_is_said_before_anything_is_done(options, monkeypatch, tokenizer_folder, tmp_path):
+    _english_parser.cache_clear()
+    monkeypatch.setitem(sys.modules, "textblob", None)
+    monkeypatch.setitem(sys.modules, "textblob.en", None)
+    for workers in (1, 2):
+        with pytest.raises(ImportError, match=r"pip install 'spanbert-ext\[phrases\]'"):
+            prepare(options(phrases="noun-phrases", workers=workers))
+        assert not (tmp_path / "out").exists()
+        texts = (("A text.", number) for number in range(1))
+        with pytest.raises(ImportError, match="pip install"):
+            write_shards(
+                lambda place: texts,  # noqa: B023
+                tmp_path,
+                load_tokenizer(tokenizer_folder),
+                {},
+                phrases="noun-phrases",
+                workers=workers,
+            )
 
 
 def test_a_tokenizer_that_changed_under_its_name(options, monkeypatch, texts, tokenizer_folder, tmp_path):

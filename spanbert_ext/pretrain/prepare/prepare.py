@@ -32,6 +32,7 @@ from spanbert_ext.pretrain.text.manifest import (
     is_prepared,
     read_manifest,
 )
+from spanbert_ext.pretrain.text.phrases import phrase_finder
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class PrepareOptions:
     progress: bool = True
 
     def check(self) -> None:
-        """Raises `PreparedError` or `CorpusError` naming the option."""
+        """Raises `PreparedError` or `CorpusError` naming the option, and what `phrase_finder` raises."""
         for name, least in {"vocab_size": 100, "documents_per_shard": 1, "workers": 0}.items():
             if not least <= getattr(self, name) < 2**31:
                 value = getattr(self, name)
@@ -77,6 +78,8 @@ class PrepareOptions:
         if not self.corpus:
             raise PreparedError("--corpus names nothing to prepare")
         check_separator(self.document_separator)
+        if self.phrases is not None:
+            phrase_finder(self.phrases)  # says what is missing before anything is done
 
 
 def prepare(options: PrepareOptions) -> dict[str, Any]:
@@ -97,11 +100,15 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
     with explained("The prepared corpus", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with run_lock(folder):
+        # once more: another preparation may have ended before the lock was ours
+        if _is_finished(folder, settings, options.overwrite):
+            return read_manifest(folder)
         begun = not options.overwrite and has_begun(folder, "", settings)
         tokenizer = _tokenizer(options, sources, folder if begun else None)
         with explained("The prepared corpus", folder):
             if not begun:
                 delete_prepared(folder)
+                Progress(folder, "", settings)  # marks the folder as a preparation's
             return _write(options, sources, settings, folder, tokenizer)
 
 
@@ -208,7 +215,6 @@ def _write(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
-    Progress(folder, "", settings)  # marks the folder as a preparation's
     _save_tokenizer(tokenizer, folder)
     with tqdm(
         total=_total_bytes(sources), desc="Text", unit="B", unit_scale=True, disable=not options.progress
@@ -239,11 +245,15 @@ def _total_bytes(sources: list[str]) -> int | None:
 
 def finish(folder: Path, tokenizer: PreTrainedTokenizerBase, parts: int = 1) -> dict[str, Any]:
     """Writes the manifest and the report of `parts` series of shards that have ended, each with its own file of
-    progress, in the order of their prefixes; returns the manifest. Raises `PreparedError` when one has not."""
+    progress, in the order of their prefixes; returns the manifest. Nothing is left to do where there is one of these
+    shards. Raises `PreparedError` when a series has not ended."""
     files = sorted(folder.glob(f"*{PROGRESS}"))
     series = [read_lines(path) for path in files]
     ended = [lines for lines in series if lines and "end" in lines[-1]]
     if len(ended) != len(series) or len(ended) != parts:
+        if (folder / MANIFEST).is_file() and _is_manifest_of(series, manifest := read_manifest(folder)):
+            _delete(files)
+            return manifest
         raise PreparedError(f"{shown(folder)}: {len(ended)} of {parts} parts of the preparation have ended")
     shards = [Shard(**line["shard"]) for lines in series for line in lines[1:-1]]
     if not sum(shard.tokens for shard in shards):
@@ -270,6 +280,17 @@ def finish(folder: Path, tokenizer: PreTrainedTokenizerBase, parts: int = 1) -> 
     (folder / REPORT).write_text(report_text(manifest["counts"], len(shards), *lengths))
     draw_lengths(folder / HISTOGRAM, *lengths)
     write_synced(json.dumps(manifest, indent=1) + "\n", folder / MANIFEST)
+    _delete(files)
+    return manifest
+
+
+def _is_manifest_of(series: list[list[dict[str, Any]]], manifest: dict[str, Any]) -> bool:
+    """Whether it lists all shards of the files of progress that are left: it was written, and these not yet deleted."""
+    listed = {(entry["file"], entry["sha256"]) for entry in manifest["shards"]}
+    shards = (line["shard"] for lines in series for line in lines[1:] if "shard" in line)
+    return all((shard["file"], shard["sha256"]) in listed for shard in shards)
+
+
+def _delete(files: list[Path]) -> None:
     for path in files:
         path.unlink()
-    return manifest
