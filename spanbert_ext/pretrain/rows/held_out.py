@@ -19,6 +19,7 @@ from spanbert_ext.pretrain.rows.token_documents import TokenDocuments, rows_in_m
 from spanbert_ext.pretrain.text import sentences
 from spanbert_ext.pretrain.text.corpus import digest
 from spanbert_ext.pretrain.text.sentences import sentence_spans
+from spanbert_ext.pretrain.text.table_cache import derived_table
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 PASSAGE = 2_000  # characters: about one block of the paper's size
@@ -111,14 +112,17 @@ def _lengths(texts: Dataset) -> np.ndarray:
 def _map(documents: Dataset, options: dict[str, int | None]) -> Dataset:
     rules = "".join(map(inspect.getsource, (sys.modules[__name__], sentences)))
     key = "\0".join((documents._fingerprint, repr(options), rules))
-    return documents.map(
-        _divide,
-        batched=True,
-        batch_size=rows_in_memory(documents),
-        fn_kwargs=options,
-        features=documents.features,
-        new_fingerprint=hashlib.blake2b(key.encode(), digest_size=16).hexdigest(),
-        desc="Passages",
+    return derived_table(
+        lambda: documents.map(
+            _divide,
+            batched=True,
+            batch_size=rows_in_memory(documents),
+            fn_kwargs=options,
+            features=documents.features,
+            new_fingerprint=hashlib.blake2b(key.encode(), digest_size=16).hexdigest(),
+            desc="Passages",
+        ),
+        documents,
     )
 
 

@@ -19,6 +19,7 @@ from datasets.fingerprint import Hasher
 
 from spanbert_ext.pretrain.text import sentences
 from spanbert_ext.pretrain.text.sentences import split_sentences
+from spanbert_ext.pretrain.text.table_cache import derived_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,21 +113,25 @@ def tokenize_documents(
     """The tokenised documents of a table of texts, in their order; memory-mapped, cached.
 
     documents: columns `text` and `digest`. tokenizer: a fast one. workers: processes; the result is the same.
-    phrase_finder: finds phrases that may be masked as a whole. Columns: `COLUMNS`, with a finder `CANDIDATES`."""
+    phrase_finder: finds phrases that may be masked as a whole. Columns: `COLUMNS`, with a finder `CANDIDATES`. Raises
+    `CorpusError` for a cached table that is damaged."""
     rules = "".join(map(inspect.getsource, (sys.modules[__name__], sentences)))
     key = [documents._fingerprint, tokenizer.backend_tokenizer.to_str(), rules, _rules_of(phrase_finder)]
-    return documents.map(
-        tokenize_batch,
-        batched=True,
-        batch_size=rows_in_memory(documents),
-        writer_batch_size=rows_in_memory(documents, 1000),
-        remove_columns=documents.column_names,
-        fn_kwargs={"tokenizer": tokenizer, "phrase_finder": phrase_finder},
-        features=Features(COLUMNS | (CANDIDATES if phrase_finder else {})),
-        num_proc=min(workers, len(documents)) if workers > 1 else None,
-        # a fast tokenizer's pickle changes when it is used: hash what it does instead
-        new_fingerprint=hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest(),
-        desc="Tokens",
+    return derived_table(
+        lambda: documents.map(
+            tokenize_batch,
+            batched=True,
+            batch_size=rows_in_memory(documents),
+            writer_batch_size=rows_in_memory(documents, 1000),
+            remove_columns=documents.column_names,
+            fn_kwargs={"tokenizer": tokenizer, "phrase_finder": phrase_finder},
+            features=Features(COLUMNS | (CANDIDATES if phrase_finder else {})),
+            num_proc=min(workers, len(documents)) if workers > 1 else None,
+            # a fast tokenizer's pickle changes when it is used: hash what it does instead
+            new_fingerprint=hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest(),
+            desc="Tokens",
+        ),
+        documents,
     )
 
 
