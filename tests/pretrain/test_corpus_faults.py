@@ -17,6 +17,7 @@ from tiny_models import tiny_tokenizer
 from spanbert_ext.pretrain.rows.held_out import split_documents
 from spanbert_ext.pretrain.rows.token_documents import tokenize_documents
 from spanbert_ext.pretrain.text.corpus import find_files, load_documents
+from spanbert_ext.pretrain.text.corpus_names import DATASET, absolute_names
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 
@@ -46,6 +47,29 @@ def test_a_pipe_and_a_device(tmp_path):
 def test_an_empty_name(name):
     with pytest.raises(CorpusError, match="--corpus has an empty name"):
         find_files([name])
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("a" * 5_000, "cannot be looked for: .*too long"),
+        ("~no-such-user/text.txt", "'~no-such-user/text.txt' does not exist"),
+        ("a\0b.txt", "does not exist"),
+    ],
+)
+def test_a_name_that_no_file_can_have(name, said):
+    with pytest.raises(CorpusError, match=said):
+        load_documents([name])
+    assert absolute_names([name, f"{DATASET}{name}"])
+
+
+def test_a_pattern_that_is_none(tmp_path):
+    try:
+        found = find_files([f"{tmp_path}/**.txt"])
+    except CorpusError as error:  # up to Python 3.12
+        assert f"{tmp_path}/**.txt" in str(error) and "path component" in str(error)
+    else:
+        assert not found
 
 
 def test_a_file_name_that_is_not_unicode(tmp_path):

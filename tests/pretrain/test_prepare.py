@@ -32,7 +32,7 @@ from spanbert_ext.pretrain.prepare_cli import main
 from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer, train_tokenizer
 from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.text.corpus import digest, load_documents
-from spanbert_ext.pretrain.text.manifest import PreparedError, is_prepared, read_manifest
+from spanbert_ext.pretrain.text.manifest import PROGRESS, PreparedError, is_prepared, read_manifest
 from spanbert_ext.pretrain.text.phrases import _english_parser
 from spanbert_ext.pretrain.text.sentences import split_sentences
 from spanbert_ext.pretrain.text.text_files import CorpusError
@@ -190,7 +190,7 @@ def stop_before_the_manifest(monkeypatch, options: PrepareOptions) -> None:
 def test_a_finished_shard_that_was_damaged_is_made_again(options, monkeypatch, tmp_path, damage):
     prepare(options("whole"))
     stop_before_the_manifest(monkeypatch, options())
-    shard, progress = tmp_path / "out" / "shard-00002.arrow", tmp_path / "out" / "progress.jsonl"
+    shard, progress = tmp_path / "out" / "shard-00002.arrow", tmp_path / "out" / PROGRESS
     data = bytearray(shard.read_bytes())
     if damage == "cut":
         shard.write_bytes(data[:-100])
@@ -280,6 +280,31 @@ def test_what_ended_before_the_lock_was_ours_is_kept(options, monkeypatch, tmp_p
         else:
             prepare(options())
         assert len(read_manifest(tmp_path / "out")["shards"]) == 4
+
+
+def test_an_unfinished_preparation_inside_its_own_corpus_goes_on(options, corpus, monkeypatch, tmp_path):
+    inside = tmp_path / "text"
+    shutil.copytree(*corpus, inside)
+    given = {"corpus": [str(inside)], "output": str(inside / "prepared")}
+    stop_before_the_manifest(monkeypatch, options(**given))
+    assert prepare(options(**given))["counts"]["documents"] == 29
+
+
+def test_a_manifest_of_something_else_makes_no_prepared_corpus(options, corpus, tmp_path):
+    folder = tmp_path / "text"
+    shutil.copytree(*corpus, folder)
+    for content in ('{"name": "a collection"}', "[1]", "not JSON"):
+        (folder / "manifest.json").write_text(content)
+        (folder / "my_progress.jsonl").write_text('{"text": "One more."}\n')
+        assert not is_prepared(str(folder))
+        with pytest.raises(PreparedError, match="holds no prepared corpus"):
+            prepare(options("text", overwrite=True))
+        assert len(load_documents([str(folder)], str(tmp_path / "cache"))) == 31
+    prepare(options())
+    for damaged in ("", '{"format": 2, "shards": []}'):
+        (tmp_path / "out" / "manifest.json").write_text(damaged)
+        assert is_prepared(str(tmp_path / "out"))
+    assert not is_prepared("a" * 5_000) and not is_prepared("a\0b")
 
 
 def test_what_phrases_lack_is_said_before_anything_is_done(options, monkeypatch, tokenizer_folder, tmp_path):
