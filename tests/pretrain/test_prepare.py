@@ -23,6 +23,7 @@ pytest.importorskip("datasets")
 from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
 
+from spanbert_ext.pretrain.files.disk import DiskError
 from spanbert_ext.pretrain.prepare import prepare as prepare_module
 from spanbert_ext.pretrain.prepare import shards as shards_module
 from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
@@ -348,6 +349,9 @@ def test_folders_of_others_and_empty_corpora(options, tmp_path):
             prepare(options(overwrite=overwrite))
     with pytest.raises(PreparedError, match="is a file"):
         prepare(options("out/thesis.txt"))
+    (tmp_path / "closed" / ".lock").mkdir(parents=True)  # as in a folder that cannot be written
+    with pytest.raises(DiskError, match="cannot be written to .*closed: Is a directory"):
+        prepare(options("closed"))
     (tmp_path / "empty.txt").write_text(" \n\n")
     with pytest.raises(CorpusError, match=r"corpus is empty.*empty\.txt"):
         prepare(options("other", corpus=[str(tmp_path / "empty.txt")]))

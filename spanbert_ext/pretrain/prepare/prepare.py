@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -97,9 +98,10 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
         return read_manifest(folder)
     if next(_documents_from(sources, options, None), None) is None:
         raise CorpusError(f"the corpus is empty: no text in {', '.join(map(shown, sources[:5]))}")
-    with explained("The prepared corpus", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with run_lock(folder):
+    with contextlib.ExitStack() as during:
+        with explained("The prepared corpus", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            during.enter_context(run_lock(folder))
         # once more: another preparation may have ended before the lock was ours
         if _is_finished(folder, settings, options.overwrite):
             return read_manifest(folder)
