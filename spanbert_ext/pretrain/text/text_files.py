@@ -198,7 +198,7 @@ def _place_to_cut(text: str) -> int:
     return first + last[0] if last and last[0] else len(text)
 
 
-def _stripped(text: str) -> str:
+def stripped(text: str) -> str:
     """Without white space around it, and without the byte order marks that joined files have inside."""
     text = text.strip()
     while text.startswith(_MARK):
@@ -246,7 +246,7 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
             if begun:
                 part = "".join((*begun, part))
                 begun, pending = [], 0
-            line = _stripped(part)
+            line = stripped(part)
             if line == (separator or ""):
                 if lines:
                     yield from limited("\n".join(lines))
@@ -269,7 +269,7 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
         else:
             # What is known of the document: white space at the end may still be the line's.
             line = "".join(begun)
-            parts, text = _cut("\n".join((*lines, _stripped(line))))
+            parts, text = _cut("\n".join((*lines, stripped(line))))
             yield from parts
             *lines, known = text.split("\n")
             begun = [known, line[len(line) - blank :]]
