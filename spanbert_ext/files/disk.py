@@ -28,13 +28,18 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_tree(folder: Path) -> None:
-    """`sync` of a folder and all in it; files get the permissions that any new file has."""
+def allow_as_new(path: Path) -> None:
+    """Gives a file the permissions that any new one has: safetensors and tempfile let nobody else read theirs."""
     mask = os.umask(0)
     os.umask(mask)
+    os.chmod(path, 0o666 & ~mask)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` of a folder and all in it; files get the permissions that any new file has."""
     for root, _, names in os.walk(folder):
         for name in names:
-            os.chmod(os.path.join(root, name), 0o666 & ~mask)  # safetensors lets nobody else read its files
+            allow_as_new(Path(root, name))
             sync(Path(root, name))
         sync(Path(root))
 

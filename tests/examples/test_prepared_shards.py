@@ -14,7 +14,7 @@ from tiny_models import tiny_texts, tiny_tokenizer
 from spanbert_ext.pretrain.prepare.prepare import finish
 from spanbert_ext.pretrain.prepare.prepared import load_prepared
 from spanbert_ext.pretrain.text.corpus import digest
-from spanbert_ext.pretrain.text.manifest import PreparedError
+from spanbert_ext.pretrain.text.manifest import PROGRESS, PreparedError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -44,7 +44,12 @@ def test_datatrove_writes_the_shards_in_two_tasks(corpus, tmp_path, monkeypatch,
         load_prepared(output)
     with pytest.raises(PreparedError, match="2 of 3 parts"):
         finish(output, tiny_tokenizer(), 3)
+    part = (output / f"00001-{PROGRESS}").read_text()
     manifest = finish(output, tiny_tokenizer(), 2)
+    assert manifest["settings"]["phrases"] is None  # which training asks for
+    (output / f"00001-{PROGRESS}").write_text(part)  # as if stopped before this one was deleted
+    assert finish(output, tiny_tokenizer(), 2) == manifest == finish(output, tiny_tokenizer(), 2)
+    assert not list(output.glob(f"*{PROGRESS}"))
     found = load_prepared(output)
     assert found["digest"][:] == [digest(text) for text in corpus]
     assert [shard["file"] for shard in manifest["shards"]] == [

@@ -9,8 +9,9 @@ ABBREVIATIONS = (
     "Gov Sen Rep U.S"
 )
 OPEN, CLOSE = "\"'\u201c\u2018(\\[", "\"'\u201d\u2019)\\]\u300d\u300f"
+CJK = "\u3002\uff01\uff1f"
 SENTENCE_END = re.compile(
-    rf"[.!?\u2026]+[{CLOSE}]*(?=\s+[{OPEN}]*[^\Wa-z_])\s+|[\u3002\uff01\uff1f][{CLOSE}]*(?=\S)"
+    rf"[.!?\u2026]+[{CLOSE}]*(?=\s+[{OPEN}]*[^\Wa-z_])\s+|[{CJK}]+[{CLOSE}]*(?=[^\s{CJK}{CLOSE}])"
 )
 NO_END = re.compile(rf"(?:^|[\s{OPEN}])(?:[^\W\d_]|{'|'.join(map(re.escape, ABBREVIATIONS.split()))})\.$")
 

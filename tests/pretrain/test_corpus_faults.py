@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("datasets")
 
+from datasets import Dataset
+from tiny_models import tiny_tokenizer
+
+from spanbert_ext.pretrain.rows.held_out import split_documents
+from spanbert_ext.pretrain.rows.token_documents import tokenize_documents
 from spanbert_ext.pretrain.text.corpus import find_files, load_documents
+from spanbert_ext.pretrain.text.corpus_names import DATASET, absolute_names
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 
@@ -39,6 +47,29 @@ def test_a_pipe_and_a_device(tmp_path):
 def test_an_empty_name(name):
     with pytest.raises(CorpusError, match="--corpus has an empty name"):
         find_files([name])
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("a" * 5_000, "cannot be looked for: .*too long"),
+        ("~no-such-user/text.txt", "'~no-such-user/text.txt' does not exist"),
+        ("a\0b.txt", "does not exist"),
+    ],
+)
+def test_a_name_that_no_file_can_have(name, said):
+    with pytest.raises(CorpusError, match=said):
+        load_documents([name])
+    assert absolute_names([name, f"{DATASET}{name}"])
+
+
+def test_a_pattern_that_is_none(tmp_path):
+    try:
+        found = find_files([f"{tmp_path}/**.txt"])
+    except CorpusError as error:  # up to Python 3.12
+        assert f"{tmp_path}/**.txt" in str(error) and "path component" in str(error)
+    else:
+        assert not found
 
 
 def test_a_file_name_that_is_not_unicode(tmp_path):
@@ -95,6 +126,29 @@ def test_a_damaged_table_is_named_with_the_remedy(tmp_path, corpus, damage):
     for path in sorted(Path(folder).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     assert len(load_documents(corpus, str(cache))) == 50
+
+
+@pytest.mark.parametrize(
+    "damage, workers", [(cut_in_half, 0), (flipped, 0), (flipped, 2), (lambda data: b"", 0)]
+)
+def test_damage_in_the_tables_of_tokens_and_passages_is_named(tmp_path, corpus, damage, workers):
+    cache, tokenizer = tmp_path / "cache", tiny_tokenizer()
+    one = tmp_path / "one.txt"
+    one.write_text(Path(*corpus).read_text().replace("\n\n", "\n"))  # a document, so divided into passages
+
+    def tables() -> Iterator[Dataset]:
+        split = split_documents(load_documents([str(one)], str(cache)), 0.2)
+        yield from (split.train, tokenize_documents(split.train, tokenizer, workers))
+
+    paths = [Path(table.cache_files[-1]["filename"]) for table in tables()]
+    for path, other in zip(paths, reversed(paths), strict=True):
+        assert path != other
+        path.write_bytes(damage(bytearray(path.read_bytes())))
+        with pytest.raises(CorpusError, match="is damaged") as error:
+            list(tables())
+        assert str(path) in str(error.value)
+        shutil.rmtree(str(error.value).split("rm -r ")[1])
+        list(tables())
 
 
 def test_a_cache_that_cannot_be_used(tmp_path, corpus, monkeypatch):

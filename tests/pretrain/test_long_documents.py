@@ -72,6 +72,24 @@ def test_the_memory_holds_a_piece_and_a_document_whatever_a_line_holds(monkeypat
         assert peak < 2_500_000
 
 
+def test_the_memory_holds_a_document_where_pieces_end_with_lines(monkeypatch):
+    monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1 << 16)
+    for end in ("\n", "\n  "):  # lines of 32 bytes end where a file's pieces of 2^20 do
+        piece = "Sentences of 31 bytes, a line. " * 2 + "\n"
+        tracemalloc.start()
+        count = sum(1 for _ in split_text(piece * 160 + end[1:] for _ in range(60)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count >= 9
+        assert peak < 800_000
+
+
+@pytest.mark.usefixtures("short_documents")
+def test_nothing_but_marks_behind_a_cut_is_no_document():
+    assert list(split_text(["a" * 120 + " \ufeff"])) == ["a" * 120]
+    assert list(limited("a" * 120 + " \ufeff")) == ["a" * 120]
+
+
 def test_white_space_without_end_inside_a_line_ends_it(monkeypatch):
     monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1 << 12)
     assert list(split_text(["one", *[" " * 100] * 200, "two"])) == ["one\ntwo"]

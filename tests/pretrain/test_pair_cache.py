@@ -45,6 +45,10 @@ def test_pairs_are_made_once(tmp_path, made):
     cached_pairs(tmp_path / "new", token_documents(LENGTHS[::-1]), numbers, 16, "google", 0.1, 4, 7)
     assert len(made) == 6 == len(list((tmp_path / "new").iterdir()))
     assert pickle.loads(pickle.dumps(pairs)).tolist() == expected.tolist()
+    (tmp_path / "any").touch()  # others who share the cache may read the pairs as any file of ours
+    assert {path.stat().st_mode for path in (tmp_path / "new").iterdir()} == {
+        (tmp_path / "any").stat().st_mode
+    }
 
 
 def test_a_damaged_file_is_made_again(tmp_path, made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -22,15 +23,18 @@ pytest.importorskip("datasets")
 from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
 
+from spanbert_ext.files.disk import DiskError
 from spanbert_ext.pretrain.prepare import prepare as prepare_module
 from spanbert_ext.pretrain.prepare import shards as shards_module
 from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
 from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared, stream_prepared
+from spanbert_ext.pretrain.prepare.write_shards import write_shards
 from spanbert_ext.pretrain.prepare_cli import main
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
 from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.text.corpus import digest, load_documents
-from spanbert_ext.pretrain.text.manifest import PreparedError, is_prepared, read_manifest
+from spanbert_ext.pretrain.text.manifest import PROGRESS, PreparedError, is_prepared, read_manifest
+from spanbert_ext.pretrain.text.phrases import _english_parser
 from spanbert_ext.pretrain.text.sentences import split_sentences
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -187,7 +191,7 @@ def stop_before_the_manifest(monkeypatch, options: PrepareOptions) -> None:
 def test_a_finished_shard_that_was_damaged_is_made_again(options, monkeypatch, tmp_path, damage):
     prepare(options("whole"))
     stop_before_the_manifest(monkeypatch, options())
-    shard, progress = tmp_path / "out" / "shard-00002.arrow", tmp_path / "out" / "progress.jsonl"
+    shard, progress = tmp_path / "out" / "shard-00002.arrow", tmp_path / "out" / PROGRESS
     data = bytearray(shard.read_bytes())
     if damage == "cut":
         shard.write_bytes(data[:-100])
@@ -282,6 +286,71 @@ def test_parts_of_different_preparations_are_not_mixed(options, monkeypatch, cor
     assert {name: data for name, data in after.items() if name != ".lock"} == before
 
 
+def test_what_ended_before_the_lock_was_ours_is_kept(options, monkeypatch, tmp_path):
+    @contextlib.contextmanager
+    def later(folder):  # the other process ends between the look at the folder and the lock
+        monkeypatch.setattr(prepare_module, "run_lock", run_lock)
+        prepare(options())
+        with run_lock(folder):
+            yield
+
+    run_lock = prepare_module.run_lock
+    for given in ({}, {"documents_per_shard": 5}):
+        stop_before_the_manifest(monkeypatch, options(overwrite=(tmp_path / "out").exists()))
+        monkeypatch.setattr(prepare_module, "run_lock", later)
+        if given:
+            with pytest.raises(PreparedError, match="already holds a prepared corpus"):
+                prepare(options(**given))
+        else:
+            prepare(options())
+        assert len(read_manifest(tmp_path / "out")["shards"]) == 4
+
+
+def test_an_unfinished_preparation_inside_its_own_corpus_goes_on(options, corpus, monkeypatch, tmp_path):
+    inside = tmp_path / "text"
+    shutil.copytree(*corpus, inside)
+    given = {"corpus": [str(inside)], "output": str(inside / "prepared")}
+    stop_before_the_manifest(monkeypatch, options(**given))
+    assert prepare(options(**given))["counts"]["documents"] == 29
+
+
+def test_a_manifest_of_something_else_makes_no_prepared_corpus(options, corpus, tmp_path):
+    folder = tmp_path / "text"
+    shutil.copytree(*corpus, folder)
+    for content in ('{"name": "a collection"}', "[1]", "not JSON"):
+        (folder / "manifest.json").write_text(content)
+        (folder / "my_progress.jsonl").write_text('{"text": "One more."}\n')
+        assert not is_prepared(str(folder))
+        with pytest.raises(PreparedError, match="holds no prepared corpus"):
+            prepare(options("text", overwrite=True))
+        assert len(load_documents([str(folder)], str(tmp_path / "cache"))) == 31
+    prepare(options())
+    for damaged in ("", '{"format": 2, "shards": []}'):
+        (tmp_path / "out" / "manifest.json").write_text(damaged)
+        assert is_prepared(str(tmp_path / "out"))
+    assert not is_prepared("a" * 5_000) and not is_prepared("a\0b")
+
+
+def test_what_phrases_lack_is_said_before_anything_is_done(options, monkeypatch, tokenizer_folder, tmp_path):
+    _english_parser.cache_clear()
+    monkeypatch.setitem(sys.modules, "textblob", None)
+    monkeypatch.setitem(sys.modules, "textblob.en", None)
+    for workers in (1, 2):
+        with pytest.raises(ImportError, match=r"pip install 'spanbert-ext\[phrases\]'"):
+            prepare(options(phrases="noun-phrases", workers=workers))
+        assert not (tmp_path / "out").exists()
+        texts = (("A text.", number) for number in range(1))
+        with pytest.raises(ImportError, match="pip install"):
+            write_shards(
+                lambda place: texts,  # noqa: B023
+                tmp_path,
+                load_tokenizer(tokenizer_folder),
+                {},
+                phrases="noun-phrases",
+                workers=workers,
+            )
+
+
 def test_a_tokenizer_that_changed_under_its_name(options, monkeypatch, texts, tokenizer_folder, tmp_path):
     named = tmp_path / "tokenizer"
     shutil.copytree(tokenizer_folder, named)
@@ -303,6 +372,9 @@ def test_folders_of_others_and_empty_corpora(options, tmp_path):
             prepare(options(overwrite=overwrite))
     with pytest.raises(PreparedError, match="is a file"):
         prepare(options("out/thesis.txt"))
+    (tmp_path / "closed" / ".lock").mkdir(parents=True)  # as in a folder that cannot be written
+    with pytest.raises(DiskError, match="cannot be written to .*closed: Is a directory"):
+        prepare(options("closed"))
     (tmp_path / "empty.txt").write_text(" \n\n")
     with pytest.raises(CorpusError, match=r"corpus is empty.*empty\.txt"):
         prepare(options("other", corpus=[str(tmp_path / "empty.txt")]))

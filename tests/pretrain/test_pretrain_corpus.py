@@ -6,6 +6,7 @@ import gc
 import gzip
 import itertools
 import lzma
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ def test_files_folders_and_globs_each_file_once(tmp_path):
     b, a = write(tmp_path / "b.txt", "b"), write(tmp_path / "sub" / "a.txt.gz", "a")
     write(tmp_path / "c.pdf", "c")
     assert find_files([str(b), str(tmp_path)]) == [b, a]
+    assert find_files([str(b), os.path.relpath(b), f"{tmp_path}/sub/../b.txt"]) == [b]
     assert find_files([str(tmp_path / "**" / "*.gz")]) == [a]
 
 
@@ -107,7 +109,7 @@ def test_symbolic_links_lead_to_no_file_twice(tmp_path):
         (tmp_path / "text" / name).symlink_to(tmp_path / "text")
     (tmp_path / "text" / "b.txt").symlink_to(a)
     found = find_files([str(tmp_path / "**" / "*.txt"), str(tmp_path)])
-    assert {path.name for path in found} == {"a.txt", "b.txt"} and len(found) == 2
+    assert found == [a]
     assert len(load_documents([str(tmp_path / "**" / "*.txt")], str(tmp_path / "cache"))) == 1
 
 

@@ -147,6 +147,12 @@ def test_a_long_text_is_several_documents_as_in_a_text_file(tmp_path, monkeypatc
     assert len(found) > 5 and found == list(read_source(str(tmp_path / "a.txt")))
 
 
+def test_marks_inside_a_text_are_none_of_it_as_in_a_text_file():
+    text = "\ufeffOne line.\n \ufeffAnother."
+    documents = list(text_files.split_text([text]))
+    assert list(records.record_documents(text, "here")) == documents == ["One line.\nAnother."]
+
+
 def test_half_of_a_surrogate_pair_is_replaced(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(rb'{"text": "a \ud83d b \ud83d\ude00"}')
     assert list(read_source(str(tmp_path / "a.jsonl"))) == ["a \ufffd b \U0001f600"]

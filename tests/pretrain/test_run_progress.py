@@ -296,7 +296,17 @@ def test_durations(seconds, text):
 
 
 @pytest.mark.parametrize(
-    "value, text", [(0, "0"), (999, "999"), (1234, "1.23k"), (5.04e6, "5.04M"), (3e11, "300G")]
+    "value, text",
+    [
+        (0, "0"),
+        (999, "999"),
+        (999.6, "1k"),
+        (1234, "1.23k"),
+        (999_400, "999k"),
+        (999_600, "1M"),
+        (5.04e6, "5.04M"),
+        (3e11, "300G"),
+    ],
 )
 def test_short_numbers(value, text):
     assert short(value) == text

@@ -27,6 +27,8 @@ from spanbert_ext.pretrain.text.sentences import LONGEST, cut_text, sentence_spa
         ("It costs 3.5 dollars. 12 were sold.", ["It costs 3.5 dollars.", "12 were sold."]),
         ("no end. lower case goes on", ["no end. lower case goes on"]),
         ("\u4eca\u65e5\u3002\u660e\u65e5\u3002", ["\u4eca\u65e5\u3002", "\u660e\u65e5\u3002"]),
+        ("\u300c\u4eca\u65e5\u3002\u300d", ["\u300c\u4eca\u65e5\u3002\u300d"]),  # the bracket closes it
+        ("\u4eca\uff01\uff1f\u300d\u660e\uff01\uff01", ["\u4eca\uff01\uff1f\u300d", "\u660e\uff01\uff01"]),
         ("Wait... What?! \u201cYes.\u201d\u2003(No.)", ["Wait...", "What?!", "\u201cYes.\u201d", "(No.)"]),
     ],
 )  # fmt: skip
@@ -36,7 +38,7 @@ def test_sentences(text, expected):
 
 # Characters of each class of the rule, and pieces that make its cases frequent.
 PIECES = [
-    *".!?\u2026\u3002\uff01\"'()[\u300d \n\t\u2028\u3000\x85aZ1_\u00e9",
+    *".!?\u2026\u3002\uff01\uff1f\"'()[\u300d \n\t\u2028\u3000\x85aZ1_\u00e9",
     ". A",
     " Mr.",
     "e.g. B",
@@ -65,6 +67,7 @@ KINDS = {
     "Unicode spaces": "x." + "\u2028\u3000" * (MANY // 2) + "a",
     "CJK stops": "\u3002" * MANY,
     "CJK stop, then quotes": "\u3002" + "\u300d" * MANY,
+    "CJK stops, then quotes": "\u3002" * (MANY // 2) + "\u300d" * (MANY // 2),
     "one word": "a" * MANY,
     "words": "word " * (MANY // 5) + "word",
     "line ends": "\n" * MANY,

@@ -74,6 +74,19 @@ def test_zstd_is_read_where_python_can_and_named_elsewhere(tmp_path, monkeypatch
     assert "packed by zstd" in message(tmp_path, zstd_frame(b"x"), "a.txt.zst")
 
 
+def test_zstd_members_are_one_text_and_a_missing_end_is_named(tmp_path):
+    zstandard = pytest.importorskip("zstandard")
+    text = "".join(f"{number * 7919} bottles\n" for number in range(40_000)).encode()
+    whole, second = zstandard.compress(text), zstandard.compress(text[:1000])
+    note = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"  # a frame without text
+    (tmp_path / "a.txt.zst").write_bytes(whole + note + second)
+    assert "".join(text_files.read_text(tmp_path / "a.txt.zst")).encode() == text + text[:1000]
+    for data in (whole[: len(whole) // 2], whole[:-1], whole + second[:-1], whole + whole[:3]):
+        said = message(tmp_path, data, "a.txt.zst")
+        assert "cannot read" in said and int(said.split(" bytes of text")[0].split()[-1]) <= len(text)
+    assert "cannot read" in message(tmp_path, whole + b"no frame", "a.txt.zst")
+
+
 def _peekable(folder: Path, data: bytes):
     (folder / "peek").write_bytes(data)
     return (folder / "peek").open("rb")

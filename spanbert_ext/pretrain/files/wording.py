@@ -20,6 +20,6 @@ def duration(seconds: float) -> str:
 def short(value: float) -> str:
     """A count with at most three digits: `1.23M`."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
+        if value >= 0.9995 * size:  # which is 1,000 of the smaller unit in three digits
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -91,7 +92,7 @@ class PrepareOptions:
             raise PreparedError("--corpus names nothing to prepare")
         check_separator(self.document_separator)
         if self.phrases is not None:
-            phrase_finder(self.phrases)
+            phrase_finder(self.phrases)  # says what is missing before anything is done
 
 
 def prepare(options: PrepareOptions) -> dict[str, Any]:
@@ -111,14 +112,19 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
         raise CorpusError(f"the corpus is empty: no text in {', '.join(map(shown, sources[:5]))}")
     for line in passed_over(options.corpus):
         print(line, flush=True)
-    with explained("The prepared corpus", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with run_lock(folder):
+    with contextlib.ExitStack() as during:
+        with explained("The prepared corpus", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            during.enter_context(run_lock(folder))
+        # once more: another preparation may have ended before the lock was ours
+        if _is_finished(folder, settings, options.overwrite):
+            return read_manifest(folder)
         begun = not options.overwrite and has_begun(folder, "", settings)
         tokenizer = _tokenizer(options, sources, folder if begun else None)
         with explained("The prepared corpus", folder):
             if not begun:
                 delete_prepared(folder)
+                Progress(folder, "", settings)  # marks the folder as a preparation's
             return _write(options, sources, settings, folder, tokenizer)
 
 
@@ -242,7 +248,6 @@ def _write(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
-    Progress(folder, "", settings)  # marks the folder as a preparation's
     _save_tokenizer(tokenizer, folder)
     with tqdm(
         total=_total_bytes(sources), desc="Text", unit="B", unit_scale=True, disable=not options.progress
@@ -273,11 +278,15 @@ def _total_bytes(sources: list[str]) -> int | None:
 
 def finish(folder: Path, tokenizer: PreTrainedTokenizerBase, parts: int = 1) -> dict[str, Any]:
     """Writes the manifest and the report of `parts` series of shards that have ended, each with its own file of
-    progress, in the order of their prefixes; returns the manifest. Raises `PreparedError` when one has not."""
+    progress, in the order of their prefixes; returns the manifest. Nothing is left to do where there is one of these
+    shards. Raises `PreparedError` when a series has not ended."""
     files = sorted(folder.glob(f"*{PROGRESS}"))
     series = [read_lines(path) for path in files]
     ended = [lines for lines in series if lines and "end" in lines[-1]]
     if len(ended) != len(series) or len(ended) != parts:
+        if (folder / MANIFEST).is_file() and _is_manifest_of(series, manifest := read_manifest(folder)):
+            _delete(files)
+            return manifest
         raise PreparedError(f"{shown(folder)}: {len(ended)} of {parts} parts of the preparation have ended")
     shards = [Shard(**line["shard"]) for lines in series for line in lines[1:-1]]
     if not sum(shard.tokens for shard in shards):
@@ -304,6 +313,17 @@ def finish(folder: Path, tokenizer: PreTrainedTokenizerBase, parts: int = 1) -> 
     (folder / REPORT).write_text(report_text(manifest["counts"], len(shards), *lengths))
     draw_lengths(folder / HISTOGRAM, *lengths)
     write_synced(json.dumps(manifest, indent=1) + "\n", folder / MANIFEST)
+    _delete(files)
+    return manifest
+
+
+def _is_manifest_of(series: list[list[dict[str, Any]]], manifest: dict[str, Any]) -> bool:
+    """Whether it lists all shards of the files of progress that are left: it was written, and these not yet deleted."""
+    listed = {(entry["file"], entry["sha256"]) for entry in manifest["shards"]}
+    shards = (line["shard"] for lines in series for line in lines[1:] if "shard" in line)
+    return all((shard["file"], shard["sha256"]) in listed for shard in shards)
+
+
+def _delete(files: list[Path]) -> None:
     for path in files:
         path.unlink()
-    return manifest

@@ -84,8 +84,10 @@ def _tokenize_here(texts: list[str]) -> TokenBatch:
 @contextmanager
 def _worker_pool(workers: int, tokenizer: PreTrainedTokenizerBase, phrases: str | None) -> Iterator[Any]:
     """Submits texts to `workers` processes, or for one tokenizes them here."""
+    tokenize = _Tokenizing(
+        tokenizer, phrases
+    )  # what is missing for phrases is said here, and not by a worker
     if workers == 1:
-        tokenize = _Tokenizing(tokenizer, phrases)
 
         def at_once(texts: list[str]) -> Future[TokenBatch]:
             future: Future[TokenBatch] = Future()
@@ -179,6 +181,7 @@ def write_shards(
     report: is told how many bytes of text were done. The shards do not depend on `workers`.
 
     Raises `PreparedError` where the folder holds shards of other settings."""
+    settings = settings | {"phrases": phrases}  # which a reader of the manifest asks for
     has_begun(folder, prefix, settings)
     progress = Progress(folder, prefix, settings)
     report(sum(shard.text_bytes for shard in progress.shards))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spanbert_ext.files.disk import allow_as_new
 from spanbert_ext.pretrain.rows import pairs
 from spanbert_ext.pretrain.rows.pairs import PAIR, made_pairs
 from spanbert_ext.pretrain.rows.token_documents import TokenDocuments
@@ -38,6 +39,7 @@ def cached_pairs(folder: Path, documents: TokenDocuments, numbers: np.ndarray, *
                 file.write(checksum.digest())
                 file.flush()
                 os.fsync(file.fileno())
+            allow_as_new(Path(part))
             os.replace(part, path)
         except BaseException:
             os.unlink(part)

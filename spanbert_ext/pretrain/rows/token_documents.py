@@ -113,7 +113,8 @@ def tokenize_documents(
     """The tokenised documents of a table of texts, in their order; memory-mapped, cached.
 
     documents: columns `text` and `digest`. tokenizer: a fast one. workers: processes; the result is the same.
-    phrase_finder: finds phrases that may be masked as a whole. Columns: `COLUMNS`, with a finder `CANDIDATES`."""
+    phrase_finder: finds phrases that may be masked as a whole. Columns: `COLUMNS`, with a finder `CANDIDATES`. Raises
+    `CorpusError` for a cached table that is damaged."""
     rules = "".join(map(inspect.getsource, (sys.modules[__name__], sentences)))
     key = [documents._fingerprint, tokenizer.backend_tokenizer.to_str(), rules, _rules_of(phrase_finder)]
     return derived_table(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Value
 
+from spanbert_ext.files.messages import reason
 from spanbert_ext.pretrain.text import builtin_corpus, corpus_names, records, sentences, text_files
 from spanbert_ext.pretrain.text.corpus_names import (
     DATASET,
@@ -56,16 +57,26 @@ def find_files(corpus: Sequence[str]) -> list[Path]:
 
 def find_sources(corpus: Sequence[str]) -> list[str]:
     """As `find_files`, with datasets (`dataset:...`) by their names. Raises `CorpusError`."""
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}  # by what a file is called where no link leads to it
     for name in corpus:
-        found.update(dict.fromkeys([name] if name.startswith(DATASET) else map(str, _find(name))))
-    return list(found)
+        for source in [name] if name.startswith(DATASET) else map(str, _find_files(name)):
+            found.setdefault(source if source.startswith(DATASET) else os.path.realpath(source), source)
+    return list(found.values())
+
+
+def _find_files(name: str) -> list[Path]:
+    try:
+        return _find(name)
+    except CorpusError:
+        raise
+    except (OSError, ValueError) as error:  # too long, not to be entered, a pattern that is none
+        raise CorpusError(f"corpus {shown(name)!r} cannot be looked for: {reason(error)}") from error
 
 
 def _find(name: str) -> list[Path]:
     if not name.strip():
         raise CorpusError("--corpus has an empty name, perhaps of a variable that is not set")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         if is_prepared(name):
             read_manifest(path)  # says so when the preparation has not ended

@@ -62,12 +62,12 @@ def absolute_names(corpus: Sequence[str]) -> list[str]:
 def _absolute(name: str) -> str:
     if name.startswith(DATASET):
         path = name.removeprefix(DATASET)
-        folder = Path(DatasetName.parse(name).path).expanduser()
-        if not folder.is_dir():  # of the hub
+        folder = os.path.expanduser(DatasetName.parse(name).path)
+        if not os.path.isdir(folder):  # of the hub
             return name
         kept = path[len(DatasetName.parse(name).path) :]
         return f"{DATASET}{os.path.abspath(folder)}{kept}"
-    return os.path.abspath(Path(name).expanduser()) if name else name
+    return os.path.abspath(os.path.expanduser(name)) if name else name
 
 
 def shown(name: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from spanbert_ext.pretrain.text.corpus_names import shown
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 MANIFEST = "manifest.json"
-PROGRESS = "progress.jsonl"  # of a preparation that has not ended: its settings, then a line a finished shard
+# Of a preparation that has not ended: its settings, then a line a finished shard. The name is no text's: a search for
+# text in a folder around it must not find it.
+PROGRESS = "shards.progress"
 FORMAT = 1
 
 
@@ -20,8 +23,21 @@ class PreparedError(CorpusError):
 
 def is_prepared(name: str) -> bool:
     """Whether a corpus' name is the folder of a preparation, finished or not."""
-    folder = Path(name).expanduser()
-    return bool(name) and ((folder / MANIFEST).is_file() or any(folder.glob(f"*{PROGRESS}")))
+    folder = os.path.expanduser(name)  # any name: what no file can be called is no folder
+    if not name or not os.path.isdir(folder):
+        return False
+    return _names_shards(Path(folder, MANIFEST)) or any(Path(folder).glob(f"*{PROGRESS}"))
+
+
+def _names_shards(path: Path) -> bool:
+    """Whether a manifest is of a prepared corpus, perhaps a damaged one: others have a file of that name too."""
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return any(path.parent.glob("*shard-*.arrow"))
+    return isinstance(manifest, dict) and "shards" in manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

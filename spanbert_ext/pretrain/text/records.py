@@ -19,6 +19,7 @@ from spanbert_ext.pretrain.text.text_files import (
     CorpusError,
     limited,
     read_text,
+    stripped,
     unix_lines,
 )
 
@@ -36,7 +37,7 @@ def record_documents(text: Any, where: str, field: str = "text") -> Iterator[str
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, as JSON may escape it
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    lines = (line.strip() for line in unix_lines(text).split("\n"))
+    lines = map(stripped, unix_lines(text).split("\n"))
     text = "\n".join(line for line in lines if line)
     if text:
         yield from limited(text)

@@ -13,11 +13,12 @@ _ABBREVIATIONS = (
     "Gov Sen Rep U.S"
 ).split()
 _OPEN, _CLOSE = "\"'\u201c\u2018(\\[", "\"'\u201d\u2019)\\]\u300d\u300f"  # quotes and brackets
-_STOP = ".!?\u2026"
+_STOP, _CJK_STOP = ".!?\u2026", "\u3002\uff01\uff1f"
+# A row of CJK stops belongs to one sentence, and the quotes and brackets that close it too.
 # Only the first stop of a row of stops is tried: what fails there fails at each later one, after as long a search.
 _SENTENCE_END = re.compile(
     rf"(?:(?<![{_STOP}])([{_STOP}]+[{_CLOSE}]*)(?=\s+[{_OPEN}]*[^\Wa-z_])\s+"
-    rf"|[\u3002\uff01\uff1f][{_CLOSE}]*(?=\S))"
+    rf"|(?<![{_CJK_STOP}])[{_CJK_STOP}]+[{_CLOSE}]*(?=[^\s{_CJK_STOP}{_CLOSE}]))"
 )
 _NO_END = re.compile(rf"(?:^|[\s{_OPEN}])(?:[^\W\d_]|{'|'.join(map(re.escape, _ABBREVIATIONS))})\.$")
 _NO_END_SEES = max(map(len, _ABBREVIATIONS)) + 2  # what stands before, and the full stop

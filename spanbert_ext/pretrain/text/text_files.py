@@ -15,7 +15,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from spanbert_ext.pretrain.text.sentences import LONGEST, sentence_spans
 
@@ -39,6 +39,7 @@ _DECODERS: dict[str, Callable[[bytes, str, bool], tuple[str, int]]] = {
 }
 
 
+_MARK = "\ufeff"  # a byte order mark that was decoded
 _FIRST = 4096  # bytes that show the encoding
 _ADVICE = "; convert it from the encoding that it has, for example with iconv -f LATIN1 -t UTF-8"
 
@@ -47,7 +48,37 @@ class CorpusError(ValueError):
     """The corpus cannot be used; the message names the file and the reason."""
 
 
-def _unpacked(file: BinaryIO, path: Path) -> BinaryIO:
+class _Zstandard:
+    """What the package zstandard unpacks of a file. Its own reader takes a file without its end for a whole one."""
+
+    _PACKED = 1 << 10  # bytes that are unpacked at once: at most 32 MB become of them
+
+    def __init__(self, file: BinaryIO, decompressor: Any) -> None:
+        self._file, self._decompressor = file, decompressor
+        self._frame: Any = None  # that has begun
+        self._left = b""  # read, but behind the last frame
+
+    def read1(self, size: int) -> bytes:
+        """At least `size` bytes, where there are so many; none at the end. Raises EOFError inside a frame."""
+        parts: list[bytes] = []
+        found = 0
+        while found < size:
+            packed = self._left or self._file.read(self._PACKED)
+            self._left = b""
+            if not packed:
+                if self._frame is not None and not parts:
+                    raise EOFError("the file ends before the packed data does")
+                break
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            parts.append(self._frame.decompress(packed))
+            found += len(parts[-1])
+            if self._frame.eof:
+                self._left, self._frame = self._frame.unused_data, None
+        return b"".join(parts)
+
+
+def _unpacked(file: BinaryIO, path: Path) -> BinaryIO | _Zstandard:
     """`file` as bytes of text, unpacked when it begins as a packed file does. Raises `CorpusError` for a packing that
     nothing here can read."""
     first = file.peek(16)[:16]
@@ -69,7 +100,7 @@ def _unpacked(file: BinaryIO, path: Path) -> BinaryIO:
                 f"{path} is packed by zstd, which this Python cannot read: pip install zstandard, or unpack it"
                 " with zstd -d"
             ) from None
-        return decompressor.stream_reader(file, read_across_frames=True)
+        return _Zstandard(file, decompressor)
     for magic, kind in ((b"PK\3\4", "a zip archive"), (b"7z\xbc\xaf", "a 7z archive"), (b"%PDF-", "a PDF")):
         if first.startswith(magic):
             raise CorpusError(f"{path} is {kind}: unpack it, or take the text out of it, first")
@@ -167,21 +198,34 @@ def _place_to_cut(text: str) -> int:
     return first + last[0] if last and last[0] else len(text)
 
 
-def _stripped(text: str) -> str:
+def stripped(text: str) -> str:
     """Without white space around it, and without the byte order marks that joined files have inside."""
     text = text.strip()
-    while text.startswith("\ufeff"):
+    while text.startswith(_MARK):
         text = text[1:].lstrip()
     return text
 
 
+def _cut(text: str) -> tuple[list[str], str]:
+    """Of a stripped text the parts that are as long as a document may be, and the rest, which may go on."""
+    parts: list[str] = []
+    start = 0
+    while len(text) - start > LONGEST_DOCUMENT:
+        head = text[start : start + LONGEST_DOCUMENT]
+        cut = _place_to_cut(head)
+        parts.append(head[:cut].rstrip())
+        start += cut
+        while start < len(text) and (text[start].isspace() or text[start] == _MARK):
+            start += 1
+    return parts, text[start:]
+
+
 def limited(text: str) -> Iterator[str]:
-    """`text`, stripped, or its parts of at most `LONGEST_DOCUMENT` characters, which depend on it alone."""
-    while len(text) > LONGEST_DOCUMENT:
-        cut = _place_to_cut(text[:LONGEST_DOCUMENT])
-        yield text[:cut].rstrip()
-        text = _stripped(text[cut:])
-    yield text
+    """A stripped text, or its parts of at most `LONGEST_DOCUMENT` characters, which depend on it alone."""
+    parts, rest = _cut(text)
+    yield from parts
+    if rest:
+        yield rest
 
 
 def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[str]:
@@ -202,7 +246,7 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
             if begun:
                 part = "".join((*begun, part))
                 begun, pending = [], 0
-            line = _stripped(part)
+            line = stripped(part)
             if line == (separator or ""):
                 if lines:
                     yield from limited("\n".join(lines))
@@ -216,19 +260,24 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
             begun.append(rest)
             pending += len(rest)
             blank = len(rest) - len(rest.rstrip()) + (blank if rest.isspace() else 0)
-            if size + pending > LONGEST_DOCUMENT:
-                # What is known of the document: white space at the end may still be the line's.
-                line = "".join(begun)
-                known = _stripped(line)
-                *parts, text = limited("\n".join((*lines, known)))
-                yield from parts
-                *lines, known = text.split("\n")
-                begun = [known, line[len(line) - blank :]]
-                if blank > LONGEST_DOCUMENT:
-                    lines.append(known)
-                    begun, blank = [], 0
-                size = sum(map(len, lines)) + len(lines)
-                pending = sum(map(len, begun))
+        if size + pending <= LONGEST_DOCUMENT:
+            continue
+        if not begun:
+            parts, text = _cut("\n".join(lines))
+            yield from parts
+            lines = text.split("\n") if text else []
+        else:
+            # What is known of the document: white space at the end may still be the line's.
+            line = "".join(begun)
+            parts, text = _cut("\n".join((*lines, stripped(line))))
+            yield from parts
+            *lines, known = text.split("\n")
+            begun = [known, line[len(line) - blank :]]
+            if blank > LONGEST_DOCUMENT:
+                lines.append(known)
+                begun, blank = [], 0
+        size = sum(map(len, lines)) + len(lines)
+        pending = sum(map(len, begun))
 
 
 def read_documents(path: Path, separator: str | None = None) -> Iterator[str]:
