@@ -100,16 +100,6 @@ def explained_cache(folder: Path) -> Iterator[None]:
         raise
 
 
-def derived_table(make: Callable[[], Dataset], source: Dataset) -> Dataset:
-    """The table that `make` makes of `source` beside its files, or reads there, with its own files checked. Raises
-    `CorpusError`. A table in memory has no files, nor has what is made of it."""
-    files = _files(source)
-    if not files:
-        return make()
-    with explained_cache(files[0].parent):
-        return check_table(make())
-
-
 def cached_table(make: Callable[[], Dataset], folder: Path) -> Dataset:
     """The table that `make` makes in `folder`, or reads there, with its files checked. Raises `CorpusError`."""
     with explained_cache(folder):
@@ -119,7 +109,7 @@ def cached_table(make: Callable[[], Dataset], folder: Path) -> Dataset:
 
 def derived_table(make: Callable[[], Dataset], source: Dataset) -> Dataset:
     """The table that `make` makes of `source`, or reads where it was made before, which is beside the files of
-    `source`; checked as by `cached_table`."""
+    `source`, with its own files checked. Raises `CorpusError`."""
     files = _files(source)
     if not files:  # in memory, and what is made of it too
         return make()
