@@ -15,12 +15,12 @@ import torch
 
 pytest.importorskip("transformers")
 
+import tiny_runs
 from tiny_models import one_thread  # noqa: F401
 
 from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run import bad_loss, checkpoints, trainer
 from spanbert_ext.pretrain.run.bad_loss import LossRecord
-from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 
 def test_the_rule_by_hand():
@@ -57,20 +57,8 @@ def test_ordinary_losses_never_jump_and_a_divergence_does():
     assert any(loss > record.limit() or record.add(loss) for loss in rising)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    path.write_text("\n\n".join(text[:1500] for _, text in itertools.islice(builtin_documents(), 8)))
-    return path
-
-
 def arguments(corpus: Path, output: Path, *more: str) -> list[str]:
-    return [
-        *("--corpus", str(corpus), "--output", str(output), "--cache-dir", str(corpus.parent / "cache")),
-        *("--max-steps", "6", "--eval-steps", "6", "--save-steps", "2", "--logging-steps", "1"),
-        *("--batch-size", "4", "--block-size", "32", "--vocab-size", "300", "--held-out", "0.3"),
-        *("--device", "cpu", "--samples", "0", "--no-progress", *more),
-    ]
+    return tiny_runs.arguments(corpus, output, "--save-steps", "2", "--logging-steps", "1", *more)
 
 
 def bad_updates(monkeypatch, updates, harm) -> list[dict]:

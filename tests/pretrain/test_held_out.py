@@ -7,22 +7,13 @@ import pytest
 pytest.importorskip("datasets")
 
 from datasets import Dataset, Features, Value
-from row_samples import block_rows, token_documents
+from row_samples import block_rows, tables_in_memory, token_documents  # noqa: F401
 
 from spanbert_ext.pretrain.rows.held_out import passage_spans, split_documents, split_tokenised
 from spanbert_ext.pretrain.text.corpus import digest
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 COLUMNS = {"text": Value("large_string"), "source": Value("string"), "digest": Value("int64")}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def tables_in_memory():
-    from datasets import disable_caching, enable_caching
-
-    disable_caching()
-    yield
-    enable_caching()
 
 
 def table(texts: list[str]) -> Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -15,10 +14,11 @@ import pytest
 
 pytest.importorskip("transformers")
 
+import tiny_runs
+
 from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run import checkpoints
 from spanbert_ext.pretrain.run.run_progress import MEASURED
-from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 STEPS = 12
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -29,18 +29,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    path.write_text("\n\n".join(text[:3000] for _, text in itertools.islice(builtin_documents(), 12)))
-    return path
+    return tiny_runs.write_corpus(tmp_path_factory.mktemp("corpus"), documents=12, characters=3000)
 
 
 def arguments(corpus: Path, output: Path, rows: int, steps: int = STEPS) -> list[str]:
-    return [
-        *("--corpus", str(corpus), "--output", str(output), "--cache-dir", str(output.parent / "cache")),
+    own = [
         *("--max-steps", str(steps), "--eval-steps", "6", "--save-steps", "5", "--logging-steps", "1"),
-        *("--batch-size", str(rows), "--block-size", "32", "--vocab-size", "300", "--held-out", "0.2"),
-        *("--dropout", "0", "--samples", "2", "--device", "cpu", "--no-progress"),
+        *("--batch-size", str(rows), "--held-out", "0.2", "--dropout", "0", "--samples", "2"),
     ]
+    return tiny_runs.arguments(corpus, output, *own)
 
 
 def launched(given: list[str]) -> subprocess.Popen:

@@ -23,9 +23,7 @@ from tiny_runs import (
     contents,
     copy_of,
     error_of,
-    finished_run,
     same_result,
-    write_corpus,
 )
 
 from spanbert_ext.pretrain import cli
@@ -34,16 +32,6 @@ from spanbert_ext.pretrain.files.lock import run_lock
 from spanbert_ext.pretrain.run import checkpoints, data, saving, train, trainer
 
 # --- Mistakes --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def left_alone(corpus, tmp_path_factory) -> Path:
-    return finished_run(corpus, tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from tiny_runs import write_corpus
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -22,7 +22,6 @@ from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run.optimizer import UncorrectedAdamW
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
 from spanbert_ext.pretrain.settings.recipes import RECIPES
-from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 SYSTEMS = ("bert", "our-bert", "our-bert-1seq", "spanbert")
 DISTINCT = [
@@ -32,10 +31,7 @@ DISTINCT = [
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    texts = [text[:3000] for _, text in itertools.islice(builtin_documents(), 60)]
-    path.write_text("\n\n".join(texts), encoding="utf-8")
-    return str(path)
+    return str(write_corpus(tmp_path_factory.mktemp("corpus"), documents=60, characters=3000))
 
 
 def train(corpus: str, output: Path, recipe: str, steps: int | None, *more: str) -> dict:

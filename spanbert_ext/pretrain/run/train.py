@@ -20,7 +20,7 @@ from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.files.disk import DiskError
 from spanbert_ext.pretrain.files.lock import InUse, run_lock
-from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_digest
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_sha256
 from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
 from spanbert_ext.pretrain.run.bad_loss import BadLossError, UpdateGuard
 from spanbert_ext.pretrain.run.checkpoints import (
@@ -45,6 +45,7 @@ from spanbert_ext.pretrain.run.plan import Plan, describe_recipe, make_plan, set
 from spanbert_ext.pretrain.run.ranks import FirstFailed, Ranks
 from spanbert_ext.pretrain.run.reporting import reporting_callbacks
 from spanbert_ext.pretrain.run.room import check_room
+from spanbert_ext.pretrain.run.sharding import check_kind, check_launch, choose_settings
 from spanbert_ext.pretrain.run.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.run.starting_model import build_model, check_model
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
@@ -61,6 +62,10 @@ from spanbert_ext.pretrain.text.text_files import CorpusError
 # What the user can correct, and what ended a run that can go on from its last checkpoint.
 USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError, InUse)
 FAILURES = (BadLossError, DiskError)
+COMPARED = {
+    "corpus_digest": "corpus",
+    "tokenizer_sha256": "tokenizer",
+}  # facts in run.json that a resumption needs
 __all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
 
 
@@ -94,8 +99,11 @@ def run(options: Options) -> dict[str, Any]:
     with contextlib.ExitStack() as during:
         during.enter_context(stop.installed())
         during.enter_context(ranks.only_first_prints())
-        during.enter_context(ranks.joined(cpu=options.device == "cpu" or not torch.cuda.is_available()))
+        cpu = options.device == "cpu" or not torch.cuda.is_available()
+        choose_settings()
+        during.enter_context(ranks.joined(cpu=cpu))
         with ranks.first_goes_ahead():
+            check_launch(cpu)
             if ranks.first:
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
                 during.enter_context(run_lock(folder))
@@ -114,7 +122,9 @@ def run(options: Options) -> dict[str, Any]:
             given = saved if options.resume or not ranks.first else options
             loaded = _load(given, folder, ranks.count, stop, step)
             if ranks.first:
-                check_room(loaded.trainer.model, folder)
+                check_room(loaded.trainer.model, folder, sharded=loaded.trainer.is_fsdp_enabled)
+                if checkpoint:
+                    check_kind(checkpoint, loaded.trainer)
                 stop.begun = True
                 if options.resume:
                     _check_same(folder, loaded, begun, ranks.count)
@@ -126,6 +136,7 @@ def run(options: Options) -> dict[str, Any]:
             print(f"Going on from step {step:,} of {loaded.options.max_steps:,} ({checkpoint}).", flush=True)
         elif options.resume:
             print(f"There is no checkpoint in {folder / CHECKPOINTS}: beginning at step 0.", flush=True)
+        loaded.trainer.shard()
         return _train(loaded, folder, stop, step, checkpoint)
 
 
@@ -147,9 +158,9 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
     if options.recipe is not None:
         print(describe_recipe(options), flush=True)
     set_seed(options.seed_of_32_bits)
-    check_model(options)
+    config = check_model(options)
     data = load_data(options, folder)
-    data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
+    data.facts["tokenizer_sha256"] = tokenizer_sha256(data.tokenizer)
     short = None if data.short is None else data.short.lengths
     rows = TrainingRows(data.train.lengths, short, passes=options.pair_passes)
     options = settle(options, rows, processes, choose_precision(options))
@@ -158,7 +169,7 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
     args = training_arguments(options, folder / CHECKPOINTS, resumed=step > 0)
     args.logging_nan_inf_filter = False  # waits for the device in every pass; the guard looks at updates
     trainer = SpanTrainer(
-        model=build_model(options, data.tokenizer, counts),
+        model=build_model(options, config, data.tokenizer, counts),
         args=args,
         train_dataset=make_schedule(options, data, processes),
         eval_dataset=data.held_out,
@@ -196,8 +207,12 @@ def _load(options: Options, folder: Path, processes: int, stop: StopOnSignal, st
 
 def _check_same(folder: Path, loaded: Loaded, begun: dict[str, Any], processes: int) -> None:
     """Raises `RunError` when a resumed run would not be the one that began in `folder`."""
-    for name, what in (("corpus_digest", "corpus"), ("tokenizer_digest", "tokenizer")):
-        if begun.get(name) != loaded.data.facts[name]:
+    for name, what in COMPARED.items():
+        if name not in begun:
+            raise RunError(
+                f"{folder / RUN_FILE} has no {name}: it is of another version, which --resume needs; begin a new run"
+            )
+        if begun[name] != loaded.data.facts[name]:
             raise RunError(
                 f"the {what} is not the one that the run in {folder} began with: it cannot be resumed"
             )
@@ -212,7 +227,7 @@ def _check_same(folder: Path, loaded: Loaded, begun: dict[str, Any], processes: 
 def _begin(folder: Path, loaded: Loaded, processes: int) -> None:
     """From here on the run is in the folder."""
     delete_run(folder)
-    digests = {name: loaded.data.facts[name] for name in ("corpus_digest", "tokenizer_digest")}
+    digests = {name: loaded.data.facts[name] for name in COMPARED}
     write_run_file(folder, loaded.options, **digests, processes=processes)
 
 
