@@ -10,6 +10,12 @@ from collections.abc import Sequence
 from types import FrameType
 
 from spanbert_ext.pretrain.files.messages import CommandParser
+from spanbert_ext.pretrain.settings.common_options import (
+    add_corpus_options,
+    add_output_options,
+    add_vocabulary_options,
+)
+from spanbert_ext.pretrain.settings.masking_options import CANDIDATES
 
 DESCRIPTION = """Splits text into sentences and tokens, once, on every core, and writes them as shards with a manifest:
 what spanbert-pretrain --corpus DIR then reads. The shards are the same bytes for the same text, whatever the number
@@ -46,47 +52,23 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument_group("text").add_argument
-    add(
-        "--corpus",
-        nargs="+",
-        required=True,
-        metavar="NAME",
-        help="files, folders and quoted globs of text (.txt; a blank line ends a document), JSON lines (.jsonl,"
-        " .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet (.parquet); or dataset:PATH[@CONFIGURATION]"
-        "[:SPLIT], a folder or a name on the Hugging Face hub",
-    )
-    add(
-        "--document-separator",
-        metavar="LINE",
-        help="a line that ends a document of a text file, in the place of a blank one",
-    )
-    add(
-        "--text-field",
-        metavar="NAME",
-        help="the field of a record that holds the text (default: text)",
-    )
+    add_corpus_options(add, required=True)
 
     add = parser.add_argument_group("tokens").add_argument
-    add(
-        "--tokenizer",
-        metavar="NAME",
-        help="folder or hub name of a fast tokenizer (default: a cased WordPiece trained on the corpus)",
-    )
-    add("--vocab-size", type=int, metavar="N", help="size of a vocabulary that is trained (default: 28996)")
-    add(
-        "--unused-ids",
-        type=int,
-        metavar="N",
-        help="of these, tokens [unused0], ... reserved for later use (default: 100)",
+    add_vocabulary_options(
+        add,
+        tokenizer="a cased WordPiece trained on the corpus",
+        vocab_size=" (default: 28996)",
+        unused_ids="100",
     )
     add(
         "--phrases",
-        choices=("entities", "noun-phrases"),
+        choices=CANDIDATES,
         help="find these too, to be masked as a whole (noun-phrases: pip install 'spanbert-ext[phrases]')",
     )
 
     add = parser.add_argument_group("output").add_argument
-    add("--output", metavar="DIR", help="folder of the shards (default: prepared)")
+    add_output_options(add, output="the shards (default: prepared)", overwrite="prepared corpus")
     add("--documents-per-shard", type=int, metavar="N", help="default: 4096")
     add(
         "--workers",
@@ -94,8 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes; the shards do not depend on it (default: a core each)",
     )
-    add("--overwrite", action="store_true", help="delete the prepared corpus in --output first")
-    add("--no-progress", dest="progress", action="store_false", help="no progress bar")
     return parser
 
 
