@@ -13,7 +13,7 @@ STEPS, SAVED = 6, 4
 FULL_DISK = shutil._ntuple_diskusage(10**9, 10**9, 4096)
 
 
-def write_corpus(folder: Path, documents: int = 8, characters: int = 1500) -> Path:
+def write_corpus(folder: Path, documents: int = 8, characters: int = 900) -> Path:
     """A file of the beginnings of documents."""
     path = folder / "text.txt"
     texts = (text[:characters] for _, text in itertools.islice(builtin_documents(), documents))

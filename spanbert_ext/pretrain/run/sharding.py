@@ -6,6 +6,7 @@ fused heads know. The rest is left to accelerate."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -94,6 +95,13 @@ class ShardedModel:
         plugin.auto_wrap_policy = None  # nothing is left to wrap
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # trial steps had the whole model
+
+    def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> contextlib.AbstractContextManager:
+        """accelerate puts autocast around the forward pass of every model but one that is sharded, whose parameters it
+        would cast in their place."""
+        if self.is_fsdp_enabled:
+            return self.accelerator.autocast()
+        return super().autocast_smart_context_manager(*args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         optimizer = super().create_optimizer(*args, **kwargs)
