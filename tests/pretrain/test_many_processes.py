@@ -148,7 +148,7 @@ def test_a_sharded_model_learns_what_a_whole_one_does(corpus, tmp_path, capsys):
     assert_learned_the_same(output, whole)
 
     (output / "metrics.json").unlink()
-    assert "resume it as it began" in tiny_runs.error_of(capsys, 2, "--output", str(output), "--resume")
+    assert "of a model that was sharded" in tiny_runs.error_of(capsys, 2, "--output", str(output), "--resume")
 
 
 def test_a_mistake_is_said_once(corpus, tmp_path):

@@ -76,7 +76,7 @@ def test_a_checkpoint_goes_on_as_it_began(tmp_path, saved):
     if saved:
         (tmp_path / "pytorch_model_fsdp.bin").touch()
     sharding.check_kind(tmp_path, SimpleNamespace(is_fsdp_enabled=saved))
-    with pytest.raises(RunError, match="with --use_fsdp.*without it" if saved else "without .*with it"):
+    with pytest.raises(RunError, match="was sharded: .* --use_fsdp" if saved else "not sharded: .* without"):
         sharding.check_kind(tmp_path, SimpleNamespace(is_fsdp_enabled=not saved))
 
 

@@ -72,8 +72,7 @@ def _is_set(variable: str) -> bool:
 
 
 class ShardedModel:
-    """A Trainer (mixed in before it) with `shard`, to be called by all processes before it trains,
-    evaluates or restores."""
+    """A Trainer (mixed in before it) whose `shard` all processes call before it trains, evaluates or restores."""
 
     model: PreTrainedModel
     _sharded: list[list[nn.Parameter]] | None = None  # the optimizer's parameters, by group
@@ -122,13 +121,12 @@ def check_kind(checkpoint: Path, trainer: Trainer) -> None:
     """Raises `RunError` when a checkpoint is of a run whose model was sharded and this one's is not, or the other way
     round."""
     sharded = (checkpoint / f"{FSDP_MODEL_NAME}.bin").is_file()
-    if sharded != trainer.is_fsdp_enabled:
-        began, here = "with --use_fsdp", "without it"
-        if not sharded:
-            began, here = "without --use_fsdp", "with it"
+    if sharded and not trainer.is_fsdp_enabled:
         raise RunError(
-            f"{checkpoint} is of a run under accelerate launch {began}, and this one is {here}: resume it as it began"
+            f"{checkpoint} is of a model that was sharded: resume it by accelerate launch --use_fsdp --fsdp_version 2"
         )
+    if trainer.is_fsdp_enabled and not sharded:
+        raise RunError(f"{checkpoint} is of a model that was not sharded: resume it without --use_fsdp")
 
 
 def all_finite(parameters: Iterable[Tensor]) -> bool:

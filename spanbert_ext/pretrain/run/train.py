@@ -62,10 +62,8 @@ from spanbert_ext.pretrain.text.text_files import CorpusError
 # What the user can correct, and what ended a run that can go on from its last checkpoint.
 USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError, InUse)
 FAILURES = (BadLossError, DiskError)
-COMPARED = {
-    "corpus_digest": "corpus",
-    "tokenizer_sha256": "tokenizer",
-}  # facts in run.json that a resumption needs
+# Facts in run.json that are the same in a run that goes on, and what they are of.
+COMPARED = {"corpus_digest": "corpus", "tokenizer_sha256": "tokenizer"}
 __all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
 
 
