@@ -147,3 +147,23 @@ def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], toleran
         torch.testing.assert_close(
             a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def same_step(
+    model: nn.Module,
+    compiled: nn.Module,
+    batch: dict,
+    tolerance: float = 1e-10,
+    of_gradients: float | None = None,
+) -> None:
+    """Asserts that both have the same loss and gradients of a batch. of_gradients: their tolerance, where it is another
+    one. `compiled` may be made of `model` by torch.compile."""
+    losses, grads = [], []
+    for module in (model, compiled):
+        module.zero_grad()
+        output = module(**batch)
+        output.loss.backward()
+        losses.append(output.loss.detach())
+        grads.append({name.removeprefix("_orig_mod."): x for name, x in gradients(module).items()})
+    torch.testing.assert_close(*losses, rtol=tolerance, atol=0)
+    assert_close(*grads, tolerance if of_gradients is None else of_gradients)

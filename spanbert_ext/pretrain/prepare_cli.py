@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser
-from spanbert_ext.pretrain.settings.parser import CORPUS_HELP
+from spanbert_ext.pretrain.settings.common_options import (
+    add_corpus_options,
+    add_output_options,
+    add_vocabulary_options,
+)
+from spanbert_ext.pretrain.settings.masking_options import CANDIDATES
 
 DESCRIPTION = """Splits text into sentences and tokens, once, on every core, and writes them as shards with a manifest:
 what spanbert-pretrain --corpus DIR then reads. The shards are the same bytes for the same text, whatever the number
@@ -47,47 +52,24 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument_group("text").add_argument
-    add(
-        "--corpus",
-        nargs="+",
-        required=True,
-        metavar="NAME",
-        help=CORPUS_HELP,
-    )
-    add(
-        "--document-separator",
-        metavar="LINE",
-        help="a line that ends a document of a text file, in the place of a blank one; for text with blank lines"
-        " between paragraphs",
-    )
-    add(
-        "--text-field",
-        metavar="NAME",
-        help="the field of a record that holds the text (default: text)",
-    )
+    add_corpus_options(add, required=True)
 
     add = parser.add_argument_group("tokens").add_argument
-    add(
-        "--tokenizer",
-        metavar="NAME",
-        help="folder or hub name of a fast tokenizer (default: a cased WordPiece trained on the corpus)",
-    )
-    add("--vocab-size", type=int, metavar="N", help="size of a vocabulary that is trained (default: 28996)")
-    add(
-        "--unused-ids",
-        type=int,
-        metavar="N",
-        help="of these, tokens [unused0], ... reserved for later use (default: 100)",
+    add_vocabulary_options(
+        add,
+        tokenizer="a cased WordPiece trained on the corpus",
+        vocab_size=" (default: 28996)",
+        unused_ids="100",
     )
     add(
         "--phrases",
-        choices=("entities", "noun-phrases"),
+        choices=CANDIDATES,
         help="look for these too, which spanbert-pretrain --masking of the same name needs (noun-phrases: pip install"
         " 'spanbert-ext[phrases]'; default: none)",
     )
 
     add = parser.add_argument_group("output").add_argument
-    add("--output", metavar="DIR", help="folder of the shards (default: prepared)")
+    add_output_options(add, output="the shards (default: prepared)", overwrite="prepared corpus")
     add("--documents-per-shard", type=int, metavar="N", help="documents in a file (default: 4096)")
     add(
         "--workers",
@@ -95,8 +77,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes; the shards do not depend on it (default: a core each)",
     )
-    add("--overwrite", action="store_true", help="delete the prepared corpus in --output and begin anew")
-    add("--no-progress", dest="progress", action="store_false", help="no progress bar")
     return parser
 
 

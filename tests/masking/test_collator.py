@@ -7,21 +7,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from collator_samples import TENSORS, ragged_rows, rectangle
+from collator_samples import TENSORS, rectangle
 from tiny_models import VOCABULARY, one_thread, same, tiny_texts, tiny_tokenizer  # noqa: F401
 
 from spanbert_ext import DataCollatorForSpanMasking, token_kinds_from_word_ids
 from spanbert_ext.masking.masker import SpanMasker
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def rows() -> list[dict]:
-    return ragged_rows()
 
 
 def originals(batch: dict) -> torch.Tensor:

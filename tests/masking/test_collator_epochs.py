@@ -12,23 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from collator_samples import ragged_rows, rectangle
+from collator_samples import rectangle
 from tiny_models import one_thread, same, tiny_tokenizer  # noqa: F401
 from torch.utils.data import DataLoader
 
 import spanbert_ext
 from spanbert_ext import DataCollatorForSpanMasking
 from spanbert_ext.masking.mask_epochs import BatchEpochs, any_copy, batch_epoch
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def rows() -> list[dict]:
-    return ragged_rows()
 
 
 class TestEpochs:

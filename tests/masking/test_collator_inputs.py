@@ -5,21 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from collator_samples import ragged_rows, rectangle
+from collator_samples import rectangle
 from tiny_models import one_thread, tiny_tokenizer  # noqa: F401
 
 from spanbert_ext import DataCollatorForSpanMasking
 from spanbert_ext.masking.masker import SpanMasker
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def rows() -> list[dict]:
-    return ragged_rows()
 
 
 class TestBadInput:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import send_to_device
-from collator_samples import TENSORS, ragged_rows, rectangle
+from collator_samples import TENSORS, rectangle
 from tiny_models import one_thread, same, tiny_texts, tiny_tokenizer  # noqa: F401
 from torch.utils.data import DataLoader
 from transformers import BatchEncoding, DataCollatorForLanguageModeling
@@ -20,16 +20,6 @@ from transformers import BatchEncoding, DataCollatorForLanguageModeling
 from spanbert_ext import DataCollatorForSpanMasking
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.masking.row_bounds import HostNumber
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def rows() -> list[dict]:
-    return ragged_rows()
 
 
 class TestArguments:

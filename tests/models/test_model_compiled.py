@@ -8,12 +8,11 @@ import pytest
 import torch
 from tiny_models import (  # noqa: F401
     INDICES,
-    assert_close,
     full_batch,
-    gradients,
     make_batch,
     make_model,
     one_thread,
+    same_step,
     skewed_batch,
     tiny_config,
 )
@@ -35,18 +34,6 @@ def last_layer() -> SpanBertForPreTraining:
     """A model of one layer: all of the encoder that differs by what the heads read."""
     torch.manual_seed(0)
     return SpanBertForPreTraining(tiny_config(num_hidden_layers=1), position_dim=24).double()
-
-
-def same_step(model, compiled, batch: dict, tolerance: float = 1e-10) -> None:
-    losses, grads = [], []
-    for module in (model, compiled):
-        module.zero_grad()
-        output = module(**batch)
-        output.loss.backward()
-        losses.append(output.loss.detach())
-        grads.append(gradients(module))
-    torch.testing.assert_close(*losses, rtol=tolerance, atol=0)
-    assert_close(*grads, tolerance)
 
 
 class TestWholeModel:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from families_samples import family_config
 from pair_samples import pair_batch, pair_model
-from tiny_models import INDICES, assert_close, gradients, make_batch, one_thread  # noqa: F401
+from tiny_models import INDICES, assert_close, gradients, make_batch, one_thread, same_step  # noqa: F401
 
 from spanbert_ext.models.native_classes import supported_types
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
@@ -31,14 +31,7 @@ def test_a_step_is_one_graph(model_type):
     config = family_config(model_type, **{ONE_LAYER.get(model_type, "num_hidden_layers"): 1})
     model, batch = SpanBertForPreTraining(config, position_dim=24), make_batch(4)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels", *INDICES)}
-    expected = model(**inputs).loss
-    expected.backward()
-    plain = gradients(model)
-    model.zero_grad()
-    loss = torch.compile(model, backend="eager", fullgraph=True)(**inputs).loss
-    loss.backward()
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
-    assert_close(gradients(model), plain, 1e-5)
+    same_step(model, torch.compile(model, backend="eager", fullgraph=True), inputs, 1e-6, of_gradients=1e-5)
 
 
 @pytest.mark.slow

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-from datasets import Dataset, Features
+import pytest
+from datasets import Dataset, Features, disable_caching, enable_caching
 from tiny_models import tiny_tokenizer
 
 from spanbert_ext.pretrain.rows.blocks import build_blocks
 from spanbert_ext.pretrain.rows.pairs import build_pairs
 from spanbert_ext.pretrain.rows.rows import Rows
 from spanbert_ext.pretrain.rows.token_documents import CANDIDATES, COLUMNS, TokenDocuments, tokenize_documents
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tables_in_memory():
+    """The datasets library writes none of a module's tables to the disk."""
+    disable_caching()
+    yield
+    enable_caching()
+
 
 FIRST = 5  # the first id that is no special one of tiny_tokenizer
 

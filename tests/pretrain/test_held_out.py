@@ -10,7 +10,7 @@ pytest.importorskip("datasets")
 
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
-from row_samples import block_rows, token_documents, token_table
+from row_samples import block_rows, tables_in_memory, token_documents, token_table  # noqa: F401
 from tiny_models import tiny_tokenizer
 
 from spanbert_ext.pretrain.rows.blocks import build_blocks
@@ -21,15 +21,6 @@ from spanbert_ext.pretrain.text.corpus import digest
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 COLUMNS = {"text": Value("large_string"), "source": Value("string"), "digest": Value("int64")}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def tables_in_memory():
-    from datasets import disable_caching, enable_caching
-
-    disable_caching()
-    yield
-    enable_caching()
 
 
 def table(texts: list[str]) -> Dataset:

@@ -122,7 +122,7 @@ def test_a_model_that_was_moved_is_known_by_its_weights(tmp_path):
         resuming.check_same(tmp_path, now, read, facts | {"model_digest": None}, 1)
     with pytest.raises(RunError, match=r"--corpus is text and .* began with a prepared corpus"):
         resuming.check_same(tmp_path, begun, read, facts | {"prepared": True}, 1)
-    older = {name: facts[name] for name in ("corpus_digest", "tokenizer_digest")}
+    older = {name: facts[name] for name in ("corpus_digest", "tokenizer_sha256")}
     resuming.check_same(tmp_path, begun, read, older, 1)
     shutil.rmtree(tmp_path / "old")
     with pytest.raises(RunError, match="model '.*old' does not exist. .* give --model NEW_PLACE"):

@@ -21,25 +21,13 @@ from tiny_runs import (
     contents,
     copy_of,
     error_of,
-    finished_run,
     same_result,
-    write_corpus,
 )
 
 from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run import checkpoints, train, trainer
 from spanbert_ext.pretrain.run.run_progress import RunProgress
 from spanbert_ext.pretrain.run.saving import VerifiedSaving
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def left_alone(corpus, tmp_path_factory) -> Path:
-    return finished_run(corpus, tmp_path_factory.mktemp("run"))
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_made_again(left_alone, tmp_path, capsys):

@@ -17,6 +17,8 @@ import pytest
 
 pytest.importorskip("transformers")
 
+import tiny_runs
+
 from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run import checkpoints, data, span_examples, trainer
 from spanbert_ext.pretrain.settings.options import Options
@@ -26,20 +28,16 @@ STEPS, SAVED = 8, 5  # a checkpoint in the middle of an epoch
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    texts = [text[:1500] for _, text in itertools.islice(builtin_documents(), 12)]
-    path.write_text("\n\n".join(texts), encoding="utf-8")
-    return str(path)
+def corpus(tmp_path_factory) -> Path:
+    return tiny_runs.write_corpus(tmp_path_factory.mktemp("corpus"), documents=12)
 
 
-def arguments(corpus: str, output: Path, *more: str) -> list[str]:
-    return [
-        *("--corpus", corpus, "--output", str(output), "--cache-dir", str(Path(corpus).parent / "cache")),
+def arguments(corpus: Path, output: Path, *more: str) -> list[str]:
+    own = [
         *("--max-steps", str(STEPS), "--eval-steps", "4", "--save-steps", str(SAVED), "--logging-steps", "2"),
-        *("--batch-size", "4", "--block-size", "32", "--vocab-size", "300", "--held-out", "0.2"),
-        *("--dropout", "0.1", "--device", "cpu", "--no-progress", "--overwrite", *more),
+        *("--held-out", "0.2", "--samples", "10", "--overwrite"),
     ]
+    return tiny_runs.arguments(corpus, output, *own, *more)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from tiny_runs import write_corpus
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -22,7 +22,6 @@ from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run.optimizer import UncorrectedAdamW
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
 from spanbert_ext.pretrain.settings.recipes import RECIPES
-from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 SYSTEMS = ("bert", "our-bert", "our-bert-1seq", "spanbert")
 DISTINCT = [
@@ -32,10 +31,12 @@ DISTINCT = [
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    texts = [text[:3000] for _, text in itertools.islice(builtin_documents(), 60)]
-    path.write_text("\n\n".join(texts), encoding="utf-8")
-    return str(path)
+    return str(write_corpus(tmp_path_factory.mktemp("corpus"), documents=24, characters=1500))
+
+
+@pytest.fixture(scope="module")
+def long_corpus(tmp_path_factory) -> str:
+    return str(write_corpus(tmp_path_factory.mktemp("long-corpus"), documents=60, characters=3000))
 
 
 def train(corpus: str, output: Path, recipe: str, steps: int | None, *more: str) -> dict:
@@ -90,9 +91,9 @@ def test_a_system_of_the_paper_trains(corpus, tmp_path, capsys, monkeypatch, rec
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", DISTINCT)
-def test_a_recipe_learns_in_200_steps(corpus, tmp_path, recipe):
+def test_a_recipe_learns_in_200_steps(long_corpus, tmp_path, recipe):
     pytest.importorskip("textblob") if recipe == "masking-noun-phrases" else None
-    train(corpus, tmp_path / "out", recipe, 200)
+    train(long_corpus, tmp_path / "out", recipe, 200)
     log = json.loads((tmp_path / "out" / "checkpoints" / "checkpoint-200" / "trainer_state.json").read_text())
     losses = {entry["step"]: entry for entry in log["log_history"] if "eval_mlm_loss" in entry}
     gains = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,16 @@ import pytest
 
 pytest.importorskip("datasets")
 
+from tiny_runs import write_corpus
+
 from spanbert_ext.pretrain.run import data
 from spanbert_ext.pretrain.settings.options import OptionError, Options
-from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("corpus") / "text.txt"
-    texts = [text[:2500] for _, text in itertools.islice(builtin_documents(), 12)]
-    path.write_text("\n\n".join(texts), encoding="utf-8")
-    return str(path)
+    return str(write_corpus(tmp_path_factory.mktemp("corpus"), documents=12, characters=2500))
 
 
 def options(corpus: str, **given) -> Options:

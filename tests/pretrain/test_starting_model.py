@@ -12,7 +12,7 @@ from tiny_models import VOCABULARY, tiny_config, tiny_tokenizer
 pytest.importorskip("transformers")
 
 from tokenizers import models
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain.run import train
@@ -34,11 +34,15 @@ def options_of(model: str, **given) -> Options:
     return Options(model=model, block_size=64, **given).resolve()
 
 
+def built(options: Options, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    return build_model(options, check_model(options), tokenizer, COUNTS)
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("base", "large")])
 def test_a_size_is_what_it_says(name):
     """tiny 2x128, mini 4x256, small 6x384, with heads of 64."""
     expected = {"demo": (1, 128), "tiny": (2, 128), "mini": (4, 256), "small": (6, 384)}[name]
-    model = build_model(options_of(name), tiny_tokenizer(), COUNTS)
+    model = built(options_of(name), tiny_tokenizer())
     config = model.config
     assert (config.num_hidden_layers, config.hidden_size) == expected
     assert config.hidden_size == 64 * config.num_attention_heads
@@ -52,7 +56,7 @@ def test_every_size_but_the_demo_has_a_rate_on_own_text():
 
 def test_a_checkpoint_with_its_own_tokenizer(checkpoint):
     for tokenizer in (None, checkpoint):
-        model = build_model(options_of(checkpoint, tokenizer=tokenizer), tiny_tokenizer(), COUNTS)
+        model = built(options_of(checkpoint, tokenizer=tokenizer), tiny_tokenizer())
         assert model.config.hidden_size == 32
 
 
@@ -70,22 +74,22 @@ def test_a_tokenizer_with_other_ids_is_refused(checkpoint):
         (smaller, "2 of 38 tokens differ, 'un' has id 36 there and none here"),
     ):
         with pytest.raises(OptionError, match=message) as refused:
-            build_model(options_of(checkpoint, tokenizer="another"), other_tokenizer(vocabulary), COUNTS)
+            built(options_of(checkpoint, tokenizer="another"), other_tokenizer(vocabulary))
         assert "--tokenizer 'another'" in str(refused.value) and checkpoint in str(refused.value)
     with pytest.raises(OptionError, match="the tokenizer of --corpus has other ids"):  # of a prepared one
-        build_model(options_of(checkpoint), other_tokenizer(swapped), COUNTS)
+        built(options_of(checkpoint), other_tokenizer(swapped))
 
 
 def test_a_tokenizer_of_the_same_ids_under_another_name_is_taken(checkpoint):
-    build_model(options_of(checkpoint, tokenizer="a copy"), tiny_tokenizer(), COUNTS)
+    built(options_of(checkpoint, tokenizer="a copy"), tiny_tokenizer())
 
 
 def test_a_checkpoint_without_a_tokenizer_takes_any_that_fits(tmp_path):
     SpanBertForPreTraining(tiny_config()).save_pretrained(tmp_path / "bare")
-    build_model(options_of(str(tmp_path / "bare"), tokenizer="mine"), tiny_tokenizer(), COUNTS)
+    built(options_of(str(tmp_path / "bare"), tokenizer="mine"), tiny_tokenizer())
     larger = other_tokenizer(VOCABULARY | {"more": len(VOCABULARY)})
     with pytest.raises(OptionError, match="--tokenizer has .* tokens but --model .* has a vocabulary of"):
-        build_model(options_of(str(tmp_path / "bare"), tokenizer="mine"), larger, COUNTS)
+        built(options_of(str(tmp_path / "bare"), tokenizer="mine"), larger)
 
 
 def test_positions_are_checked_before_the_text_is_read_and_the_remedy_named(
@@ -113,7 +117,7 @@ def test_another_family_is_refused_before_the_text_is_read(tmp_path, monkeypatch
 def test_a_checkpoint_without_weights_is_named(checkpoint):
     (Path(checkpoint) / "model.safetensors").unlink()
     with pytest.raises(OptionError, match=f"--model '{checkpoint}' cannot be loaded"):
-        build_model(options_of(checkpoint), tiny_tokenizer(), COUNTS)
+        built(options_of(checkpoint), tiny_tokenizer())
 
 
 def test_pairs_need_a_second_token_type(tmp_path):

@@ -10,22 +10,13 @@ import pytest
 pytest.importorskip("datasets")
 
 from datasets import Dataset, concatenate_datasets
-from row_samples import token_documents, token_table
+from row_samples import tables_in_memory, token_documents, token_table  # noqa: F401
 from tiny_models import VOCABULARY, tiny_texts, tiny_tokenizer
 from transformers import BertTokenizerFast
 
 from spanbert_ext.pretrain.rows.token_documents import TokenDocuments, encode, token_spans, tokenize_documents
 from spanbert_ext.pretrain.text.corpus import digest
 from spanbert_ext.pretrain.text.sentences import split_sentences
-
-
-@pytest.fixture(autouse=True, scope="module")
-def tables_in_memory():
-    from datasets import disable_caching, enable_caching
-
-    disable_caching()
-    yield
-    enable_caching()
 
 
 def table(texts: list[str]) -> Dataset:

@@ -3,7 +3,6 @@ and held-out text judged under both laws as the model judges it by itself."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+from tiny_runs import write_corpus
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
@@ -28,7 +28,6 @@ from spanbert_ext.pretrain.run.run_progress import MEASURED
 from spanbert_ext.pretrain.run.span_examples import span_examples
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
 from spanbert_ext.pretrain.settings.options import OptionError
-from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 STEPS, SAVED, LOGGED, EVALUATED = 8, 5, 3, 4  # the checkpoint stands between two logs
 
@@ -51,9 +50,7 @@ def trainers() -> Iterator[list[SpanTrainer]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, trainers) -> Path:
     folder = tmp_path_factory.mktemp("watched")
-    corpus, output = folder / "text.txt", folder / "out"
-    texts = [text[:1200] for _, text in itertools.islice(builtin_documents(), 8)]
-    corpus.write_text("\n\n".join(texts), encoding="utf-8")
+    corpus, output = write_corpus(folder, characters=1200), folder / "out"
     numbers = {"max-steps": STEPS, "save-steps": SAVED, "logging-steps": LOGGED, "eval-steps": EVALUATED}
     numbers |= {
         "batch-size": 2,

@@ -13,29 +13,22 @@ STEPS, SAVED = 6, 4
 FULL_DISK = shutil._ntuple_diskusage(10**9, 10**9, 4096)
 
 
-def write_corpus(folder: Path) -> Path:
+def write_corpus(folder: Path, documents: int = 8, characters: int = 900) -> Path:
+    """A file of the beginnings of documents."""
     path = folder / "text.txt"
-    path.write_text("\n\n".join(text[:1500] for _, text in itertools.islice(builtin_documents(), 8)))
+    texts = (text[:characters] for _, text in itertools.islice(builtin_documents(), documents))
+    path.write_text("\n\n".join(texts), encoding="utf-8")
     return path
 
 
 def arguments(corpus: Path, output: Path, *more: str) -> list[str]:
+    """Of a run on `corpus`, whose folder has the cache beside it. more: options; those replace the ones here."""
     return [
         *("--corpus", str(corpus), "--output", str(output), "--cache-dir", str(corpus.parent / "cache")),
         *("--max-steps", str(STEPS), "--eval-steps", str(STEPS), "--save-steps", str(SAVED)),
         *("--logging-steps", "5", "--batch-size", "4", "--block-size", "32", "--vocab-size", "300"),
-        *(
-            "--held-out",
-            "0.3",
-            "--dropout",
-            "0.1",
-            "--device",
-            "cpu",
-            "--samples",
-            "0",
-            "--no-progress",
-            *more,
-        ),
+        *("--held-out", "0.3", "--dropout", "0.1", "--device", "cpu", "--samples", "0", "--no-progress"),
+        *more,
     ]
 
 

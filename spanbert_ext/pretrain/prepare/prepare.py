@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from spanbert_ext._version import __version__
 from spanbert_ext.files.disk import explained, sync, sync_tree, write_synced
 from spanbert_ext.pretrain.files.lock import LOCK_FILE, run_lock
-from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, tokenizer_sha256, verify
+from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, verify
 from spanbert_ext.pretrain.prepare.shards import Progress, Shard, read_lines
 from spanbert_ext.pretrain.prepare.summary import HISTOGRAM, REPORT, draw_lengths, report_text
 from spanbert_ext.pretrain.prepare.write_shards import DOCUMENTS_PER_SHARD, Placed, has_begun, write_shards
@@ -26,6 +26,7 @@ from spanbert_ext.pretrain.rows.tokenizer import (
     SPECIAL_TOKENS,
     TokenizerError,
     load_tokenizer,
+    tokenizer_sha256,
     train_tokenizer,
 )
 from spanbert_ext.pretrain.text.corpus import (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset, concatenate_datasets, load_dataset
 
 from spanbert_ext.pretrain.prepare.shards import Shard, fault
+from spanbert_ext.pretrain.rows.tokenizer import tokenizer_sha256
 from spanbert_ext.pretrain.text.corpus_names import shown
 from spanbert_ext.pretrain.text.manifest import PreparedError, read_manifest
 
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENIZER = "tokenizer"
-
-
-def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of all that decides which tokens a text has; what it was last asked to pad or cut is left out."""
-    parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    parts |= {"padding": None, "truncation": None}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def check_tokenizer(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -143,9 +143,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of all that decides about its ids: 16 hexadecimal digits, the same after it was saved and loaded."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    rules.pop("truncation", None)  # of the last call, not of the tokenizer
-    rules.pop("padding", None)
-    return hashlib.blake2b(json.dumps(rules, sort_keys=True).encode(), digest_size=8).hexdigest()
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that decides which ids a text has, in a run and in a prepared corpus: the same after the tokenizer was
+    saved and loaded. What it was last asked to pad or cut is left out."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()

@@ -39,13 +39,12 @@ def measure_step(
 ) -> MeasuredStep | None:
     """Runs the longest rows once forward and backward, then usual ones, and one optimizer step at a rate of zero.
 
-    Weights, generators, gradients, the optimizer and the collator's epochs are afterwards what they were. None where
-    the model is not whole in one process (FSDP, DeepSpeed). train, lengths: the training rows, by number, and the
-    tokens [N] of each. Raises `OptionError` when the longest rows do not fit into a GPU's memory."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        return None
-    model, device = trainer.model, trainer.args.device
-    was_training, gpu = model.training, device.type == "cuda"
+    Weights, generators, gradients, the optimizer and the collator's epochs are afterwards what they were. A model that
+    is to be sharded is measured whole, before; None when it does not fit so. train, lengths: the training rows, by
+    number, and the tokens [N] of each. Raises `OptionError` when the longest rows do not fit into a GPU's memory."""
+    device = trainer.args.device
+    model, gpu = trainer.model, device.type == "cuda"
+    was_training = model.training
     if gpu:
         torch.cuda.reset_peak_memory_stats(device)
     some = np.linspace(0, len(lengths) - 1, min(len(lengths), MANY_ROWS)).astype(np.int64)
@@ -66,7 +65,7 @@ def measure_step(
 
     with torch.random.fork_rng(devices=[device] if gpu else []):
         try:
-            model.train()
+            model.to(device).train()
             collator = collator.evaluation()
             start = time.perf_counter()
             rates = [one_pass(by_length[::-1])]
@@ -75,6 +74,8 @@ def measure_step(
             if not slow:
                 rates = [one_pass(np.roll(spread, -number * len(spread) // 3)) for number in range(3)]
         except torch.OutOfMemoryError as error:
+            if trainer.is_fsdp_enabled:
+                return None
             raise OptionError(_does_not_fit(options, device)) from error
         finally:
             model.zero_grad(set_to_none=True)

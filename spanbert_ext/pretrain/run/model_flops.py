@@ -51,19 +51,26 @@ class ModelFlops:
         return 3 * (forward + self.per_mlm_target * mlm_targets + self.per_sbo_target * sbo_targets)
 
 
-def count_flops(model: PreTrainedModel) -> ModelFlops | None:
-    """Of a `SpanBertForPreTraining`; None where its layers are not one list of `num_hidden_layers`, as in ALBERT, or do
-    not multiply by torch's Linear, as in I-BERT."""
-    config = model.config
-    layers = getattr(config, "num_hidden_layers", None)
-    lists = [
+def encoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList] | None:
+    """The list of the encoder's layers with its path in the base model; None where there is not one of
+    `num_hidden_layers`, as in ALBERT."""
+    number = getattr(model.config, "num_hidden_layers", None)
+    lists = (
         (path, module)
         for path, module in model.base_model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == layers
-    ]
-    if not lists:
+        if isinstance(module, nn.ModuleList) and len(module) == number
+    )
+    return next(lists, None)
+
+
+def count_flops(model: PreTrainedModel) -> ModelFlops | None:
+    """Of a `SpanBertForPreTraining`; None where its layers are not one list (`encoder_layers`), or do not multiply by
+    torch's Linear, as in I-BERT."""
+    found = encoder_layers(model)
+    if found is None:
         return None
-    last = f"{lists[0][0]}.{layers - 1}."
+    layers = len(found[1])
+    last = f"{found[0]}.{layers - 1}."
     everywhere = in_rows_read = 0
     for path, module in model.base_model.named_modules():
         if not isinstance(module, nn.Linear) or "pooler" in path:
@@ -87,7 +94,7 @@ def count_flops(model: PreTrainedModel) -> ModelFlops | None:
     sbo = sum(module.weight.numel() for module in model.sbo.modules() if isinstance(module, nn.Linear))
     return ModelFlops(
         per_token=2.0 * everywhere,
-        per_pair=4.0 * config.hidden_size * layers,  # scores, and the sum of values that they weight
+        per_pair=4.0 * model.config.hidden_size * layers,  # scores, and the sum of values that they weight
         per_mlm_target=2.0 * (in_rows_read + transform + decoder),
         per_sbo_target=2.0 * (sbo + decoder),
     )

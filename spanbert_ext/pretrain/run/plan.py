@@ -181,7 +181,7 @@ class Plan:
 
     def _measured(self) -> list[tuple[str, str]]:
         if self.measured is None:
-            return [("time", "not measured: the model is spread over processes")]
+            return [("time", "not measured: before it is sharded, the model does not fit into one GPU")]
         measured, left = self.measured, self.options.max_steps - self.steps_taken
         step = self.update_tokens / self.processes / measured.tokens_per_second + measured.update_seconds
         forward = int(self.held_out.lengths.sum()) / measured.tokens_per_second / 3 / self.processes

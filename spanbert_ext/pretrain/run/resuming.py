@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from spanbert_ext.files.disk import sha256_of
-from spanbert_ext.pretrain.rows.tokenizer import tokenizer_digest
+from spanbert_ext.pretrain.rows.tokenizer import tokenizer_sha256
 from spanbert_ext.pretrain.run.checkpoints import RUN_FILE, TOKENIZER, RunError, add_to_run_file
 from spanbert_ext.pretrain.run.data import RunData, reads_prepared, trains_tokenizer
 from spanbert_ext.pretrain.settings.option_checks import flag
@@ -28,7 +28,7 @@ def facts_of(options: Options, data: RunData) -> dict[str, Any]:
     """What run.json keeps of a run that begins, for `check_same`. data: what it reads."""
     return {
         "corpus_digest": data.facts["corpus_digest"],
-        "tokenizer_digest": tokenizer_digest(data.tokenizer),
+        "tokenizer_sha256": tokenizer_sha256(data.tokenizer),
         "prepared": reads_prepared(options),
         "model_digest": _model_digest(options),
     }
@@ -43,6 +43,11 @@ def check_begun(options: Options, folder: Path) -> dict[str, Any]:
             continue
         if getattr(saved, field.name) != getattr(options, field.name):
             raise RunError(f"the run in {folder} was replaced by another one: give the command again")
+    for name in ("corpus_digest", "tokenizer_sha256"):
+        if name not in begun:
+            raise RunError(
+                f"--resume: {folder / RUN_FILE} has no {name}: it is of another version; begin a new run in another folder"
+            )
     for name in sorted(MOVABLE):
         if getattr(options, name) != getattr(saved, name):
             continue  # named anew
@@ -77,7 +82,7 @@ def check_tokenizer(
     folder: Path, options: Options, tokenizer: PreTrainedTokenizerBase, begun: dict[str, Any]
 ) -> None:
     """As `check_same`, of the tokenizer."""
-    was, now = begun.get("tokenizer_digest"), tokenizer_digest(tokenizer)
+    was, now = begun["tokenizer_sha256"], tokenizer_sha256(tokenizer)
     if was != now:
         saved, _ = load_options(folder / RUN_FILE, {})
         raise RunError(_differs(folder, "tokenizer", options, saved, was, now))
@@ -86,12 +91,12 @@ def check_tokenizer(
 def check_same(folder: Path, options: Options, data: RunData, begun: dict[str, Any], processes: int) -> None:
     """Raises `RunError` when a resumed run would not be the one that began in `folder`.
 
-    begun: the facts in its run.json. Facts that are not in there are those of an older version, which kept fewer."""
+    begun: the facts in its run.json, of `check_begun`. An older version kept no `prepared` and no `model_digest`."""
     saved, _ = load_options(folder / RUN_FILE, {})
     facts = facts_of(options, data)
-    if begun.get("corpus_digest") != facts["corpus_digest"]:
+    if begun["corpus_digest"] != facts["corpus_digest"]:
         raise RunError(
-            _differs(folder, "corpus", options, saved, begun.get("corpus_digest"), facts["corpus_digest"])
+            _differs(folder, "corpus", options, saved, begun["corpus_digest"], facts["corpus_digest"])
         )
     check_tokenizer(folder, options, data.tokenizer, begun)
     if begun.get("prepared", facts["prepared"]) != facts["prepared"]:

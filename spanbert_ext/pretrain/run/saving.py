@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
@@ -15,6 +14,7 @@ from transformers.trainer_callback import ExportableState
 from spanbert_ext.files.disk import DiskError, explained, make_anew, sync, sync_tree
 from spanbert_ext.pretrain.run.bad_loss import BadLossError
 from spanbert_ext.pretrain.run.checkpoints import UNFINISHED, checkpoint_name, publish, seal
+from spanbert_ext.pretrain.run.sharding import all_finite
 
 KEPT = 2  # checkpoints
 
@@ -84,6 +84,10 @@ class VerifiedSaving:
 
     def restore(self, checkpoint: Path) -> None:
         """Weights, log history and sums of a checkpoint, without training."""
+        if self.is_fsdp_enabled:  # which shards a model when its optimizer is made
+            self.create_optimizer()
+            self.model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+            self.model_wrapped = self.model
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         # the first process wrote it
         self.state.is_world_process_zero = self.is_world_process_zero()
@@ -95,8 +99,7 @@ class VerifiedSaving:
         self.progress.take(self.accelerator)  # steps that were not logged
 
     def _check_weights(self, step: int) -> None:
-        finite = torch.stack([x.detach().isfinite().all() for x in self.model.parameters()]).all()
-        if not finite:
+        if not all_finite(self.model.parameters()):
             raise BadLossError(
                 f"the weights after update {step} hold NaN or an infinity and are not saved: the learning rate may"
                 " be too high"

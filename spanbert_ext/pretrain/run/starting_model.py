@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from spanbert_ext.files.messages import reason
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
@@ -16,11 +23,16 @@ from spanbert_ext.pretrain.settings.options import OptionError, Options
 from spanbert_ext.pretrain.settings.sizes import MODELS
 
 
-def check_model(options: Options) -> None:
-    """What can be said before the text is read, which may take hours: whether the model is there, is of a family that
-    can be trained so, and has positions for --block-size. Raises `OptionError`."""
+def check_model(options: Options) -> PreTrainedConfig:
+    """The model's configuration, for `build_model`, after what can be said before the text is read, which may take
+    hours: whether the model is there, is of a family that can be trained so, and has positions for --block-size.
+    Raises `OptionError`."""
     if options.starts_fresh:
-        config = BertConfig(**MODELS[options.model])
+        config = BertConfig(
+            **MODELS[options.model],
+            hidden_dropout_prob=options.dropout,
+            attention_probs_dropout_prob=options.dropout,
+        )
     else:
         try:
             config = AutoConfig.from_pretrained(_checkpoint(options))
@@ -36,22 +48,19 @@ def check_model(options: Options) -> None:
         raise OptionError(f"{given} cannot be trained: {error}") from error
     _check_token_types(options, config)
     _check_positions(options, config)
+    return config
 
 
-def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray) -> PreTrainedModel:
+def build_model(
+    options: Options, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray
+) -> PreTrainedModel:
     """A fresh BERT of a preset's size, or the checkpoint in a folder or on the hub. Raises `OptionError`.
 
-    counts: [V] training tokens by id; a fresh model's output biases start at their log frequencies, which
-    saves the steps that would only learn these."""
-    check_model(options)
+    config: what `check_model` gave. counts: [V] training tokens by id; a fresh model's output biases start at their log
+    frequencies, which saves the steps that would only learn these."""
     if options.starts_fresh:
-        config = BertConfig(
-            **MODELS[options.model],
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            hidden_dropout_prob=options.dropout,
-            attention_probs_dropout_prob=options.dropout,
-        )
+        config = copy.deepcopy(config)
+        config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
         model = SpanBertForPreTraining(config, nsp=options.nsp)
         log_frequency = np.log((counts + 0.5) / (counts + 0.5).sum())
         for bias in (model.get_output_embeddings().bias, model.sbo.bias):
@@ -60,7 +69,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerBase, counts: np
     name = _checkpoint(options)
     check_ids(options, tokenizer)
     try:
-        model = SpanBertForPreTraining.from_pretrained(name, nsp=options.nsp)
+        model = SpanBertForPreTraining.from_pretrained(name, config=config, nsp=options.nsp)
     except (OSError, ValueError) as error:  # no weights, a configuration that is refused
         raise OptionError(f"--model {options.model!r} cannot be loaded: {reason(error)}") from error
     return model

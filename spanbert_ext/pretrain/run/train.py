@@ -20,7 +20,7 @@ from spanbert_ext.files.disk import DiskError, explained
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.files.lock import InUse, run_lock
-from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_digest
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_sha256
 from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
 from spanbert_ext.pretrain.run.bad_loss import BadLossError, UpdateGuard
 from spanbert_ext.pretrain.run.checkpoints import (
@@ -52,6 +52,7 @@ from spanbert_ext.pretrain.run.resuming import (
     remember_moved,
 )
 from spanbert_ext.pretrain.run.room import check_room
+from spanbert_ext.pretrain.run.sharding import check_kind, check_launch, choose_settings
 from spanbert_ext.pretrain.run.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.run.starting_model import build_model, check_ids, check_model
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
@@ -63,6 +64,8 @@ from spanbert_ext.pretrain.text.text_files import CorpusError
 # What the user can correct, and what ended a run that can go on from its last checkpoint.
 USER_ERRORS = (OptionError, RunError, CorpusError, TokenizerError, InUse)
 FAILURES = (BadLossError, DiskError)
+# Facts in run.json that are the same in a run that goes on, and what they are of.
+COMPARED = {"corpus_digest": "corpus", "tokenizer_sha256": "tokenizer"}
 __all__ = ["FAILURES", "USER_ERRORS", "FirstFailed", "Interrupted", "run"]
 
 
@@ -96,8 +99,11 @@ def run(options: Options) -> dict[str, Any]:
     with contextlib.ExitStack() as during:
         during.enter_context(stop.installed())
         during.enter_context(ranks.only_first_prints())
-        during.enter_context(ranks.joined(cpu=options.device == "cpu" or not torch.cuda.is_available()))
+        cpu = options.device == "cpu" or not torch.cuda.is_available()
+        choose_settings()
+        during.enter_context(ranks.joined(cpu=cpu))
         with ranks.first_goes_ahead():
+            check_launch(cpu)
             if ranks.first:
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
                 during.enter_context(run_lock(folder))
@@ -117,7 +123,9 @@ def run(options: Options) -> dict[str, Any]:
             given = saved if options.resume or not ranks.first else options
             loaded = _load(given, folder, ranks.count, stop, step, begun)
             if ranks.first:
-                check_room(loaded.trainer.model, folder)
+                check_room(loaded.trainer.model, folder, sharded=loaded.trainer.is_fsdp_enabled)
+                if checkpoint:
+                    check_kind(checkpoint, loaded.trainer)
                 stop.begun = True
                 if options.resume:
                     check_same(folder, loaded.options, loaded.data, begun, ranks.count)
@@ -130,6 +138,7 @@ def run(options: Options) -> dict[str, Any]:
             print(f"Going on from step {step:,} of {loaded.options.max_steps:,} ({checkpoint}).", flush=True)
         elif options.resume:
             print(f"There is no checkpoint in {folder / CHECKPOINTS}: beginning at step 0.", flush=True)
+        loaded.trainer.shard()
         return _train(loaded, folder, stop, step, checkpoint)
 
 
@@ -145,7 +154,7 @@ def _load(
         print(describe_recipe(options), flush=True)
     bf16 = choose_precision(options)  # and whether the device is there
     reporters = reporting_callbacks(options.report_to, folder / TENSORBOARD, step)
-    check_model(options)
+    config = check_model(options)
     set_seed(options.seed_of_32_bits)
     tokenizer = known_tokenizer(options, folder)
     if tokenizer is not None:
@@ -153,7 +162,7 @@ def _load(
         if begun:
             check_tokenizer(folder, options, tokenizer, begun)
     data = load_data(options, folder, tokenizer)
-    data.facts["tokenizer_digest"] = tokenizer_digest(data.tokenizer)
+    data.facts["tokenizer_sha256"] = tokenizer_sha256(data.tokenizer)
     short = None if data.short is None else data.short.lengths
     rows = TrainingRows(data.train.lengths, short, passes=options.pair_passes)
     options = settle(options, rows, processes, bf16)
@@ -162,7 +171,7 @@ def _load(
     args = training_arguments(options, folder / CHECKPOINTS, resumed=step > 0)
     args.logging_nan_inf_filter = False  # waits for the device in every pass; the guard looks at updates
     trainer = SpanTrainer(
-        model=build_model(options, data.tokenizer, counts),
+        model=build_model(options, config, data.tokenizer, counts),
         args=args,
         train_dataset=make_schedule(options, data, processes),
         eval_dataset=data.held_out,

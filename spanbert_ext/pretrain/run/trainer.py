@@ -22,13 +22,14 @@ from spanbert_ext.pretrain.run.model_flops import count_flops, peak_flops
 from spanbert_ext.pretrain.run.optimizer import RunOptimizer
 from spanbert_ext.pretrain.run.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
 from spanbert_ext.pretrain.run.saving import SavesAsAsked, VerifiedSaving
+from spanbert_ext.pretrain.run.sharding import ShardedModel
 from spanbert_ext.pretrain.run.span_examples import span_examples
 from spanbert_ext.pretrain.settings.options import Options
 
 BOUNDARIES = ("left_boundary", "right_boundary")
 
 
-class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, RunOptimizer, Trainer):
+class SpanTrainer(VerifiedSaving, GuardedUpdates, ScheduledLoader, ShardedModel, RunOptimizer, Trainer):
     """Logs, beside what Trainer does, each head's loss and accuracy by token, the tokens read, passes over the text,
     tokens and FLOPs a second, the share of the peak where that is known, and memory.
 

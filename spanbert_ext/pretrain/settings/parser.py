@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.pretrain.settings.common_options import (
+    add_corpus_options,
+    add_output_options,
+    add_vocabulary_options,
+)
 from spanbert_ext.pretrain.settings.defaults import DEMO, OWN_TEXT, PLAIN
 from spanbert_ext.pretrain.settings.option_checks import CHOICES, flag
 from spanbert_ext.pretrain.settings.options import Options
@@ -20,14 +25,6 @@ English that the Python interpreter carries, in minutes on a CPU, and shows what
 printed before training. Defaults that depend on --model and --recipe are in the table at the end."""
 
 # What --corpus may name, here and in spanbert-prepare.
-CORPUS_HELP = (
-    "files, folders and quoted globs of text (.txt, .text; UTF-8, or UTF-16 or UTF-32 with a byte order mark; a blank"
-    " line ends a document), JSON lines (.jsonl, .ndjson), both also packed (.gz, .xz, .bz2, .zst), or Parquet"
-    " (.parquet); endings may be in capitals. Other files of a folder are passed over, which is said; .md and .rst are"
-    " read as text where a name or a pattern ends so: 'notes/**/*.md'. Or dataset:PATH[@CONFIGURATION][:SPLIT], a"
-    " folder or a name on the Hugging Face hub"
-)
-
 EXAMPLES = """examples:
   spanbert-pretrain                                   the demo: everything built in
   spanbert-pretrain --corpus notes.txt --model bert-base-cased       a BERT further on your own text
@@ -100,23 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("text").add_argument
-    add(
-        "--corpus",
-        nargs="+",
-        metavar="NAME",
-        help=f"{CORPUS_HELP}. Or the folder that spanbert-prepare wrote (default: the Python interpreter's own"
-        " documentation)",
-    )
-    add(
-        "--document-separator",
-        metavar="LINE",
-        help="a line that ends a document of a text file, in the place of a blank one; for text with blank lines"
-        " between paragraphs",
-    )
-    add(
-        "--text-field",
-        metavar="NAME",
-        help=f"of JSON lines, Parquet and datasets: where the text is (default: {Options.text_field})",
+    add_corpus_options(
+        add,
+        also=". Or the folder that spanbert-prepare wrote (default: the Python interpreter's own documentation)",
     )
     add(
         "--held-out",
@@ -158,19 +141,10 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         help=f"most tokens of a row in these steps (default: {PLAIN['short_block_size']}; demo:"
         f" {DEMO['short_block_size']})",
     )
-    add(
-        "--tokenizer",
-        metavar="NAME",
-        help="folder or hub name of a fast tokenizer (default: the model's; for a model from random weights a"
-        " cased WordPiece trained on the training documents)",
-    )
-    add("--vocab-size", type=int, metavar="N", help="size of a vocabulary that is trained")
-    add(
-        "--unused-ids",
-        type=int,
-        metavar="N",
-        help="tokens [unused0], ... of a vocabulary that is trained, reserved for later use (default:"
-        " 100; demo: 0)",
+    add_vocabulary_options(
+        add,
+        tokenizer="the model's; for a model from random weights a cased WordPiece trained on the training documents",
+        unused_ids="100; demo: 0",
     )
     add(
         "--cache-dir",
@@ -308,7 +282,7 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("output").add_argument
-    add("--output", metavar="DIR", help=f"folder of the run (default: {Options.output})")
+    add_output_options(add, output=f"the run (default: {Options.output})", overwrite="run")
     add(
         "--resume",
         action="store_true",
@@ -342,4 +316,3 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="masked spans of held-out text that are shown at the end, with what the model fills in (default:"
         f" {Options.samples})",
     )
-    add("--no-progress", dest="progress", action="store_false", help="no progress bars")
