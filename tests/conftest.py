@@ -13,8 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-
-from spanbert_ext import build_info
+from cuda_code import skip_without_cuda
 
 # Set before any test module imports a Hugging Face library. Tests neither need nor may use the network.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -40,13 +39,6 @@ TOLERANCES = {
 }
 
 
-def missing_cuda() -> str | None:
-    """Why CUDA kernels cannot run here, or None when they can."""
-    if build_info()["cuda_kernels"]:
-        return None if torch.cuda.is_available() else "torch.cuda.is_available() is False"
-    return f"this build has no CUDA kernels: {build_info()['cuda_reason']}"
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hostile-inputs", type=int, default=800, help="inputs of test_hostile_inputs.py")
     parser.addoption("--hostile-seed", type=int, default=0, help="the seed that they are made from")
@@ -70,14 +62,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """`@pytest.mark.needs_cuda` skips with the reason; SPANBERT_EXT_REQUIRE_CUDA=1 makes that a failure."""
-    if item.get_closest_marker("needs_cuda") is None:
-        return
-    reason = missing_cuda()
-    if reason is not None:
-        if os.environ.get("SPANBERT_EXT_REQUIRE_CUDA") == "1":
-            pytest.fail(f"SPANBERT_EXT_REQUIRE_CUDA=1, but {reason}", pytrace=False)
-        pytest.skip(reason)
+    skip_without_cuda(item)
 
 
 @pytest.fixture

@@ -69,7 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("output").add_argument
-    add_output_options(add, output="the shards (default: prepared)", overwrite="prepared corpus")
+    add_output_options(
+        add, output="the shards (default: prepared)", overwrite="prepared corpus in --output and begin anew"
+    )
     add("--documents-per-shard", type=int, metavar="N", help="documents in a file (default: 4096)")
     add(
         "--workers",

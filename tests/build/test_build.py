@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import conftest
+import cuda_code
 import pytest
 import torch
 
@@ -332,12 +332,12 @@ def test_a_missing_gpu_skips_with_its_reason_or_fails_when_one_is_required(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     item = SimpleNamespace(get_closest_marker=lambda name: name == "needs_cuda" or None)
-    monkeypatch.setattr(conftest, "missing_cuda", lambda: "no GPU here")
+    monkeypatch.setattr(cuda_code, "missing_cuda", lambda: "no GPU here")
     monkeypatch.delenv("SPANBERT_EXT_REQUIRE_CUDA", raising=False)
     with pytest.raises(pytest.skip.Exception, match="no GPU here"):
-        conftest.pytest_runtest_setup(item)
+        cuda_code.skip_without_cuda(item)
     monkeypatch.setenv("SPANBERT_EXT_REQUIRE_CUDA", "1")
     with pytest.raises(pytest.fail.Exception, match="no GPU here"):
-        conftest.pytest_runtest_setup(item)
-    monkeypatch.setattr(conftest, "missing_cuda", lambda: None)
-    conftest.pytest_runtest_setup(item)
+        cuda_code.skip_without_cuda(item)
+    monkeypatch.setattr(cuda_code, "missing_cuda", lambda: None)
+    cuda_code.skip_without_cuda(item)

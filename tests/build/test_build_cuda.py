@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import boundary_samples
-import conftest
+import cuda_code
 import pytest
 import span_mask_samples
 import torch
@@ -55,9 +55,9 @@ def test_the_reason_for_a_skip(
     monkeypatch: pytest.MonkeyPatch, kernels: bool, gpu: bool, reason: str | None
 ) -> None:
     info = {"cuda_kernels": kernels, "cuda_reason": "" if kernels else "nvcc was not found"}
-    monkeypatch.setattr(conftest, "build_info", lambda: info)
+    monkeypatch.setattr(cuda_code, "build_info", lambda: info)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert conftest.missing_cuda() == reason
+    assert cuda_code.missing_cuda() == reason
 
 
 # --- A CUDA tensor in a build without CUDA kernels ----------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import missing_cuda
+from cuda_code import missing_cuda
 from span_mask_samples import MASK, PAD, POOL, assert_equal, sample_inputs, table
 from test_span_mask_interface import BAD_INPUTS
 

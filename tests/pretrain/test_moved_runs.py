@@ -321,7 +321,7 @@ def test_a_prepared_corpus_of_one_document_and_its_tokenizer(tmp_path, capsys, m
     """It is divided into passages; what is wrong with its tokenizer is found before its shards are read."""
     from spanbert_ext.pretrain import prepare_cli
 
-    corpus = write_corpus(tmp_path)
+    corpus = write_corpus(tmp_path, characters=1500)
     corpus.write_text(" ".join(corpus.read_text().split()))
     prepared = tmp_path / "prepared"
     command = ["--corpus", str(corpus), "--output", str(prepared), "--vocab-size", "300", "--workers", "1"]

@@ -46,7 +46,8 @@ def check_begun(options: Options, folder: Path) -> dict[str, Any]:
     for name in ("corpus_digest", "tokenizer_sha256"):
         if name not in begun:
             raise RunError(
-                f"--resume: {folder / RUN_FILE} has no {name}: it is of another version; begin a new run in another folder"
+                f"--resume: {folder / RUN_FILE} has no {name}, so it is of another version; begin a new run in another"
+                " folder"
             )
     for name in sorted(MOVABLE):
         if getattr(options, name) != getattr(saved, name):

@@ -52,7 +52,7 @@ def add_vocabulary_options(add: Add, *, tokenizer: str, vocab_size: str = "", un
 
 
 def add_output_options(add: Add, *, output: str, overwrite: str) -> None:
-    """--output, --overwrite, --no-progress. output: what the folder is of; overwrite: what is deleted in it."""
+    """--output, --overwrite, --no-progress. output: what the folder is of; overwrite: what is deleted, when."""
     add("--output", metavar="DIR", help=f"folder of {output}")
-    add("--overwrite", action="store_true", help=f"delete the {overwrite} in --output first")
+    add("--overwrite", action="store_true", help=f"delete the {overwrite}")
     add("--no-progress", dest="progress", action="store_false", help="no progress bars")

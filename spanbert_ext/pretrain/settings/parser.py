@@ -282,17 +282,16 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("output").add_argument
-    add_output_options(add, output=f"the run (default: {Options.output})", overwrite="run")
+    add_output_options(
+        add,
+        output=f"the run (default: {Options.output})",
+        overwrite="run in --output, once all that the new one needs is checked",
+    )
     add(
         "--resume",
         action="store_true",
         help="go on from the last checkpoint of the run in --output, with its options; --corpus, --tokenizer and"
         " --model may say where these were moved, and are refused where they are not the same",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="delete the run in --output, once all that the new one needs is checked",
     )
     add("--eval-steps", type=int, metavar="N", help="steps between evaluations on the held-out documents")
     add(
