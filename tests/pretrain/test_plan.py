@@ -17,7 +17,7 @@ from transformers import Trainer
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.run import measured_step
+from spanbert_ext.pretrain.run import arguments, measured_step
 from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
 from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
 from spanbert_ext.pretrain.run.optimizer import RunOptimizer
@@ -175,6 +175,20 @@ def test_little_held_out_text_and_full_memory_are_warned_of():
         plan_of(), held_out=rows_of(9, 9), measured=MeasuredStep(1.0, 1.0, 95 * 10**8, 10**10)
     )
     assert ["--held-out" in plan.warnings()[0], "--batch-size" in plan.warnings()[1]] == [True, True]
+
+
+def test_one_process_takes_one_gpu_and_says_what_takes_all(monkeypatch, tmp_path):
+    assert dataclasses.replace(plan_of(), gpus=4, processes=4).warnings() == []
+    (warning,) = dataclasses.replace(plan_of(), gpus=4).warnings()
+    assert "torchrun --nproc-per-node 4 -m spanbert_ext.pretrain.cli" in warning
+
+    def four(self) -> torch.device:
+        self._n_gpu = 4
+        return torch.device("cpu")
+
+    monkeypatch.setattr(arguments.TrainingArguments, "_setup_devices", property(four))
+    made = training_arguments(Options(**OWN).resolve().with_steps(5), tmp_path)
+    assert made.n_gpu == 1
 
 
 # --- A step is measured ----------------------------------------------------------------------------------------------

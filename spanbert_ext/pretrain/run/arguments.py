@@ -35,7 +35,7 @@ def training_arguments(options: Options, folder: Path, *, resumed: bool = False)
     Raises `OptionError` for a device that is not there.
     """
     use_cpu = not on_gpu(options)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=options.max_steps,
         per_device_train_batch_size=options.batch_size,
@@ -65,3 +65,8 @@ def training_arguments(options: Options, folder: Path, *, resumed: bool = False)
         report_to="none",
         disable_tqdm=not options.progress,
     )
+    if (
+        arguments.n_gpu > 1
+    ):  # in one process, where Trainer takes nn.DataParallel: it copies the model in every pass
+        arguments._n_gpu = 1
+    return arguments

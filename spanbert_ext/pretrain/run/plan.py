@@ -82,6 +82,7 @@ def make_plan(
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         processes=trainer.args.world_size,
+        gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
         steps_taken=steps_taken,
         unknown=unknown,
         measured=measure_step(trainer, options, collator, train, rows.lengths),
@@ -100,6 +101,7 @@ class Plan:
     parameters: int
     device: str
     processes: int = 1
+    gpus: int = 0  # that a process sees
     steps_taken: int = 0  # before a resume
     unknown: float = 0.0  # share of the training tokens
     measured: MeasuredStep | None = None
@@ -244,6 +246,11 @@ class Plan:
             found.append(
                 "the demo's model is small and starts from random weights; --model bert-base-cased trains a BERT"
                 " further on this text."
+            )
+        if self.gpus > 1 and self.processes == 1:
+            found.append(
+                f"{self.gpus} GPUs are there and one is used: torchrun --nproc-per-node {self.gpus} -m"
+                " spanbert_ext.pretrain.cli trains on all."
             )
         if len(self.held_out.lengths) < 10:
             found.append(
