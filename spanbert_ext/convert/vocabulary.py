@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBa
 
 from spanbert_ext.convert.checkpoint_file import CheckpointError
 from spanbert_ext.files.messages import reason
+from spanbert_ext.masking.letter_case import cased_share, lowers_text
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DICTIONARY_LINE = re.compile(r"(\S+) -?\d+")  # of fairseq's dict.txt
@@ -46,7 +47,8 @@ def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBa
     except Exception as error:  # missing files, no network, not a tokenizer: many types
         where = "folder" if folder else "no such file or folder; as a hub name"
         raise CheckpointError(f"cannot load a tokenizer from {source} ({where}): {reason(error)}") from error
-    if _lowers(tokenizer) and _is_cased(tokenizer.get_vocab()) and not _asks_for_lower_case(folder):
+    lowers = isinstance(tokenizer, BertTokenizerFast) and lowers_text(tokenizer)
+    if lowers and cased_share(tokenizer.get_vocab()) and not _asks_for_lower_case(folder):
         return _of_tokens(tokens_of(tokenizer), positions)
     return tokenizer
 
@@ -101,21 +103,7 @@ def check_size(tokenizer: PreTrainedTokenizerBase, rows: int, source: str | Path
 def _of_tokens(tokens: list[str], positions: int) -> PreTrainedTokenizerBase:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     return BertTokenizerFast(
-        vocab=vocabulary, do_lower_case=not _is_cased(vocabulary), model_max_length=positions
-    )
-
-
-def _is_cased(vocabulary: dict[str, int]) -> bool:
-    """Whether a piece has a capital letter; those in brackets ([CLS], [unused1]) are no pieces of text."""
-    return any(token != token.lower() for token in vocabulary if not re.fullmatch(r"\[.+\]", token))
-
-
-def _lowers(tokenizer: PreTrainedTokenizerBase) -> bool:
-    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-    return (
-        normalizer is not None
-        and isinstance(tokenizer, BertTokenizerFast)
-        and (normalizer.normalize_str("A") == "a")
+        vocab=vocabulary, do_lower_case=cased_share(vocabulary) == 0, model_max_length=positions
     )
 
 

@@ -8,6 +8,7 @@ import itertools
 import lzma
 import os
 import signal
+import string
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,12 @@ from plain_sentences import plain_split
 from row_samples import block_rows
 
 from spanbert_ext import SpanMasker
-from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.rows.tokenizer import (
+    SPECIAL_TOKENS,
+    TokenizerError,
+    load_tokenizer,
+    train_tokenizer,
+)
 from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 from spanbert_ext.pretrain.text.corpus import (
     CorpusError,
@@ -284,3 +290,17 @@ def test_an_error_of_the_text_is_the_vocabularys():
 
     with pytest.raises(CorpusError, match="notes.txt is damaged"):
         train_tokenizer(broken, 300)
+
+
+def test_a_cased_vocabulary_without_settings_is_not_read_in_lower_case(tmp_path):
+    """As the published SpanBERT folders have it: transformers would lower all text, and no word has a capital then."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    pieces = [*SPECIAL_TOKENS, "[unused0]", *string.ascii_lowercase, *string.ascii_uppercase]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    with pytest.raises(TokenizerError, match=r'lower case of all text, and 50% .*"do_lower_case": false'):
+        load_tokenizer(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert load_tokenizer(str(tmp_path)).tokenize("A b") == ["A", "b"]
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces[:-26]) + "\n")
+    assert load_tokenizer(str(tmp_path)).tokenize("A b") == ["a", "b"]

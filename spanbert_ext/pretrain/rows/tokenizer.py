@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
 from spanbert_ext.files.messages import reason
+from spanbert_ext.masking.letter_case import cased_share, lowers_text
 from spanbert_ext.pretrain.text.sentences import cut_text
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -21,6 +22,9 @@ CONTINUES = "##"
 _STRANGE = (
     "\U00010000 \U0001d7d8"  # a sign of Linear B and a double-struck digit, which next to no vocabulary has
 )
+
+
+_MANY_CASED = 0.05  # of a vocabulary; an uncased one has none
 
 
 class TokenizerError(ValueError):
@@ -110,7 +114,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer in folder `name`, or of that name on the Hugging Face hub.
 
     Raises `TokenizerError` when it cannot be loaded, is not fast, lacks a mask, cls, sep or pad token, has no other
-    tokens, or fails at a word that it does not know.
+    tokens, takes the capitals away that its vocabulary has, or fails at a word that it does not know.
     """
     path = Path(name).expanduser()
     if path.is_file() or (not path.exists() and len(path.parts) > 2):  # a hub name has at most one slash
@@ -134,6 +138,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         set(tokenizer.all_special_ids)
     ):  # what a class makes of itself without its files
         raise TokenizerError(f"tokenizer {name!r} has special tokens alone: files of it are missing")
+    cased = cased_share(tokenizer.get_vocab())
+    if cased > _MANY_CASED and lowers_text(tokenizer):
+        raise TokenizerError(
+            f"tokenizer {name!r} makes lower case of all text, and {cased:.0%} of its vocabulary have capitals: its"
+            ' settings are missing, as in the published SpanBERT folders. Write {"do_lower_case": false} into'
+            " tokenizer_config.json beside vocab.txt, or let spanbert-convert do it"
+        )
     try:
         tokenizer(_STRANGE, add_special_tokens=False)
     except Exception as error:  # the tokenizers library has no type for it

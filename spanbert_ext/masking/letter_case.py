@@ -1,0 +1,21 @@
+"""Whether a tokenizer takes the capitals away that its vocabulary has: BERT's own vocabulary file does not say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from transformers import PreTrainedTokenizerBase
+
+
+def lowers_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a fast tokenizer makes lower case of all text."""
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    return normalizer is not None and normalizer.normalize_str("A") == "a"
+
+
+def cased_share(vocabulary: Mapping[str, int]) -> float:
+    """The share of a vocabulary's pieces that have a capital letter; those in brackets ([CLS], [unused1]) are no pieces
+    of text."""
+    pieces = [token for token in vocabulary if not re.fullmatch(r"\[.+\]", token)]
+    return sum(token != token.lower() for token in pieces) / max(1, len(pieces))
