@@ -76,7 +76,7 @@ $(CUDA_CONSTRAINTS): constraints.txt
 	sed -e '/^torch==/d' -e 's/^#cuda //' $< > $@
 
 NVCC = $(shell PATH="$(CUDA_HOME)/bin:$$PATH:/usr/local/cuda/bin" command -v nvcc)
-# Benchmarks and pretraining do not depend on how the extension was linked: `make test` has their tests.
+# The tests of what depends on torch's version or on how the extension was linked; `make test` has all.
 # From tests/, where Python finds the installed package: the source folder may hold an editable build for the CPU.
 cuda-build: BIN := $(CUDA_VENV)/bin
 cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against a CUDA torch; needs nvcc, but no GPU
@@ -86,7 +86,7 @@ cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against 
 	SPANBERT_EXT_CUDA=ON $(PIP) install -c $< --no-build-isolation '.[test]'
 	cd tests && $(abspath $(BIN))/python -m spanbert_ext
 	$(BIN)/python tools/kernel_resources.py
-	cd tests && $(abspath $(BIN))/pytest $(PARALLEL) --ignore=benchmarks --ignore=pretrain
+	cd tests && $(abspath $(BIN))/pytest $(PARALLEL) build ops models convert
 
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
 	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK
