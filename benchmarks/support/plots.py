@@ -52,7 +52,7 @@ def plot_bars(path: Path, title: str, panels: Sequence[Bars]) -> None:
 
 @dataclass(frozen=True)
 class Lines:
-    """One panel: a line per name through (x, y) points, both axes logarithmic; with `from_zero` linear and from 0 on."""
+    """One panel: a line per name through (x, y) points, both axes logarithmic, or linear `from_zero` on."""
 
     x_label: str
     y_label: str
