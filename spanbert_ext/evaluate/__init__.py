@@ -1,0 +1,1 @@
+"""Downstream evaluation: checkpoints fine-tuned and scored side by side. The command is `spanbert-evaluate`."""
