@@ -1,1 +1,1 @@
-"""Downstream evaluation: checkpoints fine-tuned and scored side by side. The command is `spanbert-evaluate`."""
+"""Fine-tunes and scores checkpoints side by side, with intervals."""
