@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from spanbert_ext.evaluate.data.folds import group_folds
 from spanbert_ext.evaluate.tasks.form import EvaluationError, Fold
 
 
@@ -12,22 +13,20 @@ def cross_validation(clusters: Sequence[str], count: int, what: str) -> list[Fol
     """`count` folds, each of which tests whole clusters that the others train on, of about as many items each.
 
     clusters: of each item. what: plural noun of clusters. Raises `EvaluationError`."""
-    members = _members(clusters)
-    if len(members) < count:
+    if len(set(clusters)) < count:
         raise EvaluationError(
-            f"--folds is {count} but the data has {len(members)} {what}, and no fold may share one: give at most that"
+            f"--folds is {count} but the data has {len(set(clusters))} {what}, and no two folds may share one:"
+            " give at most that"
         )
-    parts: list[list[int]] = [[] for _ in range(count)]
-    for name in sorted(members, key=lambda name: (-len(members[name]), _hashed(name))):
-        min(parts, key=len).extend(members[name])  # the largest first, into the smallest part
-    everything = range(len(clusters))
-    folds = []
-    for number, part in enumerate(parts, 1):
-        test = set(part)
-        folds.append(
-            Fold(f"{number} of {count}", tuple(i for i in everything if i not in test), tuple(sorted(test)))
+    tested_by = group_folds(clusters, count)
+    return [
+        Fold(
+            f"{number + 1} of {count}",
+            train=tuple(index for index, fold in enumerate(tested_by) if fold != number),
+            test=tuple(index for index, fold in enumerate(tested_by) if fold == number),
         )
-    return folds
+        for number in range(count)
+    ]
 
 
 def hold_out(fold: Fold, clusters: Sequence[str], share: float, most: int) -> Fold:

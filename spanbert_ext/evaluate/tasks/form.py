@@ -54,24 +54,13 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class ItemRow:
-    """What a checkpoint made of one test item.
-
-    cluster: what is resampled together (an article, a document). item: its name, unique in the data set. row: the
-    sufficient statistics that the task's metrics read, of one length. prediction: for people, of JSON's types."""
-
-    cluster: str
-    item: str
-    row: Sequence[float]
-    prediction: Any = None
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """One row for every test item, and facts for people, of JSON's types. `facts["diverged"]` true: training ended in a
-    loss that is no number; its rows count all the same."""
+    """One row for every test item, in any order. predictions: by item, for people; facts: of the job, for people; both
+    of JSON's types. `facts["diverged"]` true: training ended in a loss that is no number; its rows count all the same.
+    """
 
     rows: Sequence[ItemRow]
+    predictions: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -116,7 +105,7 @@ class Task(ABC, Generic[Data, Options]):
 
     @abstractmethod
     def metrics(self, data: Data) -> dict[str, Metric]:
-        """The metrics of a data set by their names; the first decides comparisons."""
+        """The metrics of a data set by their names, the one that matters most first."""
 
     @abstractmethod
     def train_and_predict(

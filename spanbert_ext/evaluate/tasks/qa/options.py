@@ -29,7 +29,11 @@ class QaOptions(TrainingOptions):
     )
     max_answer: int = option(30, "most tokens of an answer", metavar="N", least=1, most=1000)
     n_best: int = option(
-        20, "candidates of a window, and answers of a question that are compared", metavar="N", least=1, most=1000
+        20,
+        "candidates of a window, and answers of a question that are compared",
+        metavar="N",
+        least=1,
+        most=1000,
     )
     held_out_share: float = option(
         0.1,
