@@ -8,13 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
-
+from spanbert_ext.evaluate.scores.metric import Metric
+from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.options import TaskOptions
-
-Metric = Callable[
-    [np.ndarray], float
-]  # of rows [items, columns] of `ItemRow.row`, between 0 and 1 (or -1 and 1)
 
 
 class EvaluationError(ValueError):

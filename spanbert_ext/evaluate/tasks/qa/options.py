@@ -13,7 +13,7 @@ class QaOptions(TrainingOptions):
 
     max_length: int = option(
         384,
-        "most tokens of a window: the question and a part of its context; fewer where the encoder has no more positions",
+        "most tokens of a window: the question and a part of its context; fewer where the encoder has fewer positions",
         metavar="N",
         least=16,
         most=2**20,

@@ -42,7 +42,7 @@ class QaData(DataSet):
 
 
 class QaTask(Task[QaData, QaOptions]):
-    """Files in SQuAD's format and QAMR's. Question first, context second, windows with a stride, [CLS] for no answer."""
+    """Question first, context second, in windows; [CLS] stands for no answer."""
 
     clusters = "articles"
     items = "questions"
