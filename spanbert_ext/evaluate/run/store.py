@@ -117,13 +117,10 @@ class Store:
         return next((self.folder / RESULTS).glob(f"*-{job.key}.json"), None)
 
     def _path(self, jobs: Jobs, job: Job) -> Path:
-        parts = (jobs.data[job.data].name, job.checkpoint.name, job.checkpoint.pretraining_seed)
+        fold = jobs.folds[job.data][job.fold].name
+        parts = (jobs.data[job.data].name, job.checkpoint.name, job.checkpoint.pretraining_seed, fold)
         words = [re.sub(r"[^\w.]+", "_", part)[-60:] for part in parts if part]
-        return (
-            self.folder
-            / RESULTS
-            / "-".join([*words, f"seed{job.seed}", f"fold{job.fold + 1}", f"{job.key}.json"])
-        )
+        return self.folder / RESULTS / "-".join([*words, f"seed{job.seed}", f"{job.key}.json"])
 
 
 def versions() -> dict[str, str]:

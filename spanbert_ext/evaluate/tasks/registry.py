@@ -31,8 +31,8 @@ class Entry:
 TASKS = {
     "qa": Entry(
         "extractive question answering: exact match and F1, with and without unanswerable questions",
-        "a file in SQuAD's format (.json), or a folder of such files: two of one name but for train and dev are one data"
-        " set with a split, any other is divided by articles",
+        "a file in SQuAD's format (.json), or a folder of such files: two of one name but for train and dev are one"
+        " data set with a split, any other is divided by articles",
         QaOptions,
         "spanbert_ext.evaluate.tasks.qa.task",
         "QaTask",

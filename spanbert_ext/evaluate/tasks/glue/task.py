@@ -63,7 +63,8 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
         if not inside:
             raise DataError(
                 path,
-                f"is no folder of a task of GLUE and holds none: expected {', '.join(t.folder for t in GLUE_TASKS.values())}",
+                "is no folder of a task of GLUE and holds none: expected one called "
+                + ", ".join(task.folder for task in GLUE_TASKS.values()),
             )
         return [_read(folder, task) for folder, task in inside]
 
