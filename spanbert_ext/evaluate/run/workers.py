@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -83,12 +84,13 @@ def _do_in_processes(
     at_work: dict[Connection, tuple[multiprocessing.process.BaseProcess, Job]] = {}
 
     def give(pipe: Connection, process: multiprocessing.process.BaseProcess) -> None:
-        if waiting:
-            at_work[pipe] = (process, waiting.pop())
-            pipe.send(at_work[pipe][1])
-        else:
+        job = waiting.pop() if waiting else None
+        if job is None:
             at_work.pop(pipe, None)
-            pipe.send(None)
+        else:
+            at_work[pipe] = (process, job)
+        with contextlib.suppress(BrokenPipeError):  # a process that has died is found by its pipe's end
+            pipe.send(job)
 
     processes = [_start(jobs, number, count) for number in range(count)]
     try:
