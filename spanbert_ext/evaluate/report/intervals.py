@@ -66,7 +66,8 @@ def svg(title: str, bars: Sequence[Bar], unit: str, zero: bool = False) -> str:
             f"<title>{escape(bar.label)}: {bar.value:.2f} [{bar.low:.2f}, {bar.high:.2f}]</title>{drawn}</g>"
         )
     label = escape(f"{title}: {len(bars)} intervals", quote=True)
-    return f'<svg class="intervals" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}"'
+    return f'<svg class="intervals" {box}>{"".join(parts)}</svg>'
 
 
 STYLE = """

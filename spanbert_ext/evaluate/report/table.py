@@ -80,7 +80,8 @@ def notes(section: Section) -> list[str]:
     for training in section.trainings:
         if training.diverged:
             found.append(
-                f"{training.diverged} of {training.runs} runs of {training.checkpoint} diverged; they count as they are."
+                f"{training.diverged} of {training.runs} runs of {training.checkpoint} diverged;"
+                " they count as they are."
             )
     return found
 
