@@ -27,7 +27,8 @@ class CorefDocument:
 
     Mentions of a cluster are in the order of the text, clusters in that of their first mentions; a cluster of one
     mention is a singleton. No mention is in two clusters: where a file has one so (seven in OntoGUM), it stays in the
-    larger, of equal ones in that which begins first. A file without empty lines (OntoGUM) says nothing about sentences: the document is one."""
+    larger, of equal ones in that which begins first. A file without empty lines (OntoGUM) says nothing about
+    sentences: the document is one."""
 
     name: str
     genre: str  # of OntoNotes ("bn") and GUM ("academic"); "" elsewhere
