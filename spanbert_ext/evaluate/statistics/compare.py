@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.stats import t as student
+
 from spanbert_ext.evaluate.scores.metric import Metric
-from spanbert_ext.evaluate.statistics.results import Results
+from spanbert_ext.evaluate.statistics.holm import holm_levels, holm_p_values
+from spanbert_ext.evaluate.statistics.resampling import metric_of_runs, resampled_metric
+from spanbert_ext.evaluate.statistics.results import Results, ResultsError
+from spanbert_ext.evaluate.statistics.variance import Seeds, Variance, variance
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +30,8 @@ class Estimate:
     value: float
     standard_error: float
     interval: Interval
-    seed_values: tuple[float, ...]  # the mean of every seed that is resampled, in the order of adding
-    seeds: str  # "pre-training seeds" or "fine-tuning seeds": what `seed_values` are
+    seed_values: tuple[float, ...]  # of each seed that stands for others, the mean of its runs
+    seeds: str  # which ones these are: "pre-training seeds" or "fine-tuning seeds"
     runs: int
 
 
@@ -55,7 +62,82 @@ class Comparison:
     differences: tuple[Difference, ...]
     items: int
     clusters: int
-    covers: str  # what the intervals speak of, for the reader: "3 fine-tuning seeds and 16 clusters of items: ..."
+    covers: str  # what the intervals speak of
+
+
+@dataclass(frozen=True, slots=True)
+class _System:
+    """A checkpoint's scores by the seeds that are taken as drawn from many: several pre-training seeds, each with the
+    mean of its runs, or else fine-tuning seeds."""
+
+    name: str
+    seeds: str
+    labels: tuple[str, ...]
+    scores: Seeds
+    runs: int
+
+    def paired_with(self, other: _System) -> bool:
+        return (self.seeds, self.labels) == (other.seeds, other.labels)
+
+
+def _interval(value: float, spread: Variance, error: float) -> Interval:
+    half = student.ppf(1 - error / 2, spread.degrees) * spread.value**0.5 if spread.value else 0.0
+    return Interval(float(value - half), float(value + half))
+
+
+def _p_value(value: float, spread: Variance) -> float:
+    if not spread.value:
+        return float(value == 0)
+    return float(2 * student.sf(abs(value) / spread.value**0.5, spread.degrees))
+
+
+def _systems(results: Results, values: dict, resampled: dict) -> dict[str, _System]:
+    systems = {}
+    for name in results.checkpoints:
+        by_seed = results.runs(name)
+        runs = [run for group in by_seed.values() for run in group]
+        if len(by_seed) > 1:
+            seeds, groups = "pre-training seeds", by_seed
+        else:
+            seeds, groups = "fine-tuning seeds", {str(run.seed): [run] for run in runs}
+        scores = Seeds(
+            np.array([np.mean([values[run] for run in group]) for group in groups.values()]),
+            np.array([np.mean([resampled[run] for run in group], axis=0) for group in groups.values()]),
+        )
+        systems[name] = _System(name, seeds, tuple(groups), scores, len(runs))
+    return systems
+
+
+def _difference(first: _System, second: _System, clusters: int) -> tuple[float, Variance]:
+    value = float(first.scores.values.mean() - second.scores.values.mean())
+    resampled = first.scores.resampled.mean(axis=0) - second.scores.resampled.mean(axis=0)
+    if first.paired_with(second):
+        sides = [
+            Seeds(
+                first.scores.values - second.scores.values, first.scores.resampled - second.scores.resampled
+            )
+        ]
+    else:
+        sides = [first.scores, second.scores]
+    return value, variance(sides, resampled, clusters)
+
+
+def _covers(systems: Sequence[_System], clusters: int) -> str:
+    what = []
+    for system in systems:
+        count, singular = len(system.labels), system.seeds[:-1]
+        if count == 1:
+            said = f"one {singular}: of this run alone"
+        elif system.seeds == "pre-training seeds":
+            said = f"{count} {system.seeds}: of the way it was pre-trained"
+        else:
+            said = f"{count} {system.seeds}: of this checkpoint"
+        what.append((system.name, said))
+    if len({said for _, said in what}) == 1:
+        seeds = what[0][1]
+    else:
+        seeds = "; ".join(f"{name}, {said}" for name, said in what)
+    return f"intervals cover other items like these ({clusters} clusters) and other seeds ({seeds})"
 
 
 def compare(
@@ -69,7 +151,71 @@ def compare(
 ) -> Comparison:
     """Compares all checkpoints of `results` by `metric`.
 
+    A score is the mean over runs. Its standard error is that of other seeds and other clusters of items: clusters are
+    resampled `replicates` times, the same for all runs; seeds are few, and enter by the variance of their scores.
+    Intervals and p-values are Student's with as many degrees of freedom as seeds and clusters give: a bootstrap's
+    percentiles would be far too narrow for three seeds.
+
     `pairs` are the (first, second) whose differences are tested, together, by Holm; None: every checkpoint that was
-    added later against each before it. Raises `ResultsError` where checkpoints were not run on the same items, or the
-    metric is not defined."""
-    raise NotImplementedError
+    added later against each before it. Raises `ResultsError` where checkpoints were not run on the same items and
+    seeds, the items are of fewer than two clusters, or the metric is not defined; ValueError for a checkpoint in
+    `pairs` that has no results."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a number between 0 and 1")
+    if replicates < 100:
+        raise ValueError(f"replicates is {replicates}; expected 100 or more")
+    table = results.table()
+    if table.count < 2:
+        raise ResultsError("all items are of one cluster; an interval needs two or more")
+    if pairs is None:
+        pairs = [(later, before) for before, later in itertools.combinations(results.checkpoints, 2)]
+    for name in itertools.chain.from_iterable(pairs):
+        if name not in results.checkpoints:
+            raise ValueError(f"pairs name {name!r}; expected checkpoints of {', '.join(results.checkpoints)}")
+    values = metric_of_runs(table, metric)
+    resampled = resampled_metric(table, metric, values, replicates, seed)
+    systems = _systems(results, values, resampled)
+
+    error = 1 - level
+    estimates = []
+    for system in systems.values():
+        value = float(system.scores.values.mean())
+        spread = variance([system.scores], system.scores.resampled.mean(axis=0), table.count)
+        estimates.append(
+            Estimate(
+                system.name,
+                value,
+                spread.value**0.5,
+                _interval(value, spread, error),
+                tuple(map(float, system.scores.values)),
+                system.seeds,
+                system.runs,
+            )
+        )
+    found = [_difference(systems[first], systems[second], table.count) for first, second in pairs]
+    p_values = [_p_value(*one) for one in found]
+    differences = [
+        Difference(
+            first,
+            second,
+            value,
+            spread.value**0.5,
+            _interval(value, spread, error),
+            _interval(value, spread, holm_error),
+            p_value,
+            holm_p_value,
+            separated=p_value < holm_error,
+        )
+        for (first, second), (value, spread), p_value, holm_p_value, holm_error in zip(
+            pairs, found, p_values, holm_p_values(p_values), holm_levels(p_values, error), strict=True
+        )
+    ]
+    return Comparison(
+        metric.name,
+        level,
+        tuple(estimates),
+        tuple(differences),
+        len(table.clusters),
+        table.count,
+        _covers(list(systems.values()), table.count),
+    )
