@@ -96,7 +96,7 @@ def save_checkpoint(
 ) -> Checkpoint:
     """A masked language model with random weights, as pre-training saves one."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 128}
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **(sizes | dropout | options))
     BertForMaskedLM(config).save_pretrained(folder)

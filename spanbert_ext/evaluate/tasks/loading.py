@@ -74,11 +74,14 @@ def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configurati
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the table of a new head's weights, which every job would print."""
+    """Without the table of a new head's weights and the bar of loading, which every job would print."""
     logger = transformers_logging.get_logger("transformers")
-    before = logger.level
+    before, bars = logger.level, transformers_logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(before)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -24,9 +24,8 @@ from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, DataSet, Fo
 from spanbert_ext.evaluate.tasks.glue.options import GlueOptions
 from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
 
-_EPOCHS = {"CoLA": 4.0}
+_EPOCHS = {"cola": 4.0}
 _OTHER_EPOCHS = 10.0
-_DEV = {"MNLI": ("dev_matched", "dev")}  # names of the test file, where they are not "dev"
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,16 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
 
 
 def _read(folder: Path, task: GlueTask) -> GlueData:
-    train = find_file(folder, ["train"], [".tsv"])
-    dev = find_file(folder, _DEV.get(task.name, ("dev",)), [".tsv"])
+    train, dev = (find_file(folder, [name], [".tsv"]) for name in (task.train, task.dev))
     if train is None and dev is None:
-        raise DataError(folder, "holds neither train.tsv nor dev.tsv (packed by xz or gzip or not)")
+        raise DataError(
+            folder, f"holds neither {task.train}.tsv nor {task.dev}.tsv, packed by xz or gzip or not"
+        )
     files = tuple(file for file in (train, dev) if file is not None)
     parts = [read_glue(task.name, file) for file in files]
     if len(parts) == 1:
-        return GlueData(task.name, files, task, tuple(parts[0]), 0)
-    return GlueData(task.name, files, task, (*parts[0], *parts[1]), len(parts[0]))
+        return GlueData(task.folder, files, task, tuple(parts[0]), 0)
+    return GlueData(task.folder, files, task, (*parts[0], *parts[1]), len(parts[0]))
 
 
 def _rows(examples: Sequence[GlueExample], tokenizer: Any, longest: int) -> list[dict[str, Any]]:
