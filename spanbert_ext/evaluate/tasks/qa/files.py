@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.qamr import read_qamr
-from spanbert_ext.evaluate.data.sources import find_file, find_files, plain_name
+from spanbert_ext.evaluate.data.sources import find_file, find_files
 from spanbert_ext.evaluate.data.squad import Question, read_squad
+from spanbert_ext.evaluate.tasks.parts import group_parts
 
-_PART = re.compile(r"(?:^|[-_.])(train|dev|validation)(?=$|[-_.])", re.IGNORECASE)
 _SENTENCES = "wiki-sentences"  # QAMR's file of sentences, which stands beside its questions
 
 Found = tuple[str, tuple[Path, ...], list[Question], int]
@@ -51,26 +50,12 @@ def _grouped(files: Iterable[Path], sentences: Path | None) -> Iterator[Found]:
         return read_squad(file) if sentences is None else read_qamr(file, sentences)
 
     shared = () if sentences is None else (sentences,)
-    found: dict[str, dict[str, Path]] = {}
-    for file in files:
-        stem = plain_name(file).rpartition(".")[0]
-        part = _PART.search(stem)
-        name = _PART.sub("", stem, count=1) if part else stem
-        kind = "train" if part and part[1].lower() == "train" else "dev"
-        parts = found.setdefault(f"{file.parent}/{name.strip('-_.')}", {})
-        if kind in parts:
-            raise DataError(
-                file, f"{parts[kind].name} beside it is the same part of the same data set: give one"
-            )
-        parts[kind] = file
-    for key, parts in found.items():
-        if len(parts) == 1:
-            (file,) = parts.values()
-            yield plain_name(file).rpartition(".")[0], (file, *shared), read(file), 0
+    for parts in group_parts(files):
+        if not parts.has_split:
+            yield parts.name, (*parts.files, *shared), read(*parts.files), 0
             continue
-        train, dev = read(parts["train"]), read(parts["dev"])
+        train, dev = read(parts.train), read(parts.dev)
         both = {question.id for question in train} & {question.id for question in dev}
         if both:
-            raise DataError(parts["dev"], f"question {min(both)!r} is also in {parts['train'].name}")
-        name = key.rpartition("/")[2] or Path(key).name
-        yield name, (parts["train"], parts["dev"], *shared), [*train, *dev], len(train)
+            raise DataError(parts.dev, f"question {min(both)!r} is also in {parts.train.name}")
+        yield parts.name, (*parts.files, *shared), [*train, *dev], len(train)

@@ -1,0 +1,163 @@
+"""Which data of a folder make which data sets of probes, and how each is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spanbert_ext.evaluate.data.conll import SUFFIXES
+from spanbert_ext.evaluate.data.errors import DataError
+from spanbert_ext.evaluate.data.gap import read_gap
+from spanbert_ext.evaluate.data.sources import find_files, plain_name, read_lines
+from spanbert_ext.evaluate.scores.classes import accuracy, counts
+from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, ratio
+from spanbert_ext.evaluate.tasks.coref.files import ARCHIVES, CorefData, find_coref
+from spanbert_ext.evaluate.tasks.form import DataSet, EvaluationError
+from spanbert_ext.evaluate.tasks.probe.items import (
+    MOST_WORDS,
+    Item,
+    chosen,
+    coreference_items,
+    gap_items,
+    length_items,
+    mention_items,
+    relation_items,
+    word_items,
+)
+from spanbert_ext.evaluate.tasks.probe.options import ProbeOptions
+from spanbert_ext.evaluate.tasks.relation.files import RelationData, find_relations, reader_of
+
+_GAP_COLUMNS = "ID\tText\tPronoun\t"
+
+
+@dataclass(frozen=True)
+class ProbeData(DataSet):
+    """Items of one probe; the first `split` are those to train on where the data has a split, 0 where it has none.
+    classes: how many answers there are. several: an item may have more than one. pairs: states are compared, those of
+    the first half of an item's reads with those of the second."""
+
+    items: tuple[Item, ...]
+    split: int
+    classes: int
+    scores: tuple[Metric, ...]
+    several: bool = False
+    pairs: bool = False
+
+
+def find_probes(path: Path, options: ProbeOptions) -> list[ProbeData]:
+    """Every probe that is asked for and that the data has items of. Raises `DataError` and `EvaluationError`."""
+    found = [data for data in _all(path, options) if data.items]
+    if not found:
+        if options.probe != "all":
+            raise EvaluationError(f"--probe is {options.probe}, but {path} has nothing to ask it on")
+        raise DataError(
+            path,
+            "holds nothing to probe on: expected documents in CoNLL format, GAP's examples, or relations",
+        )
+    return found
+
+
+def _all(path: Path, options: ProbeOptions) -> Iterator[ProbeData]:
+    def asked(*probes: str) -> bool:
+        return options.probe == "all" or options.probe in probes
+
+    if asked(*_OF_DOCUMENTS, "words") and _files(path, (*ARCHIVES, *SUFFIXES)):
+        for documents in find_coref(path, singletons=True):
+            yield from _of_documents(documents, [p for p in (*_OF_DOCUMENTS, "words") if asked(p)], options)
+    if asked("coreference"):
+        files = tuple(file for file in _files(path, (".tsv",)) if path.is_file() or _is_gap(file))
+        if files:
+            items = [item for file in files for item in gap_items(read_gap(file))]
+            yield _data("coreference, GAP", files, [], items, 2, (_YES_F1, *_BY_GENDER), options, pairs=True)
+    if asked("relations"):
+        files = _files(path, (".json", ".jsonl", ".txt"))
+        if any(reader_of(file, certain=path.is_file()) for file in files):
+            for relations in find_relations(path):
+                yield _of_relations(relations, options)
+
+
+def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a folder with one of the suffixes, or the file itself if it has one; none where there are none."""
+    if path.is_file() and not plain_name(path).lower().endswith(suffixes):
+        return []
+    try:
+        return find_files(path, suffixes)
+    except DataError:
+        if not path.exists():
+            raise
+        return []
+
+
+def _is_gap(file: Path) -> bool:
+    return "".join(read_lines(file)[:1]).startswith(_GAP_COLUMNS)
+
+
+def _of_documents(data: CorefData, probes: Sequence[str], options: ProbeOptions) -> Iterator[ProbeData]:
+    train, test = data.documents[: data.split], data.documents[data.split :]
+    for probe in probes:
+        name = f"{probe}, {data.name}"
+        if probe == "words":
+            items, known = word_items(data.documents, options.passage_words)
+            tested = {document.name for document in test}
+            parts = [[item for item in items if (item.cluster in tested) == side] for side in (False, True)]
+            yield _data(name, data.files, *parts, len(known), (_FOUND,), options, several=True)
+            continue
+        make, classes, scores, pairs = _OF_DOCUMENTS[probe]
+        parts = [list(make(part, options.passage_words)) for part in (train, test)]
+        yield _data(name, data.files, *parts, classes, scores, options, pairs=pairs)
+
+
+def _of_relations(data: RelationData, options: ProbeOptions) -> ProbeData:
+    parts = [
+        list(relation_items(((part, relation) for relation in relations), data.labels))
+        for part, relations in (
+            ("train ", data.relations[: data.split]),
+            ("", data.relations[data.split :]),
+        )
+    ]
+    scores = tuple(data.metrics().values())
+    return _data(f"relations, {data.name}", data.files, *parts, len(data.labels), scores, options)
+
+
+def _data(
+    name: str,
+    files: tuple[Path, ...],
+    train: Sequence[Item],
+    test: Sequence[Item],
+    classes: int,
+    scores: tuple[Metric, ...],
+    options: ProbeOptions,
+    **kind: bool,
+) -> ProbeData:
+    """train: none where the data has no split."""
+    train, test = chosen(train, options.max_items), chosen(test, options.max_items)
+    items = (*train, *test) if test else ()
+    return ProbeData(name, files, items, len(train), classes, scores, **kind)
+
+
+# --- Scores: of rows (answer, right answer and, of items with one, group), or (words found, words that there are) ---
+
+
+def _yes(name: str, group: int | None = None) -> Metric:
+    """F1 of the answer yes, of all items or of those of one group."""
+    of_yes = counts([1])
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        found = of_yes(rows[:, :2])
+        return found if group is None else found * (rows[:, 2:] == group)
+
+    return SumMetric(name, features, lambda sums: f1(*np.moveaxis(sums, -1, 0)))
+
+
+_YES_F1 = _yes("F1")
+_BY_GENDER = (_yes("F1 masculine", 0), _yes("F1 feminine", 1))
+_FOUND = SumMetric("words found", lambda rows: rows, lambda sums: ratio(sums[..., 0], sums[..., 1]))
+# Of documents: what makes the items, how many answers there are, the scores, and whether states are compared.
+_OF_DOCUMENTS = {
+    "coreference": (coreference_items, 2, (_YES_F1, accuracy()), True),
+    "mentions": (mention_items, 2, (_YES_F1, accuracy()), False),
+    "length": (length_items, MOST_WORDS, (accuracy(),), False),
+}
