@@ -70,7 +70,8 @@ TASKS = {
     ),
     "probe": Entry(
         "what a frozen encoder's states of span ends and boundaries tell: coreference, relations, mentions, spans",
-        "a folder with documents in CoNLL format, GAP's examples or relations (see coref and relation), or one such file",
+        "a folder with documents in CoNLL format, GAP's examples or relations (see coref and relation), or one such"
+        " file",
         ProbeOptions,
         "spanbert_ext.evaluate.tasks.probe.task",
         "ProbeTask",

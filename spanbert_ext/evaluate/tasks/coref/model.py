@@ -1,5 +1,8 @@
 """Coreference in the start-to-end form (Kirstain et al., ACL 2021): which spans are mentions, and which of them
-corefer, is scored from the encoder's states of their first and last tokens alone."""
+corefer, is scored from the encoder's states of their first and last tokens alone.
+
+Two things are not the paper's: bilinear forms are divided by the root of their width, as in attention, so that scores
+begin small at any width; and in training gold mentions are always among the spans that are kept."""
 
 from __future__ import annotations
 
@@ -28,12 +31,13 @@ class MentionScores(nn.Module):
         self.start, self.end = (Projection(hidden, size, dropout) for _ in range(2))
         self.of_start, self.of_end = (nn.Linear(size, 1) for _ in range(2))
         self.of_both = nn.Linear(size, size)
+        self.scale = size**-0.5
 
     def forward(self, first: Tensor, last: Tensor, segment: Tensor, widths: int) -> Tensor:
         """Scores [N, widths] of spans of 1 ... `widths` words by their first word; -inf of those that leave their
         segment. first, last: states [N, H] of the first and last tokens of words; segment: [N], ascending."""
         start, end = self.start(first), self.end(last)
-        asks = self.of_both(start)
+        asks = self.of_both(start) * self.scale
         of_start, of_end = self.of_start(start)[:, 0], self.of_end(end)[:, 0]
         count = len(first)
         columns = []
@@ -52,13 +56,14 @@ class AntecedentScores(nn.Module):
         super().__init__()
         self.start, self.end = (Projection(hidden, size, dropout) for _ in range(2))
         self.starts, self.start_end, self.end_start, self.ends = (nn.Linear(size, size) for _ in range(4))
+        self.scale = size**-0.5
 
     def forward(self, first: Tensor, last: Tensor) -> Tensor:
         """Scores [K, K] of mention and antecedent. first, last: states [K, H] of the mentions' outer tokens."""
         start, end = self.start(first), self.end(last)
         of_start = self.starts(start) + self.end_start(end)
         of_end = self.start_end(start) + self.ends(end)
-        return of_start @ start.T + of_end @ end.T
+        return (of_start @ start.T + of_end @ end.T) * self.scale
 
 
 def antecedent_logits(mentions: Tensor, pairs: Tensor) -> Tensor:
@@ -122,15 +127,20 @@ class StartToEndCoreference(nn.Module):
         """gold: [M, 3]. Returns the loss, the spans kept [K, 2] in their order, and [K, 1 + K] logits."""
         scores = self.mentions(first, last, segment, self.max_width)
         count, widths = scores.shape
-        found = int((scores != -torch.inf).sum())
-        keep = min(max(1, int(self.kept_spans * count)), found, _MOST_SPANS)
-        flat = scores.flatten()
-        ranked = flat.nan_to_num(torch.finfo(flat.dtype).min, neginf=-torch.inf)  # NaN is still a span
-        top = ranked.topk(keep).indices.sort().values
-        start, width = top // widths, top % widths
         clusters = gold.new_zeros(count, widths)
         narrow = gold[gold[:, 1] - gold[:, 0] < widths]
         clusters[narrow[:, 0], narrow[:, 1] - narrow[:, 0]] = narrow[:, 2]
-        pairs = self.antecedents(first[start], last[start + width])
-        logits = antecedent_logits(flat[top], pairs)
-        return marginal_loss(logits, clusters.flatten()[top]), torch.stack([start, start + width], 1), logits
+        flat, clusters = scores.flatten(), clusters.flatten()
+        spans = flat != -torch.inf
+        ranked = flat.detach().nan_to_num(
+            torch.finfo(flat.dtype).min, neginf=-torch.inf
+        )  # NaN is still a span
+        if (
+            self.training
+        ):  # else few documents teach nothing: what is not kept is never told that it is a mention
+            ranked = ranked.masked_fill(spans & (clusters > 0), torch.inf)
+        keep = min(max(1, int(self.kept_spans * count)), int(spans.sum()), _MOST_SPANS)
+        top = ranked.topk(keep).indices.sort().values
+        start, end = top // widths, top // widths + top % widths
+        logits = antecedent_logits(flat[top], self.antecedents(first[start], last[end]))
+        return marginal_loss(logits, clusters[top]), torch.stack([start, end], 1), logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from spanbert_ext.evaluate.tasks.fine_tuning import collate_tokens, predict
+from spanbert_ext.evaluate.tasks.fine_tuning import TRAINING_SHARE, collate_tokens, predict
 from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, EvaluationError
 from spanbert_ext.evaluate.tasks.loading import load_encoder, load_tokenizer, longest_row
 from spanbert_ext.evaluate.tasks.probe.items import Item
@@ -52,20 +53,26 @@ def read_states(
     encoder = load_encoder(checkpoint)
     states: Tensor | None = None
     missing = 0
+    own = replace(conditions, progress=lambda share: conditions.progress(_of_predictions(share)))
     collate = partial(collate_tokens, pad_token_id=tokenizer.pad_token_id, longest=longest)
     model = _Layer(encoder, options.layer)
-    for indices, _, found in predict(model, rows, lambda batch: collate(batch), conditions):
+    for indices, _, found in predict(model, rows, collate, own):
         if states is None:
             states = found.new_zeros(len(items), len(items[0].reads), found.shape[-1], dtype=torch.float32)
         for place, index in enumerate(indices):
             at = torch.tensor(rows[index]["reads"])  # [items of the text, R]
-            own = found[place, at.clamp(min=0).to(found.device)].float()
             absent = at < 0
             missing += int(absent.sum())
-            own[absent.to(found.device)] = 0.0
-            states[places[index]] = own
+            read = found[place, at.clamp(min=0).to(found.device)].float()
+            read[absent.to(found.device)] = 0.0
+            states[places[index]] = read
     assert states is not None
     return states, missing
+
+
+def _of_predictions(share: float) -> float:
+    """`predict` says how much of a whole job is done."""
+    return max(0.0, (share - TRAINING_SHARE) / (1 - TRAINING_SHARE))
 
 
 def _rows(

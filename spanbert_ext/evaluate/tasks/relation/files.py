@@ -52,8 +52,8 @@ class RelationData(DataSet):
 
 
 def find_relations(path: Path) -> list[RelationData]:
-    """Every data set: a file, or two of one folder whose names differ in "train" and "dev" alone. Files of a folder that
-    hold no relations (a README.txt) are left out. Raises `DataError`."""
+    """Every data set: a file, or two of one folder whose names differ in "train" and "dev" alone. Files of a folder
+    that hold no relations (a README.txt) are left out. Raises `DataError`."""
     files = find_files(path, _SUFFIXES)
     kinds = {file: reader_of(file, certain=path.is_file()) for file in files}
     known = [file for file in files if kinds[file] is not None]
