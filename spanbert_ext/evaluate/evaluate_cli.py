@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str] | None) -> int:
-    given = vars(build_parser().parse_args(arguments))
+    given = _given(arguments)
     output = given["output"].expanduser()
     try:
         with _signals():
@@ -202,6 +202,16 @@ def _command(arguments: Sequence[str] | None) -> int:
             file=sys.stderr,
         )
         return 128 + number
+
+
+def _given(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """An option that a task does not have is the error of the task's parser, which knows the spelling meant."""
+    parser = build_parser()
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        tasks = next(action for action in parser._actions if action.dest == "task")
+        tasks.choices[namespace.task].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return vars(namespace)
 
 
 def _evaluate(given: dict[str, Any], output: Path, arguments: list[str]) -> int:
