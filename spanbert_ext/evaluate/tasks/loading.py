@@ -46,8 +46,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     words = getattr(load_config(checkpoint), "vocab_size", None)
     if words is not None and len(tokenizer) > words:
         raise EvaluationError(
-            f"the tokenizer in {checkpoint.folder} has {len(tokenizer):,} tokens, the model {words:,}: they do not belong"
-            " together"
+            f"the tokenizer in {checkpoint.folder} has {len(tokenizer):,} tokens, the model {words:,}: they do not"
+            " belong together"
         )
     return tokenizer
 
