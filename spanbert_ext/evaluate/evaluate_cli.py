@@ -216,6 +216,16 @@ def _given(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 def _evaluate(given: dict[str, Any], output: Path, arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
+    try:
+        import scipy  # noqa: F401
+        import sklearn  # noqa: F401
+        import torchmetrics  # noqa: F401
+    except ModuleNotFoundError as error:
+        print(
+            f"{PROGRAM}: error: {error.name} is not installed: pip install 'spanbert-ext[evaluate]'",
+            file=sys.stderr,
+        )
+        return WRONG
     from spanbert_ext.evaluate.data.errors import DataError  # only now: --help answers at once
     from spanbert_ext.evaluate.report.summary import report
     from spanbert_ext.evaluate.run.evaluation import Request, evaluate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import fake_task
@@ -277,6 +278,11 @@ def test_a_checkpoint_without_a_tokenizer_is_refused_before_anything_is_trained(
 def test_a_gpu_that_is_not_there(folder, capsys, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "--device is cuda but torch finds no usable GPU" in error_of(capsys, "--device", "cuda")
+
+
+def test_without_the_extra_it_is_named(folder, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert "sklearn is not installed: pip install 'spanbert-ext[evaluate]'" in error_of(capsys)
 
 
 @pytest.mark.parametrize(
