@@ -138,8 +138,8 @@ def _add_task(parser: argparse.ArgumentParser, name: str, entry: Entry) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="jobs done at a time, on several GPUs in turn (default: 1); results do not depend on it on a GPU, and on a"
-        " CPU as far as sums do not on the number of threads",
+        help="jobs done at a time, which share the cores or are spread over the GPUs (default: 1); on a CPU another"
+        " number of threads rounds sums in another way",
     )
     add("--no-progress", dest="progress", action="store_false", default=True, help="no progress bar")
 

@@ -79,7 +79,7 @@ def test_more_seeds_and_checkpoints_add_jobs(folder, capsys) -> None:
     assert run("--seeds", "2") == 0
     assert len(FakeTask.calls) == len(set(FakeTask.calls)) == 8
     assert run("--seeds", "1", "--only-folds", "2") == 0 and len(FakeTask.calls) == 8
-    assert "6 results here are of other checkpoints, data or options" in capsys.readouterr().out
+    assert "of other checkpoints, data or options, which are not used: 6" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["weights", "option", "data", "seed of the folds"])

@@ -64,13 +64,16 @@ def _grouped(files: Iterable[Path], sentences: Path | None) -> Iterator[Found]:
             )
         parts[kind] = file
     for key, parts in found.items():
+        name = (
+            key.rpartition("/")[2] or Path(key).name
+        )  # of files called only "train" and "dev" their folder's
         if len(parts) == 1:
             (file,) = parts.values()
-            yield plain_name(file).rpartition(".")[0], (file, *shared), read(file), 0
+            whole = plain_name(file).rpartition(".")[0] if key.rpartition("/")[2] else name
+            yield whole, (file, *shared), read(file), 0
             continue
         train, dev = read(parts["train"]), read(parts["dev"])
         both = {question.id for question in train} & {question.id for question in dev}
         if both:
             raise DataError(parts["dev"], f"question {min(both)!r} is also in {parts['train'].name}")
-        name = key.rpartition("/")[2] or Path(key).name
         yield name, (parts["train"], parts["dev"], *shared), [*train, *dev], len(train)
