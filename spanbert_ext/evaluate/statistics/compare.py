@@ -61,7 +61,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     items: int
     clusters: int
-    covers: str  # what the intervals speak of
+    covers: str  # what the intervals speak of, in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +116,15 @@ def _difference(first: _System, second: _System, clusters: int) -> tuple[float, 
 
 
 def _covers(systems: Sequence[_System], clusters: int) -> str:
-    what = []
+    """What the intervals speak of, in a sentence."""
+    seeds = {}
     for system in systems:
-        count, singular = len(system.labels), system.seeds[:-1]
-        if count == 1:
-            said = f"one {singular}: of this run alone"
-        elif system.seeds == "pre-training seeds":
-            said = f"{count} {system.seeds}: of the way it was pre-trained"
-        else:
-            said = f"{count} {system.seeds}: of this checkpoint"
-        what.append((system.name, said))
-    if len({said for _, said in what}) == 1:
-        seeds = what[0][1]
-    else:
-        seeds = "; ".join(f"{name}, {said}" for name, said in what)
-    return f"intervals cover other items like these ({clusters} clusters) and other seeds ({seeds})"
+        count = len(system.labels)
+        seeds[system.name] = f"other {system.seeds} ({count} here)" if count > 1 else "no other seed"
+    items = f"intervals cover other items like these ({clusters} groups here)"
+    if len(set(seeds.values())) == 1:
+        return f"{items} and {next(iter(seeds.values()))}"
+    return f"{items}; " + ", ".join(f"of {name} {covered}" for name, covered in seeds.items())
 
 
 def compare(
