@@ -121,7 +121,7 @@ def _covers(systems: Sequence[_System], clusters: int) -> str:
     for system in systems:
         count = len(system.labels)
         seeds[system.name] = f"other {system.seeds} ({count} here)" if count > 1 else "no other seed"
-    items = f"intervals cover other items like these ({clusters} groups here)"
+    items = f"Intervals cover other items like these ({clusters} groups here)"
     if len(set(seeds.values())) == 1:
         return f"{items} and {next(iter(seeds.values()))}"
     return f"{items}; " + ", ".join(f"of {name} {covered}" for name, covered in seeds.items())
