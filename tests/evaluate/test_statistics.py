@@ -100,6 +100,14 @@ def test_items_of_one_cluster_are_drawn_together() -> None:
     assert (clustered.items, clustered.clusters) == (200, 20)
 
 
+def test_clusters_of_other_sizes_tell_less() -> None:
+    results = results_of({("a", "", 0): range(12)}, "aaaaaaaabbcd")
+    assert results.table().effective_clusters == pytest.approx(144 / (64 + 4 + 1 + 1))
+    (estimate,) = compare(results, MEAN).estimates
+    half = estimate.standard_error * student.ppf(0.975, 144 / 70 - 1)
+    assert estimate.interval.high - estimate.value == pytest.approx(half)
+
+
 def test_a_score_is_the_mean_over_seeds_with_their_spread_in_it() -> None:
     values = np.zeros(30)
     found = compare(

@@ -101,7 +101,7 @@ def _systems(results: Results, values: dict, resampled: dict) -> dict[str, _Syst
     return systems
 
 
-def _difference(first: _System, second: _System, clusters: int) -> tuple[float, Spread]:
+def _difference(first: _System, second: _System, clusters: float) -> tuple[float, Spread]:
     value = float(first.scores.values.mean() - second.scores.values.mean())
     resampled = first.scores.resampled.mean(axis=0) - second.scores.resampled.mean(axis=0)
     if first.paired_with(second):
@@ -163,11 +163,11 @@ def compare(
     resampled = resampled_metric(table, metric, values, replicates, seed)
     systems = _systems(results, values, resampled)
 
-    error = 1 - level
+    error, effective = 1 - level, table.effective_clusters
     estimates = []
     for system in systems.values():
         value = float(system.scores.values.mean())
-        apart = spread([system.scores], system.scores.resampled.mean(axis=0), table.count)
+        apart = spread([system.scores], system.scores.resampled.mean(axis=0), effective)
         estimates.append(
             Estimate(
                 system.name,
@@ -179,7 +179,7 @@ def compare(
                 system.runs,
             )
         )
-    found = [_difference(systems[first], systems[second], table.count) for first, second in pairs]
+    found = [_difference(systems[first], systems[second], effective) for first, second in pairs]
     p_values = [apart.p_value(value) for value, apart in found]
     differences = [
         Difference(
