@@ -70,8 +70,9 @@ def spread(sides: Sequence[Seeds], resampled: np.ndarray, clusters: float) -> Sp
     """The spread of a score, or of a difference of two sides whose seeds are not paired.
 
     `resampled` [B] is the score itself on every resample of the clusters, of which there are effectively `clusters`:
-    with their number itself, of 16 clusters between 1 and 30 items, 8 % of the intervals would miss. Seeds and clusters are crossed: the variance
-    by seeds and that by clusters each hold what is particular to a seed and a cluster, and it is taken off once."""
+    by their mere number 8 % of the intervals would miss where 16 clusters have between 1 and 30 items. Seeds and
+    clusters are crossed: the variance by seeds and that by clusters each hold what is particular to a seed and a
+    cluster, and it is taken off once."""
     parts, shared = [], 0.0
     for side in sides:
         by_seeds, also_by_clusters = side.variances()
@@ -79,5 +80,5 @@ def spread(sides: Sequence[Seeds], resampled: np.ndarray, clusters: float) -> Sp
         if len(side.values) > 1:
             parts.append((by_seeds, len(side.values) - 1))
     by_clusters = float(np.nanvar(resampled, ddof=1))
-    parts.append((max(by_clusters - shared, 0.0), clusters - 1))
+    parts.append((max(by_clusters - shared, 0.0), max(clusters - 1, 1.0)))
     return Spread(tuple(parts))
