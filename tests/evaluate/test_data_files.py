@@ -24,6 +24,13 @@ def test_text_is_read_whatever_packs_it_and_ends_its_lines(tmp_path: Path, pack)
     assert read_lines(path) == ["Grüße\u2028\x85\x0b and", " more "]
 
 
+def test_a_carriage_return_inside_a_line_is_text(tmp_path: Path) -> None:
+    (tmp_path / "unix").write_bytes(b"one\rhalf\ntwo\n")
+    (tmp_path / "old mac").write_bytes(b"one\rtwo\r")
+    assert read_lines(tmp_path / "unix") == ["one\rhalf", "two"]
+    assert read_lines(tmp_path / "old mac") == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
