@@ -23,7 +23,7 @@ test-slow: $(INSTALLED) ## tests that `make test` leaves out: a step of every en
 	$(BIN)/pytest $(PARALLEL) -m slow tests/models
 
 test-runs: $(INSTALLED) ## others that it leaves out: runs that are killed, runs of several processes, 200 steps of every recipe
-	$(BIN)/pytest $(PARALLEL) -m slow tests/pretrain tests/benchmarks
+	$(BIN)/pytest $(PARALLEL) -m slow tests/pretrain tests/evaluate tests/benchmarks
 
 # In a clone of what is committed: an editable install belongs to one Python and one torch.
 test-lowest: ## the test suite with the lowest versions that pyproject.toml allows

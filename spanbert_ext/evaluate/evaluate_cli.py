@@ -138,8 +138,8 @@ def _add_task(parser: argparse.ArgumentParser, name: str, entry: Entry) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="jobs done at a time, on several GPUs in turn (default: 1); results do not depend on it on a GPU, and on a"
-        " CPU as far as sums do not on the number of threads",
+        help="jobs done at a time, which share the cores or are spread over the GPUs (default: 1); on a CPU another"
+        " number of threads rounds sums in another way",
     )
     add("--no-progress", dest="progress", action="store_false", default=True, help="no progress bar")
 
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str] | None) -> int:
-    given = vars(build_parser().parse_args(arguments))
+    given = _given(arguments)
     output = given["output"].expanduser()
     try:
         with _signals():
@@ -204,8 +204,28 @@ def _command(arguments: Sequence[str] | None) -> int:
         return 128 + number
 
 
+def _given(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """An option that a task does not have is the error of the task's parser, which knows the spelling meant."""
+    parser = build_parser()
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        tasks = next(action for action in parser._actions if action.dest == "task")
+        tasks.choices[namespace.task].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return vars(namespace)
+
+
 def _evaluate(given: dict[str, Any], output: Path, arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
+    try:
+        import scipy  # noqa: F401
+        import sklearn  # noqa: F401
+        import torchmetrics  # noqa: F401
+    except ModuleNotFoundError as error:
+        print(
+            f"{PROGRAM}: error: {error.name} is not installed: pip install 'spanbert-ext[evaluate]'",
+            file=sys.stderr,
+        )
+        return WRONG
     from spanbert_ext.evaluate.data.errors import DataError  # only now: --help answers at once
     from spanbert_ext.evaluate.report.summary import report
     from spanbert_ext.evaluate.run.evaluation import Request, evaluate

@@ -70,7 +70,7 @@ def test_facts_say_how_it_was_trained(learnt) -> None:
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_does_not(checkpoint, data) -> None:
-    options = dataclasses.replace(OPTIONS, epochs=2)
+    options = dataclasses.replace(OPTIONS, epochs=2)  # 2 updates
     fold = QaTask().folds(data, options)[0]
 
     def run(seed: int):
@@ -79,6 +79,25 @@ def test_the_same_seed_gives_the_same_answers_and_another_does_not(checkpoint, d
 
     assert run(1) == run(1)
     assert run(1)[2] != run(2)[2]
+
+
+def test_windows_are_made_once_for_checkpoints_with_one_tokenizer(
+    checkpoint, data, tmp_path, monkeypatch
+) -> None:
+    from spanbert_ext.evaluate.tasks.qa import task as module
+
+    made, make = [], module.make_windows
+    monkeypatch.setattr(module, "make_windows", lambda *given: made.append(given) or make(*given))
+    monkeypatch.setattr(module, "fine_tune", lambda *given, **named: {})
+    other = tiny_tasks.save_checkpoint(tmp_path / "other", tiny_tasks.squad_tokenizer(), seed=1)
+    third = tiny_tasks.save_checkpoint(tmp_path / "third", tiny_tasks.tokenizer_of(["other words"]))
+    fold = QaTask().folds(data, OPTIONS)[0]
+    task, fresh = QaTask(), {}
+    for each, count in ((checkpoint, 1), (other, 1), (third, 2), (checkpoint, 2)):
+        outcome = task.train_and_predict(each, data, fold, OPTIONS, Conditions(0))
+        assert len(made) == count
+        assert fresh.setdefault(each.name, outcome.rows) == outcome.rows
+    assert QaTask().train_and_predict(other, data, fold, OPTIONS, Conditions(0)).rows == fresh["other"]
 
 
 def test_folds_test_every_article_once_and_hold_out_whole_ones(data) -> None:
@@ -124,7 +143,10 @@ def test_qamr_wants_its_sentences(tmp_path) -> None:
     (tmp_path / "wiki-sentences.tsv").write_text("s1\tAda Grey sings .\n")
     for path in (tmp_path, tmp_path / "dev.tsv"):
         (data,) = QaTask().load(path, OPTIONS)
-        assert (data.name, [file.name for file in data.files]) == ("dev", ["dev.tsv", "wiki-sentences.tsv"])
+        assert (data.name, [file.name for file in data.files]) == (
+            tmp_path.name,
+            ["dev.tsv", "wiki-sentences.tsv"],
+        )
         assert [answer.text for answer in data.questions[0].answers] == ["Ada Grey", "Ada Grey", "Grey"]
 
 

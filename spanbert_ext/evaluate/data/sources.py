@@ -30,14 +30,15 @@ def _unpacked(content: bytes, name: Path | str) -> bytes:
 
 
 def _decoded(content: bytes, name: Path | str) -> str:
-    """UTF-8 without a byte order mark, lines ended by newlines."""
+    """UTF-8 without a byte order mark, lines ended by newlines. A carriage return alone ends lines only where nothing
+    else does (old Macs): elsewhere it is a character of a text."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         message = f"is not UTF-8 (byte {content[error.start]:#04x}); convert it first, for example with iconv"
         raise DataError(name, message, line=line) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
 
 
 def read_bytes(path: Path | str) -> bytes:

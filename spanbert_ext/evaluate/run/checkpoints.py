@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
+from spanbert_ext.evaluate.tasks.loading import TOKENIZER_FILES
 from spanbert_ext.pretrain.files.disk import sha256_of
 from spanbert_ext.pretrain.files.messages import reason
 
@@ -19,16 +20,12 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_TOKENIZER = (
-    "tokenizer.json",
+_BESIDE = (
+    "config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
+    *TOKENIZER_FILES,
 )
 
 
@@ -62,7 +59,7 @@ def digest_of(folder: Path) -> str:
     if weights is None or not (folder / "config.json").is_file():
         missing = "config.json" if weights else f"weights ({' or '.join(_WEIGHTS[::2])})"
         raise EvaluationError(f"{folder} is no checkpoint: it holds no {missing}")
-    files = [weights, folder / "config.json", *(folder / name for name in _TOKENIZER)]
+    files = [weights, *(folder / name for name in _BESIDE)]
     if weights.name.endswith(".index.json"):
         suffix = weights.name.removesuffix(".index.json").rpartition(".")[2]
         files += sorted(folder.glob(f"*-of-*.{suffix}"))

@@ -126,7 +126,7 @@ def describe(evaluation: Evaluation, done: int) -> str:
         f"  {len(jobs.jobs)} jobs of {seeds} fine-tuning seed{'s'[: seeds - 1]}{kept}; {precision} on {jobs.device}"
     )
     if others := evaluation.store.others(jobs):
-        lines.append(f"  {others} results here are of other checkpoints, data or options, and are not used")
+        lines.append(f"  results here of other checkpoints, data or options, which are not used: {others}")
     return "\n".join(lines)
 
 

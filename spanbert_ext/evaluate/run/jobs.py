@@ -14,8 +14,6 @@ from spanbert_ext.evaluate.tasks.form import Checkpoint, DataSet, EvaluationErro
 from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.pretrain.files.disk import sha256_of
 
-METHOD = 1  # counts changes of the tasks that make other results of the same options
-
 
 @dataclass(frozen=True)
 class Job:
@@ -60,8 +58,8 @@ def plan_jobs(
     """only_folds: numbers from 1 of the folds to do; all where it is empty. Raises `EvaluationError`."""
     folds = tuple(tuple(_folds(task, one, options, only_folds)) for one in data)
     common = {
-        "method": METHOD,
         "task": name,
+        "method": task.method,
         "options": {key: value for key, value in dataclasses.asdict(options).items() if key not in _IN_FOLDS},
         "device": device,
         "bf16": bf16,

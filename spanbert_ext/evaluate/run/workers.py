@@ -66,8 +66,8 @@ def _do(task: Task[Any, Any], jobs: Jobs, job: Job, progress: Callable[[float], 
     except Exception as error:
         return Failure(job, f"{type(error).__name__}: {reason(error)}", traceback.format_exc())
     finally:
-        gc.collect()  # Trainer and its model refer to each other
         if jobs.device == "cuda":
+            gc.collect()  # Trainer and its model refer to each other; the next one collects them too, but late
             torch.cuda.empty_cache()
 
 

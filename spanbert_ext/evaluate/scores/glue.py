@@ -56,19 +56,24 @@ class _Spearman:
     def resampler(
         self, rows: np.ndarray, clusters: np.ndarray, count: int
     ) -> Callable[[np.ndarray], np.ndarray]:
-        levels = [np.unique(column, return_inverse=True) for column in np.asarray(rows, dtype=float).T]
+        columns = []  # of both sides: items in the order of their values, where each value begins, each item's value
+        for column in np.asarray(rows, dtype=float).T:
+            _, level = np.unique(column, return_inverse=True)
+            order = np.argsort(level, kind="stable")
+            columns.append((order, np.searchsorted(level[order], np.arange(level.max() + 1)), level))
 
-        def ranks(weights: np.ndarray, values: np.ndarray, level: np.ndarray) -> np.ndarray:
+        def ranks(
+            weights: np.ndarray, order: np.ndarray, begins: np.ndarray, level: np.ndarray
+        ) -> np.ndarray:
             """The mean rank [B, N] of every item among those drawn, from the middle."""
-            drawn = np.zeros((len(weights), len(values)))  # [B, distinct values]
-            np.add.at(drawn.T, level, weights.T)
+            drawn = np.add.reduceat(weights[:, order], begins, axis=1)  # [B, distinct values]
             middle = np.cumsum(drawn, axis=1) - drawn / 2 - drawn.sum(axis=1, keepdims=True) / 2
             return middle[:, level]
 
         def of_weights(cluster_weights: np.ndarray) -> np.ndarray:
             weights = cluster_weights[:, clusters]  # [B, N]
-            x, y = (ranks(weights, *level) for level in levels)
-            xx, yy, xy = ((weights * product).sum(axis=1) for product in (x * x, y * y, x * y))
+            x, y = (ranks(weights, *column) for column in columns)
+            xx, yy, xy = (np.einsum("bn,bn,bn->b", weights, *pair) for pair in ((x, x), (y, y), (x, y)))
             return 100.0 * ratio(xy, np.sqrt(xx * yy))
 
         return of_weights

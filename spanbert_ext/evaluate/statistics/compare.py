@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 from spanbert_ext.evaluate.scores.metric import Metric
 from spanbert_ext.evaluate.statistics.holm import holm_levels, holm_p_values
 from spanbert_ext.evaluate.statistics.resampling import metric_of_runs, resampled_metric
 from spanbert_ext.evaluate.statistics.results import Results, ResultsError
-from spanbert_ext.evaluate.statistics.variance import Seeds, Variance, variance
+from spanbert_ext.evaluate.statistics.variance import Seeds, Spread, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     items: int
     clusters: int
-    covers: str  # what the intervals speak of
+    covers: str  # what the intervals speak of, in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +79,9 @@ class _System:
         return (self.seeds, self.labels) == (other.seeds, other.labels)
 
 
-def _interval(value: float, spread: Variance, error: float) -> Interval:
-    half = student.ppf(1 - error / 2, spread.degrees) * spread.value**0.5 if spread.value else 0.0
+def _interval(value: float, spread: Spread, error: float) -> Interval:
+    half = spread.half_width(error)
     return Interval(float(value - half), float(value + half))
-
-
-def _p_value(value: float, spread: Variance) -> float:
-    if not spread.value:
-        return float(value == 0)
-    return float(2 * student.sf(abs(value) / spread.value**0.5, spread.degrees))
 
 
 def _systems(results: Results, values: dict, resampled: dict) -> dict[str, _System]:
@@ -108,7 +101,7 @@ def _systems(results: Results, values: dict, resampled: dict) -> dict[str, _Syst
     return systems
 
 
-def _difference(first: _System, second: _System, clusters: int) -> tuple[float, Variance]:
+def _difference(first: _System, second: _System, clusters: float) -> tuple[float, Spread]:
     value = float(first.scores.values.mean() - second.scores.values.mean())
     resampled = first.scores.resampled.mean(axis=0) - second.scores.resampled.mean(axis=0)
     if first.paired_with(second):
@@ -119,25 +112,19 @@ def _difference(first: _System, second: _System, clusters: int) -> tuple[float, 
         ]
     else:
         sides = [first.scores, second.scores]
-    return value, variance(sides, resampled, clusters)
+    return value, spread(sides, resampled, clusters)
 
 
 def _covers(systems: Sequence[_System], clusters: int) -> str:
-    what = []
+    """What the intervals speak of, in a sentence."""
+    seeds = {}
     for system in systems:
-        count, singular = len(system.labels), system.seeds[:-1]
-        if count == 1:
-            said = f"one {singular}: of this run alone"
-        elif system.seeds == "pre-training seeds":
-            said = f"{count} {system.seeds}: of the way it was pre-trained"
-        else:
-            said = f"{count} {system.seeds}: of this checkpoint"
-        what.append((system.name, said))
-    if len({said for _, said in what}) == 1:
-        seeds = what[0][1]
-    else:
-        seeds = "; ".join(f"{name}, {said}" for name, said in what)
-    return f"intervals cover other items like these ({clusters} clusters) and other seeds ({seeds})"
+        count = len(system.labels)
+        seeds[system.name] = f"other {system.seeds} ({count} here)" if count > 1 else "no other seed"
+    items = f"Intervals cover other items like these ({clusters} groups here)"
+    if len(set(seeds.values())) == 1:
+        return f"{items} and {next(iter(seeds.values()))}"
+    return f"{items}; " + ", ".join(f"of {name} {covered}" for name, covered in seeds.items())
 
 
 def compare(
@@ -153,8 +140,8 @@ def compare(
 
     A score is the mean over runs. Its standard error is that of other seeds and other clusters of items: clusters are
     resampled `replicates` times, the same for all runs; seeds are few, and enter by the variance of their scores.
-    Intervals and p-values are Student's with as many degrees of freedom as seeds and clusters give: a bootstrap's
-    percentiles would be far too narrow for three seeds.
+    Intervals and p-values are Student's, with the degrees of freedom that so many seeds and clusters have: the
+    percentiles of a bootstrap over three seeds would miss the truth four times as often as they say.
 
     `pairs` are the (first, second) whose differences are tested, together, by Holm; None: every checkpoint that was
     added later against each before it. Raises `ResultsError` where checkpoints were not run on the same items and
@@ -176,37 +163,37 @@ def compare(
     resampled = resampled_metric(table, metric, values, replicates, seed)
     systems = _systems(results, values, resampled)
 
-    error = 1 - level
+    error, effective = 1 - level, table.effective_clusters
     estimates = []
     for system in systems.values():
         value = float(system.scores.values.mean())
-        spread = variance([system.scores], system.scores.resampled.mean(axis=0), table.count)
+        apart = spread([system.scores], system.scores.resampled.mean(axis=0), effective)
         estimates.append(
             Estimate(
                 system.name,
                 value,
-                spread.value**0.5,
-                _interval(value, spread, error),
+                apart.standard_error,
+                _interval(value, apart, error),
                 tuple(map(float, system.scores.values)),
                 system.seeds,
                 system.runs,
             )
         )
-    found = [_difference(systems[first], systems[second], table.count) for first, second in pairs]
-    p_values = [_p_value(*one) for one in found]
+    found = [_difference(systems[first], systems[second], effective) for first, second in pairs]
+    p_values = [apart.p_value(value) for value, apart in found]
     differences = [
         Difference(
             first,
             second,
             value,
-            spread.value**0.5,
-            _interval(value, spread, error),
-            _interval(value, spread, holm_error),
+            apart.standard_error,
+            _interval(value, apart, error),
+            _interval(value, apart, holm_error),
             p_value,
             holm_p_value,
             separated=p_value < holm_error,
         )
-        for (first, second), (value, spread), p_value, holm_p_value, holm_error in zip(
+        for (first, second), (value, apart), p_value, holm_p_value, holm_error in zip(
             pairs, found, p_values, holm_p_values(p_values), holm_levels(p_values, error), strict=True
         )
     ]

@@ -36,6 +36,13 @@ class Table:
     clusters: np.ndarray
     count: int
 
+    @property
+    def effective_clusters(self) -> float:
+        """How many clusters of one size would tell as much: `count` where they are of one size, fewer where a few
+        clusters hold most items (Kish's effective sample size)."""
+        sizes = np.bincount(self.clusters)
+        return float(sizes.sum() ** 2 / (sizes**2).sum())
+
 
 @dataclass(slots=True)
 class _Items:

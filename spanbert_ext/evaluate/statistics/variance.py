@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
+
+_SMALLEST_P = 1e-300
+_HALVINGS = 60  # of the range of log p: to 1e-15 of it
 
 
 @dataclass(frozen=True, slots=True)
-class Variance:
-    """Of a score, with the degrees of freedom of its estimate (Satterthwaite's)."""
+class Spread:
+    """The variance of a score in parts, each with the degrees of freedom of its estimate: one part a group of seeds,
+    and one of the clusters of items."""
 
-    value: float
-    degrees: float
+    parts: tuple[tuple[float, float], ...]
+
+    @property
+    def standard_error(self) -> float:
+        return math.sqrt(sum(variance for variance, _ in self.parts))
+
+    def half_width(self, error: float) -> float:
+        """Half the interval that misses with the chance `error`: every part weighs by Student's quantile of its own
+        degrees of freedom. One quantile for their sum, at Satterthwaite's degrees, would be too small wherever few
+        seeds happen to lie close together: of three equal systems with two seeds it separates some in 15 % of all
+        comparisons, in place of 5 %."""
+        quantiles = [
+            (math.sqrt(variance), -float(stdtrit(degrees, error / 2))) for variance, degrees in self.parts
+        ]
+        return math.hypot(*(deviation * quantile for deviation, quantile in quantiles if deviation))
+
+    def p_value(self, value: float) -> float:
+        """The error at which the interval around `value` just reaches 0."""
+        if value == 0 or self.half_width(_SMALLEST_P) < abs(value):
+            return float(value == 0)
+        low, high = math.log(_SMALLEST_P), 0.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            if self.half_width(math.exp(middle)) >= abs(value):
+                low = middle
+            else:
+                high = middle
+        return math.exp(high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +66,19 @@ class Seeds:
         return float(self.values.var(ddof=1) / count), float(shared)
 
 
-def variance(sides: list[Seeds], resampled: np.ndarray, clusters: int) -> Variance:
-    """The variance of a score, or of a difference of two sides whose seeds are not paired.
+def spread(sides: Sequence[Seeds], resampled: np.ndarray, clusters: float) -> Spread:
+    """The spread of a score, or of a difference of two sides whose seeds are not paired.
 
-    `resampled` [B] is the score itself on every resample of the clusters. Seeds and clusters are crossed: the variance
-    by seeds and that by clusters each hold what is particular to a seed and a cluster, so that is taken off once."""
-    parts = [(*side.variances(), len(side.values) - 1) for side in sides]
+    `resampled` [B] is the score itself on every resample of the clusters, of which there are effectively `clusters`:
+    by their mere number 8 % of the intervals would miss where 16 clusters have between 1 and 30 items. Seeds and
+    clusters are crossed: the variance by seeds and that by clusters each hold what is particular to a seed and a
+    cluster, and it is taken off once."""
+    parts, shared = [], 0.0
+    for side in sides:
+        by_seeds, also_by_clusters = side.variances()
+        shared += min(also_by_clusters, by_seeds)
+        if len(side.values) > 1:
+            parts.append((by_seeds, len(side.values) - 1))
     by_clusters = float(np.nanvar(resampled, ddof=1))
-    by_seeds = sum(own for own, _, _ in parts)
-    value = max(by_seeds + by_clusters - sum(shared for _, shared, _ in parts), by_seeds, by_clusters)
-    if value == 0:
-        return Variance(0.0, np.inf)
-    spread = by_clusters**2 / (clusters - 1)
-    for own, shared, degrees in parts:
-        if degrees:
-            spread += own**2 / degrees + shared**2 / (degrees * (clusters - 1))
-    return Variance(value, value**2 / spread)
+    parts.append((max(by_clusters - shared, 0.0), max(clusters - 1, 1.0)))
+    return Spread(tuple(parts))

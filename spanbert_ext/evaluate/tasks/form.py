@@ -82,12 +82,14 @@ class Task(ABC, Generic[Data, Options]):
     """A task. One instance does the jobs of an evaluation in one process, one after the other, and may keep what
     several of them need (encoded text, features of a frozen encoder).
 
-    clusters, items: plural nouns of what is resampled and what is counted, for tables. seeds_together: the jobs of a
-    checkpoint follow each other, so that what is kept for one checkpoint serves all its seeds; else checkpoints take
-    turns, so that an evaluation that is stopped has comparable results."""
+    clusters, items: plural nouns of what is resampled and what is counted, for tables. method: counts changes of the
+    task's code that make other results of the same options; results from before are then not used. seeds_together: the
+    jobs of a checkpoint follow each other, so that what is kept for one checkpoint serves all its seeds; else
+    checkpoints take turns, so that an evaluation that is stopped has comparable results."""
 
     clusters: ClassVar[str]
     items: ClassVar[str]
+    method: ClassVar[int] = 1
     seeds_together: ClassVar[bool] = False
 
     @abstractmethod

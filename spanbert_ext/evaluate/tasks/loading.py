@@ -15,9 +15,22 @@ from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
 from spanbert_ext.models.positions import most_positions
 from spanbert_ext.pretrain.files.messages import reason
 
+# The files with which a tokenizer begins. Without any, transformers makes one that knows no word.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """A fast one: places of tokens in the text are read from it. Raises `EvaluationError`."""
+    if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
+        raise EvaluationError(f"{checkpoint.folder} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     except Exception as error:  # missing files, an unknown class
@@ -30,6 +43,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
     if missing:
         raise EvaluationError(f"the tokenizer in {checkpoint.folder} has no {', '.join(missing)}")
+    words = getattr(load_config(checkpoint), "vocab_size", None)
+    if words is not None and len(tokenizer) > words:
+        raise EvaluationError(
+            f"the tokenizer in {checkpoint.folder} has {len(tokenizer):,} tokens, the model {words:,}: they do not"
+            " belong together"
+        )
     return tokenizer
 
 

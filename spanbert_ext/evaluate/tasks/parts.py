@@ -52,7 +52,8 @@ def group_parts(files: Iterable[Path]) -> list[Parts]:
         parts[kind] = file
     sets = []
     for (folder, name), parts in found.items():
-        own = name or folder.resolve().name if len(parts) == 2 else _stem(*parts.values())
+        own = name and (name if len(parts) == 2 else _stem(*parts.values()))
+        own = own or folder.resolve().name  # of files called only "train" and "dev"
         sets.append(Parts(own, parts.get("train"), parts.get("dev")))
     return sets
 

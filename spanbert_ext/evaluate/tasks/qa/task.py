@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForQuestionAnswering
+from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
 
 from spanbert_ext.evaluate.data.squad import Question
 from spanbert_ext.evaluate.scores.metric import Metric
@@ -27,6 +30,7 @@ from spanbert_ext.evaluate.tasks.qa.windows import Window, answer_tokens, make_w
 
 _MOST_HELD_OUT = 2000  # questions: a threshold needs no more
 _SHOWN = 3  # texts of a prediction
+_KEPT = 2  # data sets whose windows are kept
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class QaTask(Task[QaData, QaOptions]):
 
     clusters = "articles"
     items = "questions"
+
+    def __init__(self) -> None:
+        self._windows: dict[
+            tuple[Any, ...], list[list[Window]]
+        ] = {}  # those of the last tokenizers and data sets
 
     def load(self, path: Path, options: QaOptions) -> list[QaData]:
         return [
@@ -75,33 +84,54 @@ class QaTask(Task[QaData, QaOptions]):
     ) -> Outcome:
         tokenizer = load_tokenizer(checkpoint)
         longest = longest_row(checkpoint, options.max_length)
-        asked = [[data.questions[i] for i in part] for part in (fold.train, fold.held_out, fold.test)]
-        train, held_out, test = (make_windows(part, tokenizer, options, longest) for part in asked)
+        of_question = self._windows_of(data, tokenizer, options, longest)
+        train = [window for index in fold.train for window in of_question[index]]
+        rows = [_training_row(window, data.questions[window.question]) for window in train]
         collate = partial(_collate, pad_token_id=tokenizer.pad_token_id, longest=longest)
         model = load_model(AutoModelForQuestionAnswering, checkpoint, conditions.seed)
-        rate = options.rate_for(model.config.hidden_size)
-        rows = [_training_row(window, asked[0][window.question]) for window in train]
-        facts = fine_tune(model, rows, collate, options, conditions, rates=[("", rate)])
+        rates = [("", options.rate_for(model.config.hidden_size))]
+        facts = fine_tune(model, rows, collate, options, conditions, rates=rates)
 
-        windows = [*held_out, *(_shifted(window, len(asked[1])) for window in test)]
-        questions = [*asked[1], *asked[2]]
+        asked = [*fold.held_out, *fold.test]
+        questions = [data.questions[index] for index in asked]
+        windows = [
+            dataclasses.replace(window, question=place)
+            for place, index in enumerate(asked)
+            for window in of_question[index]
+        ]
         scores = (
             (indices, output["start_logits"], output["end_logits"])
             for indices, _, output in predict(model, [window.row for window in windows], collate, conditions)
         )
         answers = collect(questions, windows, scores, options.max_answer, options.n_best)
-        threshold = best_threshold(asked[1], answers[: len(asked[1])])
-        if not data.has_unanswerable:
-            threshold = float("inf")
+        held_out = len(fold.held_out)
+        threshold = (
+            best_threshold(questions[:held_out], answers[:held_out]) if data.has_unanswerable else math.inf
+        )
         facts |= {
             "tokens_of_a_window": longest,
             "windows": len(train),
             "without_answer": sum(
                 row["start_positions"] == window.cls for row, window in zip(rows, train, strict=True)
             ),
-            "threshold": None if threshold == float("inf") else threshold,
+            "threshold": threshold if data.has_unanswerable else None,
         }
-        return _outcome(asked[2], answers[len(asked[1]) :], threshold, facts)
+        return _outcome(questions[held_out:], answers[held_out:], threshold, facts)
+
+    def _windows_of(
+        self, data: QaData, tokenizer: PreTrainedTokenizerBase, options: QaOptions, longest: int
+    ) -> list[list[Window]]:
+        """The windows of every question of the data set. Checkpoints with one tokenizer share them."""
+        words = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        key = (words, data.files, longest, options.stride, options.max_question)
+        if key not in self._windows:
+            of_question: list[list[Window]] = [[] for _ in data.questions]
+            for window in make_windows(data.questions, tokenizer, options, longest):
+                of_question[window.question].append(window)
+            while len(self._windows) >= _KEPT:
+                self._windows.pop(next(iter(self._windows)))
+            self._windows[key] = of_question
+        return self._windows[key]
 
 
 def _outcome(
@@ -123,10 +153,6 @@ def _outcome(
 def _training_row(window: Window, question: Question) -> dict[str, Any]:
     first, last = answer_tokens(window, question)
     return window.row | {"start_positions": first, "end_positions": last}
-
-
-def _shifted(window: Window, by: int) -> Window:
-    return Window(window.question + by, window.row, window.cls, window.offsets, window.begins)
 
 
 def _collate(rows: Sequence[dict[str, Any]], pad_token_id: int, longest: int) -> dict[str, Tensor]:

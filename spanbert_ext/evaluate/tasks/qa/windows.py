@@ -71,7 +71,7 @@ def _windows(
         offsets = []
         for place in places:
             of_context = np.array([part == 1 for part in encoded.sequence_ids(place)])
-            offsets.append(np.asarray(encoded["offset_mapping"][place]) * of_context[:, None])
+            offsets.append(np.asarray(encoded["offset_mapping"][place], dtype=np.int32) * of_context[:, None])
         for place, own, begins in zip(places, offsets, _most_context(offsets), strict=True):
             row: dict[str, Any] = {"input_ids": encoded["input_ids"][place]}
             if "token_type_ids" in encoded:
