@@ -101,6 +101,14 @@ def test_runs_that_diverged_are_named_once_each() -> None:
     assert text.count("2 of 6 runs of") == 2
 
 
+def test_what_the_same_answer_to_everything_reaches_is_said_once() -> None:
+    plain = section(comparison("F1", 2.5, 1.0))
+    reached = {"constant_answer": {"F1": 66.666, "accuracy": 50.0}}
+    trainings = [dataclasses.replace(training, facts=reached) for training in plain.trainings]
+    text = terminal_tables([dataclasses.replace(plain, trainings=trainings)])
+    assert text.endswith("The same answer to every item reaches at best F1 66.7, accuracy 50.0.")
+
+
 class Tags(HTMLParser):
     """Opens and closes every element."""
 

@@ -214,3 +214,19 @@ def test_a_split_stays_one_and_max_items_holds_for_both_parts(tmp_path) -> None:
         assert len(fold.train) <= 8 and 0 < len(fold.test) <= 8
         assert {data.items[i].cluster for i in fold.test} == {"song"}
         assert {data.items[i].cluster for i in fold.train} <= {"lamp", "farm", "line"}
+
+
+def test_the_command_compares_checkpoints_on_every_probe(checkpoint, folder, tmp_path, capsys) -> None:
+    from spanbert_ext.evaluate import evaluate_cli
+
+    other = tiny_tasks.save_checkpoint(tmp_path / "other", tiny_documents.tokenizer(), seed=1)
+    models = [f"a={checkpoint.folder}", f"b={other.folder}"]
+    options = ["--seeds", "2", "--folds", "2", "--epochs", "1", "--max-length", "96", "--no-progress"]
+    command = ["probe", *models, "--data", str(folder), "--output", str(tmp_path / "out"), *options]
+    assert evaluate_cli.main(command) == 0
+    found = capsys.readouterr().out
+    assert "48 jobs of 2 fine-tuning seeds" in found
+    for name in ("mentions, tiny", "coreference, GAP", "relations, SemEval-2010-8"):
+        assert f"\n{name}: " in found
+    assert found.count("The same answer to every item reaches at best") == 6
+    assert evaluate_cli.main(command) == 0 and "48 done before" in capsys.readouterr().out

@@ -77,6 +77,9 @@ def _terminal_section(section: Section) -> str:
 def notes(section: Section) -> list[str]:
     """What a reader of the numbers must know."""
     found = list(dict.fromkeys(_covers(comparison) for comparison in section.comparisons))
+    if constant := section.trainings[0].facts.get("constant_answer") if section.trainings else None:
+        reached = ", ".join(f"{name} {_number(value)}" for name, value in constant.items())
+        found.append(f"The same answer to every item reaches at best {reached}.")
     for training in section.trainings:
         if training.diverged:
             found.append(

@@ -53,7 +53,7 @@ class Fold:
 class Outcome:
     """One row for every test item, in any order. predictions: by item, for people; facts: of the job, for people; both
     of JSON's types. `facts["diverged"]` true: training ended in a loss that is no number; its rows count all the same.
-    """
+    `facts["constant_answer"]`: by metric what the same answer to every item of the data set reaches, for the tables."""
 
     rows: Sequence[ItemRow]
     predictions: Mapping[str, Any] = field(default_factory=dict)
