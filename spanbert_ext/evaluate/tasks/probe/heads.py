@@ -44,7 +44,9 @@ def train_and_score(
     )  # a constant says nothing
     train, test = (train - mean) * scale, (test - mean) * scale
     torch.manual_seed(seed)
-    head = _head(train.shape[1], classes, options).to(train.device)
+    head = _head(train.shape[1], classes, options)
+    _start_constant(head[-1], answers.cpu(), several)
+    head.to(train.device)
     order = torch.Generator().manual_seed(seed)
     per_epoch = math.ceil(len(train) / options.batch_size)
     updates = max(1, math.ceil(options.epochs * per_epoch))
@@ -74,12 +76,21 @@ def train_and_score(
         return head(test).nan_to_num(-torch.inf), float(torch.stack(losses).mean())
 
 
-def _head(features: int, classes: int, options: ProbeOptions) -> nn.Module:
+def _head(features: int, classes: int, options: ProbeOptions) -> nn.Sequential:
     if not options.head_size:
-        return nn.Linear(features, classes)
+        return nn.Sequential(nn.Linear(features, classes))
     return nn.Sequential(
         nn.Linear(features, options.head_size),
         nn.GELU(),
         nn.Dropout(options.head_dropout),
         nn.Linear(options.head_size, classes),
     )
+
+
+@torch.no_grad()
+def _start_constant(last: nn.Linear, answers: Tensor, several: bool) -> None:
+    """A classifier begins with the shares of the answers, whatever the states: what it then learns is theirs."""
+    count = answers.sum(0) if several else torch.bincount(answers, minlength=last.out_features)
+    share = (count + 0.5) / (len(answers) + 1)
+    last.weight.zero_()
+    last.bias.copy_(torch.logit(share) if several else share.log())

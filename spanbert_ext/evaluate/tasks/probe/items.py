@@ -16,7 +16,7 @@ from spanbert_ext.evaluate.data.tokens import join_tokens
 from spanbert_ext.evaluate.tasks.passages import breaks_of, cut
 
 MOST_WORDS = 10  # of a span, in every probe
-KNOWN_WORDS = 1000  # that the probe of words may answer
+KNOWN_WORDS = 500  # that the probe of words may answer
 _LENGTH_LAW = 0.2  # of the geometric distribution that span lengths are drawn from, as SpanBERT's masks are
 _WORDS_OF_A_SPAN = 8  # of text, for each span that is drawn
 

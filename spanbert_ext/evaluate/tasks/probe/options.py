@@ -38,7 +38,7 @@ class ProbeOptions(TaskOptions):
         128, "hidden units of the classifier; 0: a linear one", metavar="N", least=0, most=2**16
     )
     head_dropout: float = option(0.2, "of its hidden units", metavar="P", least=0.0, most=0.9)
-    epochs: float = option(20.0, "passes over the training items", metavar="N", above=0.0)
+    epochs: float = option(10.0, "passes over the training items", metavar="N", above=0.0)
     learning_rate: float = option(1e-3, "peak, after the warm-up, then linear to 0", metavar="LR", above=0.0)
     batch_size: int = option(128, "items of an update", metavar="N", least=1, most=100_000)
-    weight_decay: float = option(0.01, "decoupled", metavar="W", least=0, most=1)
+    weight_decay: float = option(0.1, "decoupled", metavar="W", least=0, most=100)
