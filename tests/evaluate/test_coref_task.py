@@ -14,6 +14,8 @@ pytest.importorskip("transformers")
 import tiny_documents
 import tiny_tasks
 from tiny_models import one_thread  # noqa: F401
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from spanbert_ext.evaluate.data.conll import CorefDocument
 from spanbert_ext.evaluate.data.errors import DataError
@@ -104,6 +106,23 @@ def test_words_of_a_document_are_found_in_its_segments(data, longest: int) -> No
             [(a, b) for a, b, c in row["gold"].tolist() if c == n + 1] for n in range(len(document.clusters))
         ]
         assert gold == [list(cluster) for cluster in document.clusters]
+
+
+def test_words_of_byte_level_tokens_have_their_blanks(data) -> None:
+    base = Tokenizer(models.BPE())
+    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    base.train_from_iterator(tiny_documents.plain_texts(), trainer)
+    base.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    names = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=base, **names)
+    for document in data.documents:
+        row = encode_document(document, tokenizer, 40)
+        found = words_of(row, tokenizer)
+        assert [word.replace("\u0120", "") for word in found] == document.words
+        assert all(word.startswith("\u0120") for word in found[1:])
 
 
 def test_words_without_tokens_and_words_that_are_too_long() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -66,6 +67,11 @@ def test_a_folder_has_a_data_set_for_every_probe(sets) -> None:
         "coreference, GAP": ["F1", "F1 masculine", "F1 feminine"],
         "relations, SemEval-2010-8": ["micro F1", "official macro F1"],
     }
+
+
+def test_data_travels_to_other_processes(sets) -> None:
+    for data in sets.values():
+        assert pickle.loads(pickle.dumps(data)) == data
 
 
 def test_every_probe_answers_every_item_from_states_that_are_computed_once(

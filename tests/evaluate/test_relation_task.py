@@ -16,6 +16,7 @@ from tiny_models import one_thread  # noqa: F401
 
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.tasks.form import Conditions, EvaluationError, Fold
+from spanbert_ext.evaluate.tasks.relation.files import negative_of
 from spanbert_ext.evaluate.tasks.relation.options import RelationOptions
 from spanbert_ext.evaluate.tasks.relation.task import RelationTask
 
@@ -50,7 +51,7 @@ def test_a_tiny_model_learns_its_training_relations_by_heart(checkpoint, data) -
     assert metrics["micro F1"](rows) > 95
     assert outcome.predictions["1"] == "Cause-Effect(e1,e2)" and outcome.predictions["4"] == "Other"
     assert (outcome.facts["spans"], outcome.facts["read"]) == ("markers", "starts")
-    assert data.name == "SemEval-2010-8" and data.negative == "Other" and len(data.labels) == 19
+    assert data.name == "SemEval-2010-8" and negative_of(data.labels) == "Other" and len(data.labels) == 19
     json.dumps([outcome.predictions, outcome.facts])
 
 
@@ -93,7 +94,7 @@ def test_types_stand_for_spans_where_the_data_has_them(checkpoint, tmp_path) -> 
     (data,) = RelationTask().load(tmp_path, OPTIONS)
     (fold,) = RelationTask().folds(data, OPTIONS)
     assert (fold.name, len(fold.train), len(fold.test)) == ("dev", 8, 4)
-    assert list(RelationTask().metrics(data)) == ["micro F1"] and data.negative == "no_relation"
+    assert list(RelationTask().metrics(data)) == ["micro F1"] and negative_of(data.labels) == "no_relation"
     outcome = RelationTask().train_and_predict(checkpoint, data, fold, OPTIONS, Conditions(0))
     assert (outcome.facts["spans"], outcome.facts["read"]) == ("types", "cls")
     rows = np.array([row.row for row in outcome.rows])
@@ -120,8 +121,8 @@ def test_a_folder_may_hold_other_texts_and_a_data_set_is_called_after_it(tmp_pat
     (folder / "train.txt").write_text(marked(["A", "B", "A"]))
     (folder / "dev.txt").write_text(marked(["B"]))
     (data,) = RelationTask().load(folder, OPTIONS)
-    assert (data.name, data.split, data.labels, data.negative) == ("carries", 3, ("A", "B"), None)
-    assert list(RelationTask().metrics(data)) == ["micro F1", "macro F1"]
+    assert (data.name, data.split, data.labels) == ("carries", 3, ("A", "B"))
+    assert list(RelationTask().metrics(data)) == ["micro F1", "macro F1"] and negative_of(data.labels) is None
     with pytest.raises(EvaluationError, match="--spans is types, but carries has none"):
         RelationTask().load(folder, dataclasses.replace(OPTIONS, spans="types"))
 

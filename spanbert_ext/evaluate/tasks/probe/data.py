@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,12 @@ from spanbert_ext.evaluate.tasks.probe.items import (
     word_items,
 )
 from spanbert_ext.evaluate.tasks.probe.options import ProbeOptions
-from spanbert_ext.evaluate.tasks.relation.files import RelationData, find_relations, reader_of
+from spanbert_ext.evaluate.tasks.relation.files import (
+    RelationData,
+    find_relations,
+    reader_of,
+    relation_metrics,
+)
 
 _GAP_COLUMNS = "ID\tText\tPronoun\t"
 
@@ -36,15 +42,23 @@ _GAP_COLUMNS = "ID\tText\tPronoun\t"
 @dataclass(frozen=True)
 class ProbeData(DataSet):
     """Items of one probe; the first `split` are those to train on where the data has a split, 0 where it has none.
-    classes: how many answers there are. several: an item may have more than one. pairs: states are compared, those of
-    the first half of an item's reads with those of the second."""
+    classes: how many answers there are. scoring: which scores it has. labels: of relations. several: an item may have
+    more than one answer. pairs: states are compared, those of the first half of an item's reads with those of the
+    second."""
 
     items: tuple[Item, ...]
     split: int
     classes: int
-    scores: tuple[Metric, ...]
+    scoring: str
+    labels: tuple[str, ...] = ()
     several: bool = False
     pairs: bool = False
+
+    def metrics(self) -> dict[str, Metric]:
+        """Made when they are asked for: data travels to other processes, functions do not."""
+        if self.scoring == "relations":
+            return relation_metrics(self.labels)
+        return {metric.name: metric for metric in _SCORES[self.scoring]}
 
 
 def find_probes(path: Path, options: ProbeOptions) -> list[ProbeData]:
@@ -71,7 +85,7 @@ def _all(path: Path, options: ProbeOptions) -> Iterator[ProbeData]:
         files = tuple(file for file in _files(path, (".tsv",)) if path.is_file() or _is_gap(file))
         if files:
             items = [item for file in files for item in gap_items(read_gap(file))]
-            yield _data("coreference, GAP", files, [], items, 2, (_YES_F1, *_BY_GENDER), options, pairs=True)
+            yield _data("coreference, GAP", files, [], items, 2, "by gender", options, pairs=True)
     if asked("relations"):
         files = _files(path, (".json", ".jsonl", ".txt"))
         if any(reader_of(file, certain=path.is_file()) for file in files):
@@ -103,11 +117,11 @@ def _of_documents(data: CorefData, probes: Sequence[str], options: ProbeOptions)
             items, known = word_items(data.documents, options.passage_words)
             tested = {document.name for document in test}
             parts = [[item for item in items if (item.cluster in tested) == side] for side in (False, True)]
-            yield _data(name, data.files, *parts, len(known), (_FOUND,), options, several=True)
+            yield _data(name, data.files, *parts, len(known), "found", options, several=True)
             continue
-        make, classes, scores, pairs = _OF_DOCUMENTS[probe]
+        make, classes, scoring, pairs = _OF_DOCUMENTS[probe]
         parts = [list(make(part, options.passage_words)) for part in (train, test)]
-        yield _data(name, data.files, *parts, classes, scores, options, pairs=pairs)
+        yield _data(name, data.files, *parts, classes, scoring, options, pairs=pairs)
 
 
 def _of_relations(data: RelationData, options: ProbeOptions) -> ProbeData:
@@ -118,8 +132,8 @@ def _of_relations(data: RelationData, options: ProbeOptions) -> ProbeData:
             ("", data.relations[data.split :]),
         )
     ]
-    scores = tuple(data.metrics().values())
-    return _data(f"relations, {data.name}", data.files, *parts, len(data.labels), scores, options)
+    name, labels = f"relations, {data.name}", data.labels
+    return _data(name, data.files, *parts, len(labels), "relations", options, labels=labels)
 
 
 def _data(
@@ -128,14 +142,14 @@ def _data(
     train: Sequence[Item],
     test: Sequence[Item],
     classes: int,
-    scores: tuple[Metric, ...],
+    scoring: str,
     options: ProbeOptions,
-    **kind: bool,
+    **kind: Any,
 ) -> ProbeData:
     """train: none where the data has no split."""
     train, test = chosen(train, options.max_items), chosen(test, options.max_items)
     items = (*train, *test) if test else ()
-    return ProbeData(name, files, items, len(train), classes, scores, **kind)
+    return ProbeData(name, files, items, len(train), classes, scoring, **kind)
 
 
 # --- Scores: of rows (answer, right answer and, of items with one, group), or (words found, words that there are) ---
@@ -152,12 +166,16 @@ def _yes(name: str, group: int | None = None) -> Metric:
     return SumMetric(name, features, lambda sums: f1(*np.moveaxis(sums, -1, 0)))
 
 
-_YES_F1 = _yes("F1")
-_BY_GENDER = (_yes("F1 masculine", 0), _yes("F1 feminine", 1))
-_FOUND = SumMetric("words found", lambda rows: rows, lambda sums: ratio(sums[..., 0], sums[..., 1]))
-# Of documents: what makes the items, how many answers there are, the scores, and whether states are compared.
+_SCORES = {
+    "yes": (_yes("F1"), accuracy()),
+    "by gender": (_yes("F1"), _yes("F1 masculine", 0), _yes("F1 feminine", 1)),
+    "right": (accuracy(),),
+    "found": (SumMetric("words found", lambda rows: rows, lambda sums: ratio(sums[..., 0], sums[..., 1])),),
+}
+
+# Of documents: what makes the items, how many answers there are, the scoring, and whether states are compared.
 _OF_DOCUMENTS = {
-    "coreference": (coreference_items, 2, (_YES_F1, accuracy()), True),
-    "mentions": (mention_items, 2, (_YES_F1, accuracy()), False),
-    "length": (length_items, MOST_WORDS, (accuracy(),), False),
+    "coreference": (coreference_items, 2, "yes", True),
+    "mentions": (mention_items, 2, "yes", False),
+    "length": (length_items, MOST_WORDS, "right", False),
 }

@@ -45,7 +45,7 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
         return cross_validation([item.cluster for item in data.items], options.folds, self.clusters)
 
     def metrics(self, data: ProbeData) -> dict[str, Metric]:
-        return {metric.name: metric for metric in data.scores}
+        return data.metrics()
 
     def train_and_predict(
         self,
@@ -127,6 +127,6 @@ def constant_answer(data: ProbeData) -> dict[str, float]:
     found: dict[str, float] = {}
     for best in answers:
         rows = np.array([_row(item, best, data.several) for item in items])
-        for metric in data.scores:
-            found[metric.name] = max(round(metric(rows), 2), found.get(metric.name, 0.0))
+        for name, metric in data.metrics().items():
+            found[name] = max(round(metric(rows), 2), found.get(name, 0.0))
     return found

@@ -37,18 +37,22 @@ class RelationData(DataSet):
     def has_types(self) -> bool:
         return all(relation.head_type and relation.tail_type for relation in self.relations)
 
-    @property
-    def negative(self) -> str | None:
-        """The label that says that there is no relation."""
-        return next((label for label in (TACRED_NEGATIVE, "Other") if label in self.labels), None)
 
-    def metrics(self) -> dict[str, Metric]:
-        found = [micro_f1(self.labels, self.negative)]
-        if self.labels == SEMEVAL_LABELS:
-            found.append(semeval_macro_f1(self.labels))
-        elif self.negative is None:
-            found.append(macro_f1(self.labels))
-        return {metric.name: metric for metric in found}
+def negative_of(labels: Sequence[str]) -> str | None:
+    """The label that says that there is no relation."""
+    return next((label for label in (TACRED_NEGATIVE, "Other") if label in labels), None)
+
+
+def relation_metrics(labels: Sequence[str]) -> dict[str, Metric]:
+    """F1 over all relations but the negative label's; of SemEval's labels its official score too, and of labels without
+    a negative one the mean over labels."""
+    negative = negative_of(labels)
+    found = [micro_f1(labels, negative)]
+    if tuple(labels) == SEMEVAL_LABELS:
+        found.append(semeval_macro_f1(labels))
+    elif negative is None:
+        found.append(macro_f1(labels))
+    return {metric.name: metric for metric in found}
 
 
 def find_relations(path: Path) -> list[RelationData]:
@@ -71,9 +75,10 @@ Read = Callable[..., list[Relation]]
 def reader_of(file: Path, *, certain: bool) -> Read | None:
     """What reads a file that begins so; None where no reader does. certain: that it should hold relations, so that
     JSON lines without their keys are an error of theirs."""
-    begin = read_text(file).lstrip().partition("\n")[0]
+    text = read_text(file).lstrip()
+    begin = text.partition("\n")[0]
     if begin.startswith("["):
-        return read_tacred
+        return read_tacred if certain or '"relation":' in text else None
     if begin.startswith("{"):
         return read_marked if certain or ('"text":' in begin and '"label":' in begin) else None
     number, tab, rest = begin.partition("\t")

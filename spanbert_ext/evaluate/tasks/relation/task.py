@@ -18,7 +18,7 @@ from spanbert_ext.evaluate.tasks.fine_tuning import collate_tokens, fine_tune, p
 from spanbert_ext.evaluate.tasks.folds import cross_validation
 from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, EvaluationError, Fold, Outcome, Task
 from spanbert_ext.evaluate.tasks.loading import load_encoder, load_model, load_tokenizer, longest_row
-from spanbert_ext.evaluate.tasks.relation.files import RelationData, find_relations
+from spanbert_ext.evaluate.tasks.relation.files import RelationData, find_relations, relation_metrics
 from spanbert_ext.evaluate.tasks.relation.model import StartsClassifier, give_ids
 from spanbert_ext.evaluate.tasks.relation.options import RelationOptions
 from spanbert_ext.evaluate.tasks.relation.rows import make_rows, symbol_ids, symbols_of
@@ -43,7 +43,7 @@ class RelationTask(Task[RelationData, RelationOptions]):
         return cross_validation([relation.group for relation in data.relations], options.folds, self.clusters)
 
     def metrics(self, data: RelationData) -> dict[str, Metric]:
-        return data.metrics()
+        return relation_metrics(data.labels)
 
     def train_and_predict(
         self,
