@@ -80,7 +80,8 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
     with run_lock(request.output):
         done = store.done(jobs)
         print(describe(evaluation, len(done)))
-        wanted = [job for job in jobs.jobs if job.key not in done]
+        # one checkpoint under two names has each job once
+        wanted = list({job.key: job for job in jobs.jobs if job.key not in done}.values())
         with _Bar(jobs, wanted, request.progress) as bar:
             evaluation.failures = do_jobs(
                 jobs,

@@ -69,8 +69,9 @@ def longest_row(checkpoint: Checkpoint, wanted: int) -> int:
 
 
 def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configuration: Any) -> PreTrainedModel:
-    """The checkpoint's encoder with the head of a transformers auto class, whose weights are drawn by `seed`: the same
-    for every encoder of one size. In float32. Raises `EvaluationError` where weights of the encoder are not there."""
+    """The checkpoint's encoder, in float32, with the head of a transformers auto class (or, of AutoModel, without one).
+    New weights are drawn by `seed`, and what is drawn afterwards is the same for every checkpoint. Raises
+    `EvaluationError` where weights of the encoder are not there."""
     torch.manual_seed(seed)
     try:
         with _quiet():
@@ -79,7 +80,8 @@ def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configurati
             )
     except Exception as error:
         raise EvaluationError(f"{checkpoint.folder} cannot be loaded: {reason(error)}") from error
-    prefix = f"{model.base_model_prefix}."
+    torch.manual_seed(seed)  # a checkpoint without a pooler has drawn more
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     missing = sorted(
         name for name in loading["missing_keys"] if name.startswith(prefix) and ".pooler." not in f".{name}"
     )
