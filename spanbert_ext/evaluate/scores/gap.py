@@ -12,8 +12,8 @@ _NAMES = {"A": {"A"}, "B": {"B"}, "neither": set()}
 
 
 def gap_row(predicted: str, gold: str, gender: str) -> tuple[float, ...]:
-    """The row of an example: names ("A", "B" or "neither") rightly predicted, predicted and right, whether the answer is
-    right as a whole, and 1 where the pronoun is feminine. Raises ValueError for another name or gender."""
+    """The row of an example: names ("A", "B" or "neither") rightly predicted, predicted and right, whether the answer
+    is right as a whole, and 1 where the pronoun is feminine. Raises ValueError for another name or gender."""
     for side, name in (("predicted", predicted), ("gold", gold)):
         if name not in _NAMES:
             raise ValueError(f"{side} is {name!r}; expected A, B or neither")
