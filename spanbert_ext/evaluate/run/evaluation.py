@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +55,6 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
     Raises `EvaluationError` and `DataError` for what the user can correct, before anything is trained; `InUse`;
     `DiskError`."""
     device, bf16 = choose_device(request.device, request.bf16)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     task = TASKS[request.task].make()
     data = task.load(request.data, request.options)
     checkpoints = find_checkpoints(request.checkpoints)
