@@ -197,8 +197,7 @@ def _command(arguments: Sequence[str] | None) -> int:
         number = getattr(stop, "number", signal.SIGINT)
         kept = len(list(output.glob("results/*.json")))
         print(
-            f"\nStopped by {signal.Signals(number).name}. {kept} result{'' if kept == 1 else 's'} in {output} are kept:"
-            " the same command goes on.",
+            f"\nStopped by {signal.Signals(number).name}. Results kept in {output}: {kept}. The same command goes on.",
             file=sys.stderr,
         )
         return 128 + number

@@ -19,6 +19,7 @@ from spanbert_ext.evaluate.scores.classes import (
     micro_f1,
     semeval_macro_f1,
 )
+from spanbert_ext.evaluate.scores.gap import GAP_METRICS, gap_row
 from spanbert_ext.evaluate.scores.glue import GLUE_METRICS, glue_row
 from spanbert_ext.evaluate.scores.metric import Metric
 
@@ -130,3 +131,22 @@ def test_every_task_of_glue_has_its_metrics() -> None:
     assert named["cola"] == {"Matthews"} and named["sts-b"] == {"Pearson", "Spearman"}
     for metrics in named.values():
         assert metrics <= GLUE_METRICS.keys()
+
+
+def test_gap_scores_names_by_gender() -> None:
+    answers = [
+        ("A", "A", "feminine"),
+        ("B", "A", "feminine"),
+        ("A", "neither", "masculine"),
+        ("B", "B", "masculine"),
+        ("neither", "neither", "masculine"),
+    ]
+    found = np.array([gap_row(*answer) for answer in answers])
+    scores = {name: metric(found) for name, metric in GAP_METRICS.items()}
+    assert scores["F1"] == pytest.approx(100 * 2 * 2 / (4 + 3)) and scores["accuracy"] == pytest.approx(60)
+    assert scores["F1 feminine"] == pytest.approx(100 * 2 * 1 / (2 + 2))
+    assert scores["F1 masculine"] == pytest.approx(100 * 2 * 1 / (2 + 1))
+    with pytest.raises(ValueError, match="predicted is 'C'; expected A, B or neither"):
+        gap_row("C", "A", "feminine")
+    with pytest.raises(ValueError, match="gender is 'she'"):
+        gap_row("A", "A", "she")

@@ -152,6 +152,12 @@ def test_pretraining_seeds_are_one_system(folder, capsys) -> None:
     assert summary["data"][0]["comparisons"][0]["estimates"][0]["seeds"] == "pre-training seeds"
 
 
+def test_a_checkpoint_under_two_names_is_trained_once_and_not_separated_from_itself(folder, capsys) -> None:
+    assert run("--seeds", "1", checkpoints=("x=a", "y=a")) == 0
+    assert len(FakeTask.calls) == len(results(folder)) == 2
+    assert "y - x       accuracy  +0.0 [+0.0, +0.0]" in capsys.readouterr().out
+
+
 # --- What ends it ------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +173,7 @@ def test_a_signal_keeps_what_is_finished(folder, capsys, monkeypatch, number: si
     monkeypatch.setattr(FakeTask, "train_and_predict", stopped)
     assert run("--seeds", "2") == 128 + number
     said = capsys.readouterr().err
-    assert f"Stopped by {number.name}. 3 results in out are kept" in said and "Traceback" not in said
+    assert f"Stopped by {number.name}. Results kept in out: 3." in said and "Traceback" not in said
     assert len(results(folder)) == 3 and not (folder / "out" / ".lock").exists()
     monkeypatch.setattr(FakeTask, "train_and_predict", whole)
     assert run("--seeds", "2") == 0 and len(FakeTask.calls) == len(set(FakeTask.calls)) == 8

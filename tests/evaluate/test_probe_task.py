@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ import tiny_documents
 import tiny_tasks
 import torch
 from tiny_models import one_thread  # noqa: F401
+from transformers import AutoModel
 
 from spanbert_ext.evaluate.data.errors import DataError
-from spanbert_ext.evaluate.tasks.form import Conditions, EvaluationError
-from spanbert_ext.evaluate.tasks.loading import load_encoder
+from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, EvaluationError, Fold
+from spanbert_ext.evaluate.tasks.loading import load_model
 from spanbert_ext.evaluate.tasks.probe import task as probe_task
 from spanbert_ext.evaluate.tasks.probe.features import read_states
 from spanbert_ext.evaluate.tasks.probe.heads import features_of, train_and_score
@@ -64,7 +66,7 @@ def test_a_folder_has_a_data_set_for_every_probe(sets) -> None:
         "mentions, tiny": ["F1", "accuracy"],
         "length, tiny": ["accuracy"],
         "words, tiny": ["words found"],
-        "coreference, GAP": ["F1", "F1 masculine", "F1 feminine"],
+        "coreference, GAP": ["F1", "F1 feminine", "F1 masculine", "accuracy"],
         "relations, SemEval-2010-8": ["micro F1", "official macro F1"],
     }
 
@@ -118,7 +120,7 @@ def test_the_same_seed_gives_the_same_answers_and_another_does_not(checkpoint, s
 
 
 def test_states_are_the_encoders_at_the_places_that_are_read(checkpoint, sets) -> None:
-    tokenizer, encoder = tiny_documents.tokenizer(), load_encoder(checkpoint).eval()
+    tokenizer, encoder = tiny_documents.tokenizer(), load_model(AutoModel, checkpoint, 0).eval()
     for name in ("coreference, tiny", "length, tiny", "coreference, GAP"):
         items = sets[name].items
         states, missing = read_states(checkpoint, items, OPTIONS, Conditions(0))
@@ -185,10 +187,36 @@ def test_a_classifier_learns_what_states_tell() -> None:
     assert right((states[:, 0, :4] > 7).float()[:, :3], False, True, 3) > 0.9
 
 
+def test_of_two_names_at_most_one_is_right_and_one_classifier_scores_both(sets, monkeypatch) -> None:
+    """The states say of each name by itself whether it is the right one, whichever comes first."""
+    draw = np.random.default_rng(0)
+    answers = draw.integers(3, size=300)
+    right = np.stack([answers == 0, answers == 1], axis=1)
+    states = torch.tensor(draw.normal(size=(300, 2, 4, 5)), dtype=torch.float32)
+    states[:, :, 0, 0] = torch.tensor(right * 2.0 - 1.0)
+    states[200:, 0], states[200:, 1] = states[200:, 1].clone(), states[200:, 0].clone()
+    answers[200:] = np.array([1, 0, 2])[answers[200:]]
+    items = tuple(
+        Item(str(n), str(n), "t", (0,) * 8, (int(answer),), "feminine") for n, answer in enumerate(answers)
+    )
+    data = dataclasses.replace(sets["coreference, GAP"], items=items)
+    monkeypatch.setattr(probe_task, "read_states", lambda *args: (states.flatten(1, 2), 0))
+    options = dataclasses.replace(OPTIONS, epochs=30.0, batch_size=32)
+    fold = Fold("f", tuple(range(200)), tuple(range(200, 300)))
+    checkpoint = Checkpoint("c", Path("c"), "digest")
+    outcome = ProbeTask().train_and_predict(checkpoint, data, fold, options, Conditions(0))
+    rows = np.array([row.row for row in outcome.rows])
+    assert data.metrics()["accuracy"](rows) > 95 and data.metrics()["F1 feminine"](rows) > 95
+    assert outcome.facts["features"] == 5 * (4 + 2)
+
+
 def test_the_constant_answer_is_the_best_of_all(sets) -> None:
     items = tuple(Item(str(n), "c", "t", (0,), (int(n < 3),)) for n in range(10))
     data = dataclasses.replace(sets["mentions, tiny"], items=items, split=0)
     assert constant_answer(data) == {"F1": round(200 * 3 / 13, 2), "accuracy": 70.0}
+    items = tuple(Item(str(n), "c", "t", (0,), (n % 3 % 2,), "feminine") for n in range(6))  # A B A A B A
+    data = dataclasses.replace(sets["coreference, GAP"], items=items)
+    assert constant_answer(data)["accuracy"] == constant_answer(data)["F1 feminine"] == round(100 * 4 / 6, 2)
     items = tuple(Item(str(n), "c", "t", (0,), (0, 1) if n else (2,)) for n in range(4))
     data = dataclasses.replace(sets["words, tiny"], items=items)
     assert constant_answer(data) == {"words found": round(100 * 6 / 7, 2)}

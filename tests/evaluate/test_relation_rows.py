@@ -132,8 +132,9 @@ def test_a_span_without_a_token_is_refused() -> None:
 
 def test_new_ids_have_rows_drawn_by_the_seed_and_old_ones_stay(tmp_path) -> None:
     import torch
+    from transformers import AutoModel
 
-    from spanbert_ext.evaluate.tasks.loading import load_encoder
+    from spanbert_ext.evaluate.tasks.loading import load_model
     from spanbert_ext.evaluate.tasks.relation.model import give_ids
 
     tokenizer = tiny_documents.tokenizer()
@@ -141,7 +142,7 @@ def test_new_ids_have_rows_drawn_by_the_seed_and_old_ones_stay(tmp_path) -> None
     size = len(tokenizer)
 
     def table(ids: list[int], seed: int) -> torch.Tensor:
-        encoder = load_encoder(checkpoint)
+        encoder = load_model(AutoModel, checkpoint, 0)
         give_ids(encoder, ids, seed)
         return encoder.get_input_embeddings().weight.detach()
 

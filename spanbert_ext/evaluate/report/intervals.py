@@ -77,4 +77,5 @@ svg .interval line { stroke: var(--c); stroke-width: 3; }
 svg .interval .mean { fill: var(--c); }
 svg .interval .single { fill: none; stroke: var(--c); opacity: .7; }
 td.separated { font-weight: 700; }
+.scroll + .charts, .scroll + p { margin-top: 14px; }
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +55,6 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
     Raises `EvaluationError` and `DataError` for what the user can correct, before anything is trained; `InUse`;
     `DiskError`."""
     device, bf16 = choose_device(request.device, request.bf16)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     task = TASKS[request.task].make()
     data = task.load(request.data, request.options)
     checkpoints = find_checkpoints(request.checkpoints)
@@ -80,7 +78,8 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
     with run_lock(request.output):
         done = store.done(jobs)
         print(describe(evaluation, len(done)))
-        wanted = [job for job in jobs.jobs if job.key not in done]
+        # one checkpoint under two names has each job once
+        wanted = list({job.key: job for job in jobs.jobs if job.key not in done}.values())
         with _Bar(jobs, wanted, request.progress) as bar:
             evaluation.failures = do_jobs(
                 jobs,

@@ -15,7 +15,7 @@ import numpy
 import torch
 import transformers
 
-from spanbert_ext import __version__
+from spanbert_ext._version import __version__
 from spanbert_ext.evaluate.run.jobs import Job, Jobs
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.form import EvaluationError, Outcome

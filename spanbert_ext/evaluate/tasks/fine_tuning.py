@@ -71,14 +71,16 @@ def fine_tune(
     *,
     rates: Sequence[tuple[str, float]],
     epochs: float | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Trains `model`, whose output of a collated batch has a `loss`, in place. Its facts: updates, rows, seconds, the
     course of the loss, the peak rates, and `diverged` where the loss at the end is no number.
 
-    rates: see `parameter_groups`. epochs: in the place of the options'. Rows are ordered by `conditions.seed` alone,
+    rates: see `parameter_groups`. epochs: in the place of the options'. lengths: of the rows, by which they are put
+    together; those of their `input_ids` where they are not given. Rows are ordered by `conditions.seed` alone,
     and dropout draws from it."""
     epochs = options.epochs if epochs is None else epochs
-    lengths = [len(row["input_ids"]) for row in rows]
+    lengths = _lengths(rows) if lengths is None else lengths
     batches = training_batches(lengths, options.batch_size, epochs, conditions.seed)
     optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay, rates))
     begun = time.perf_counter()
@@ -109,12 +111,21 @@ def fine_tune(
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, rows: Sequence[Row], collate: Collate, conditions: Conditions
+    model: nn.Module,
+    rows: Sequence[Row],
+    collate: Collate,
+    conditions: Conditions,
+    *,
+    lengths: Sequence[int] | None = None,
+    most_tokens: int | None = None,
 ) -> Iterator[tuple[list[int], Batch, Any]]:
-    """For batches that hold every row once: the rows' indices, the batch on the device, and the model's output."""
+    """For batches that hold every row once: the rows' indices, the batch on the device, and the model's output.
+
+    lengths: as in `fine_tune`. most_tokens: of a batch with its padding; of 0 every row is a batch of its own."""
     device = torch.device(conditions.device)
     model.to(device).eval()
-    batches = prediction_batches([len(row["input_ids"]) for row in rows], _PREDICTED_TOKENS[device.type])
+    most_tokens = _PREDICTED_TOKENS[device.type] if most_tokens is None else most_tokens
+    batches = prediction_batches(_lengths(rows) if lengths is None else lengths, most_tokens)
     done = 0
     for indices in batches:
         batch = {
@@ -126,6 +137,10 @@ def predict(
         yield indices, batch, output
         done += len(indices)
         conditions.progress(TRAINING_SHARE + (1 - TRAINING_SHARE) * done / len(rows))
+
+
+def _lengths(rows: Sequence[Row]) -> list[int]:
+    return [len(row["input_ids"]) for row in rows]
 
 
 def _arguments(

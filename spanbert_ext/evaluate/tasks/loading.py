@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
@@ -69,26 +69,9 @@ def longest_row(checkpoint: Checkpoint, wanted: int) -> int:
 
 
 def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configuration: Any) -> PreTrainedModel:
-    """The checkpoint's encoder with the head of a transformers auto class, whose weights are drawn by `seed`: the same
-    for every encoder of one size. In float32. Raises `EvaluationError` where weights of the encoder are not there."""
-    model, missing = _load(auto_class, checkpoint, seed, configuration)
-    prefix = f"{model.base_model_prefix}."
-    _demand_encoder(checkpoint, [name for name in missing if name.startswith(prefix)])
-    return model
-
-
-def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The checkpoint's encoder without a head, in float32. Raises `EvaluationError` where weights of it are not
-    there."""
-    model, missing = _load(AutoModel, checkpoint, 0, {})
-    _demand_encoder(checkpoint, missing)
-    return model
-
-
-def _load(
-    auto_class: Any, checkpoint: Checkpoint, seed: int, configuration: dict[str, Any]
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model, and the names of weights that the checkpoint does not have."""
+    """The checkpoint's encoder, in float32, with the head of a transformers auto class (or, of AutoModel, without one).
+    New weights are drawn by `seed`, and what is drawn afterwards is the same for every checkpoint. Raises
+    `EvaluationError` where weights of the encoder are not there."""
     torch.manual_seed(seed)
     try:
         with _quiet():
@@ -97,16 +80,17 @@ def _load(
             )
     except Exception as error:
         raise EvaluationError(f"{checkpoint.folder} cannot be loaded: {reason(error)}") from error
-    return model, sorted(loading["missing_keys"])
-
-
-def _demand_encoder(checkpoint: Checkpoint, missing: list[str]) -> None:
-    missing = [name for name in missing if ".pooler." not in f".{name}"]
+    torch.manual_seed(seed)  # a checkpoint without a pooler has drawn more
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    missing = sorted(
+        name for name in loading["missing_keys"] if name.startswith(prefix) and ".pooler." not in f".{name}"
+    )
     if missing:
         raise EvaluationError(
             f"{checkpoint.folder} lacks {len(missing)} weights of its encoder ({missing[0]}, ...): it would be"
             " judged by random ones"
         )
+    return model
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-# Peak learning rates where none is given: of encoders with at most so many hidden units.
+# Peak learning rates where none is given: of encoders with at most so many hidden units. Who changes them counts up
+# `method` of the tasks.
 RATES = ((128, 5e-4), (256, 3e-4), (512, 2e-4), (768, 5e-5), (math.inf, 2e-5))
 
 

@@ -132,12 +132,9 @@ class StartToEndCoreference(nn.Module):
         clusters[narrow[:, 0], narrow[:, 1] - narrow[:, 0]] = narrow[:, 2]
         flat, clusters = scores.flatten(), clusters.flatten()
         spans = flat != -torch.inf
-        ranked = flat.detach().nan_to_num(
-            torch.finfo(flat.dtype).min, neginf=-torch.inf
-        )  # NaN is still a span
-        if (
-            self.training
-        ):  # else few documents teach nothing: what is not kept is never told that it is a mention
+        lowest = torch.finfo(flat.dtype).min  # a score that is no number is that of a span too
+        ranked = flat.detach().nan_to_num(lowest, neginf=-torch.inf)
+        if self.training:  # what is not kept is never told that it is a mention
             ranked = ranked.masked_fill(spans & (clusters > 0), torch.inf)
         keep = min(max(1, int(self.kept_spans * count)), int(spans.sum()), _MOST_SPANS)
         top = ranked.topk(keep).indices.sort().values

@@ -23,10 +23,10 @@ Row = dict[str, Any]
 def encode_document(document: CorefDocument, tokenizer: PreTrainedTokenizerBase, longest: int) -> Row | None:
     """A document as a row of `fine_tune`; None where none of its words has a token.
 
-    `segments`: ids of each segment, of at most `longest`, which ends with a sentence where one fits. `input_ids`: those
-    of all. `words`: for every word that has tokens its number in the document; `tokens` [W, 3]: its segment, and its
-    first and last token there. `gold` [M, 3]: first and last word of each mention, as places in `words`, and its
-    cluster, from 1 on; mentions whose outer words have tokens."""
+    `segments`: ids of each segment, of at most `longest`, which ends with a sentence where one fits. `words`: for every
+    word that has tokens its number in the document; `tokens` [W, 3]: its segment, and its first and last token there.
+    `gold` [M, 3]: first and last word of each mention, as places in `words`, and its cluster, from 1 on; mentions whose
+    outer words have tokens."""
     text, places = join_tokens(document.words)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = encoded["input_ids"]
@@ -55,12 +55,16 @@ def encode_document(document: CorefDocument, tokenizer: PreTrainedTokenizerBase,
         if a in place and b in place
     ]
     return {
-        "input_ids": [token for segment in segments for token in segment],
         "segments": segments,
         "words": words,
         "tokens": np.array(tokens, dtype=np.int64).reshape(-1, 3),
         "gold": np.array(gold, dtype=np.int64).reshape(-1, 3),
     }
+
+
+def tokens_of(row: Row) -> int:
+    """How long a document is, by which it is put together with others."""
+    return sum(map(len, row["segments"]))
 
 
 def parts_of(row: Row, most: int) -> list[Row]:
@@ -73,11 +77,9 @@ def parts_of(row: Row, most: int) -> list[Row]:
         low, high = inside[0], inside[-1]
         gold = row["gold"]
         gold = gold[(gold[:, 0] >= low) & (gold[:, 1] <= high)]
-        segments = row["segments"][begin:end]
         parts.append(
             {
-                "input_ids": [token for segment in segments for token in segment],
-                "segments": segments,
+                "segments": row["segments"][begin:end],
                 "words": row["words"][low : high + 1],
                 "tokens": row["tokens"][low : high + 1] - np.array([begin, 0, 0]),
                 "gold": gold - np.array([low, low, 0]),

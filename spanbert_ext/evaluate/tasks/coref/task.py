@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from transformers import AutoModel
+
 from spanbert_ext.evaluate.data.conll import Mention
 from spanbert_ext.evaluate.scores.coref import COREF_METRICS, coref_row
 from spanbert_ext.evaluate.scores.metric import Metric
@@ -13,11 +15,11 @@ from spanbert_ext.evaluate.tasks.coref.clusters import clusters_of
 from spanbert_ext.evaluate.tasks.coref.files import CorefData, find_coref
 from spanbert_ext.evaluate.tasks.coref.model import StartToEndCoreference
 from spanbert_ext.evaluate.tasks.coref.options import CorefOptions
-from spanbert_ext.evaluate.tasks.coref.segments import collate_documents, encode_document, parts_of
+from spanbert_ext.evaluate.tasks.coref.segments import collate_documents, encode_document, parts_of, tokens_of
 from spanbert_ext.evaluate.tasks.fine_tuning import fine_tune, predict
 from spanbert_ext.evaluate.tasks.folds import cross_validation
 from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, Fold, Outcome, Task
-from spanbert_ext.evaluate.tasks.loading import load_encoder, load_tokenizer, longest_row
+from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
 
 
 class CorefTask(Task[CorefData, CorefOptions]):
@@ -58,15 +60,20 @@ class CorefTask(Task[CorefData, CorefOptions]):
             part for i in fold.train if i in encoded for part in parts_of(encoded[i], options.max_segments)
         ]
         collate = partial(collate_documents, pad_token_id=tokenizer.pad_token_id, longest=longest)
-        model = StartToEndCoreference(load_encoder(checkpoint), options, conditions.seed)
-        hidden = model.encoder.config.hidden_size
+        encoder = load_model(AutoModel, checkpoint, conditions.seed)
+        model = StartToEndCoreference(encoder, options, conditions.seed)
+        hidden = encoder.config.hidden_size
         rates = [("encoder.", options.rate_for(hidden)), ("", options.head_rate_for(hidden))]
-        facts = fine_tune(model, train, collate, options, conditions, rates=rates)
+        facts = fine_tune(
+            model, train, collate, options, conditions, rates=rates, lengths=[tokens_of(row) for row in train]
+        )
 
         tested = [index for index in fold.test if index in encoded]
         found: dict[int, list[list[Mention]]] = {index: [] for index in fold.test}
         kept: dict[int, set[Mention]] = {index: set() for index in fold.test}
-        for places, _, output in predict(model, [encoded[i] for i in tested], collate, conditions):
+        rows_of = [encoded[index] for index in tested]
+        lengths = [tokens_of(row) for row in rows_of]
+        for places, _, output in predict(model, rows_of, collate, conditions, lengths=lengths):
             for place, spans, antecedents in zip(places, output["spans"], output["antecedents"], strict=True):
                 index = tested[place]
                 words = encoded[index]["words"]

@@ -13,11 +13,13 @@ from spanbert_ext.evaluate.data.conll import SUFFIXES
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.gap import read_gap
 from spanbert_ext.evaluate.data.sources import find_files, plain_name, read_lines
-from spanbert_ext.evaluate.scores.classes import accuracy, counts
+from spanbert_ext.evaluate.scores.classes import accuracy, class_row, counts
+from spanbert_ext.evaluate.scores.gap import GAP_METRICS, gap_row
 from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, ratio
 from spanbert_ext.evaluate.tasks.coref.files import ARCHIVES, CorefData, find_coref
 from spanbert_ext.evaluate.tasks.form import DataSet, EvaluationError
 from spanbert_ext.evaluate.tasks.probe.items import (
+    GAP_ANSWERS,
     MOST_WORDS,
     Item,
     chosen,
@@ -44,7 +46,8 @@ class ProbeData(DataSet):
     """Items of one probe; the first `split` are those to train on where the data has a split, 0 where it has none.
     classes: how many answers there are. scoring: which scores it has. labels: of relations. several: an item may have
     more than one answer. pairs: states are compared, those of the first half of an item's reads with those of the
-    second."""
+    second. alternatives: an item's reads are those of so many pairs, of which one is right at most: the answer is its
+    place, or their number where none is."""
 
     items: tuple[Item, ...]
     split: int
@@ -53,6 +56,7 @@ class ProbeData(DataSet):
     labels: tuple[str, ...] = ()
     several: bool = False
     pairs: bool = False
+    alternatives: int = 1
 
     def metrics(self) -> dict[str, Metric]:
         """Made when they are asked for: data travels to other processes, functions do not."""
@@ -85,7 +89,7 @@ def _all(path: Path, options: ProbeOptions) -> Iterator[ProbeData]:
         files = tuple(file for file in _files(path, (".tsv",)) if path.is_file() or _is_gap(file))
         if files:
             items = [item for file in files for item in gap_items(read_gap(file))]
-            yield _data("coreference, GAP", files, [], items, 2, "by gender", options, pairs=True)
+            yield _data("coreference, GAP", files, [], items, 3, "gap", options, pairs=True, alternatives=2)
     if asked("relations"):
         files = _files(path, (".json", ".jsonl", ".txt"))
         if any(reader_of(file, certain=path.is_file()) for file in files):
@@ -152,25 +156,27 @@ def _data(
     return ProbeData(name, files, items, len(train), classes, scoring, **kind)
 
 
-# --- Scores: of rows (answer, right answer and, of items with one, group), or (words found, words that there are) ---
+# --- Scores ------------------------------------------------------------------------------------------------------
 
 
-def _yes(name: str, group: int | None = None) -> Metric:
-    """F1 of the answer yes, of all items or of those of one group."""
-    of_yes = counts([1])
+def row_of(data: ProbeData, item: Item, best: Sequence[int]) -> tuple[float, ...]:
+    """The row of an item, whose likeliest answers are `best`: of GAP gap_row's; of several answers, as many of which
+    count as are right, how many are right and how many there are; else class_row's."""
+    if data.scoring == "gap":
+        return gap_row(GAP_ANSWERS[best[0]], GAP_ANSWERS[item.answer[0]], item.gender)
+    if data.several:
+        right = len(set(best[: len(item.answer)]) & set(item.answer))
+        return float(right), float(len(item.answer))
+    return class_row(best[0], item.answer[0])
 
-    def features(rows: np.ndarray) -> np.ndarray:
-        found = of_yes(rows[:, :2])
-        return found if group is None else found * (rows[:, 2:] == group)
 
-    return SumMetric(name, features, lambda sums: f1(*np.moveaxis(sums, -1, 0)))
-
-
+_YES_F1 = SumMetric("F1", lambda rows: counts([1])(rows), lambda sums: f1(*np.moveaxis(sums, -1, 0)))
+_FOUND = SumMetric("words found", lambda rows: rows, lambda sums: ratio(sums[..., 0], sums[..., 1]))
 _SCORES = {
-    "yes": (_yes("F1"), accuracy()),
-    "by gender": (_yes("F1"), _yes("F1 masculine", 0), _yes("F1 feminine", 1)),
+    "yes": (_YES_F1, accuracy()),
+    "gap": tuple(GAP_METRICS.values()),
     "right": (accuracy(),),
-    "found": (SumMetric("words found", lambda rows: rows, lambda sums: ratio(sums[..., 0], sums[..., 1])),),
+    "found": (_FOUND,),
 }
 
 # Of documents: what makes the items, how many answers there are, the scoring, and whether states are compared.

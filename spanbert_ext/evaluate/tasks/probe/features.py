@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedTokenizerBase
 
 from spanbert_ext.evaluate.tasks.fine_tuning import TRAINING_SHARE, collate_tokens, predict
 from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, EvaluationError
-from spanbert_ext.evaluate.tasks.loading import load_encoder, load_tokenizer, longest_row
+from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
 from spanbert_ext.evaluate.tasks.probe.items import Item
 from spanbert_ext.evaluate.tasks.probe.options import ProbeOptions
 from spanbert_ext.evaluate.tasks.spans import kept_tokens, token_span
@@ -50,7 +50,7 @@ def read_states(
         of_text.setdefault(item.text, []).append(number)
     rows = _rows(list(of_text), [[items[n] for n in own] for own in of_text.values()], tokenizer, longest)
     places = list(of_text.values())
-    encoder = load_encoder(checkpoint)
+    encoder = load_model(AutoModel, checkpoint, seed=0)
     states: Tensor | None = None
     missing = 0
     own = replace(conditions, progress=lambda share: conditions.progress(_of_predictions(share)))

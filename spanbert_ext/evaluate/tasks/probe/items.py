@@ -24,14 +24,14 @@ _WORDS_OF_A_SPAN = 8  # of text, for each span that is drawn
 @dataclass(frozen=True, slots=True)
 class Item:
     """reads: characters of the text; the states of the tokens that have them are read. answer: number of the class, or
-    of the words that are right. group: of items with a metric of their own, -1 of none."""
+    of the words that are right. gender: of GAP's pronouns."""
 
     id: str
     cluster: str
     text: str
     reads: tuple[int, ...]
     answer: tuple[int, ...]
-    group: int = -1
+    gender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +106,22 @@ def coreference_items(documents: Iterable[CorefDocument], most_words: int) -> It
                         yield Item(name, document.name, passage.text, reads, (answer,))
 
 
+GAP_ANSWERS = ("A", "B", "neither")
+
+
 def gap_items(examples: Iterable[GapExample]) -> Iterator[Item]:
-    """Of every example two pairs, of each name with the pronoun; groups by the pronoun's gender: 0 masculine, 1
-    feminine."""
+    """Of every example one item. Reads the first and the last token of A and of the pronoun, then of B and of the
+    pronoun."""
     for example in examples:
-        group = int(example.gender == "feminine")
-        for side, name, start, answer in (
-            ("A", example.a, example.a_start, example.a_coref),
-            ("B", example.b, example.b_start, example.b_coref),
-        ):
-            pronoun_end = example.pronoun_start + len(example.pronoun) - 1
-            reads = (start, start + len(name) - 1, example.pronoun_start, pronoun_end)
-            yield Item(f"{example.id}:{side}", example.url, example.text, reads, (int(answer),), group)
+        pronoun = (example.pronoun_start, example.pronoun_start + len(example.pronoun) - 1)
+        a, b = (
+            (start, start + len(name) - 1)
+            for name, start in ((example.a, example.a_start), (example.b, example.b_start))
+        )
+        answer = (GAP_ANSWERS.index(example.label),)
+        yield Item(
+            example.id, example.url, example.text, (*a, *pronoun, *b, *pronoun), answer, example.gender
+        )
 
 
 # --- Mentions and relations ---------------------------------------------------------------------------------------

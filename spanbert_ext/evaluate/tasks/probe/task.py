@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from spanbert_ext.evaluate.scores.metric import Metric
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.folds import cross_validation
 from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, Fold, Outcome, Task
-from spanbert_ext.evaluate.tasks.probe.data import ProbeData, find_probes
+from spanbert_ext.evaluate.tasks.probe.data import ProbeData, find_probes, row_of
 from spanbert_ext.evaluate.tasks.probe.features import read_states
 from spanbert_ext.evaluate.tasks.probe.heads import features_of, train_and_score
 from spanbert_ext.evaluate.tasks.probe.items import Item
@@ -63,22 +63,22 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
             own = replace(conditions, progress=lambda share: conditions.progress(begun * share))
             self._kept = (key, read_states(checkpoint, data.items, options, own))
         states, missing = self._kept[1]
-        features = features_of(states, data.pairs)
-        train, test = (torch.tensor(part, device=features.device) for part in (fold.train, fold.test))
-        answers = _answers([data.items[i] for i in fold.train], data).to(features.device)
-        scores, loss = train_and_score(
-            features[train],
-            answers,
-            features[test],
-            data.classes,
-            data.several,
+        scores, loss, features = _learn(
+            states,
+            data,
+            fold,
             options,
             conditions.seed,
             lambda share: conditions.progress(begun + (1 - begun) * share),
         )
-        rows = _rows([data.items[i] for i in fold.test], scores, data.several)
+        most = max(len(item.answer) for item in data.items) if data.several else 1
+        best = scores.topk(most, dim=1).indices.tolist()
+        rows = [
+            ItemRow(data.items[i].cluster, data.items[i].id, row_of(data, data.items[i], own))
+            for i, own in zip(fold.test, best, strict=True)
+        ]
         facts = {
-            "features": features.shape[1],
+            "features": features,
             "training_items": len(fold.train),
             "reads_without_a_state": missing,
             "loss": loss,
@@ -89,32 +89,49 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
         return Outcome(rows, {}, facts)
 
 
+def _learn(
+    states: Tensor,
+    data: ProbeData,
+    fold: Fold,
+    options: ProbeOptions,
+    seed: int,
+    progress: Callable[[float], None],
+) -> tuple[Tensor, float, int]:
+    """Scores [M, C] of the test items, the loss at the end, and how many features a classifier reads. Of alternatives
+    each is scored by itself, by one classifier: yes or no; none of them scores 0."""
+    count, reads, hidden = states.shape
+    number = data.alternatives
+    alone = states.reshape(count * number, reads // number, hidden)
+    features = features_of(alone, data.pairs).reshape(count, number, -1)
+    train, test = (torch.tensor(part, device=states.device) for part in (fold.train, fold.test))
+    answers = _answers([data.items[i] for i in fold.train], data)
+    scores, loss = train_and_score(
+        features[train].flatten(0, 1),
+        answers.to(states.device),
+        features[test].flatten(0, 1),
+        data.classes if number == 1 else 2,
+        data.several,
+        options,
+        seed,
+        progress,
+    )
+    if number > 1:
+        margins = (scores[:, 1] - scores[:, 0]).nan_to_num(0.0).reshape(-1, number)
+        scores = torch.nn.functional.pad(margins, (0, 1))
+    return scores, loss, features.shape[-1]
+
+
 def _answers(items: Sequence[Item], data: ProbeData) -> Tensor:
-    """[N], or [N, C] where an item may have several answers."""
-    if not data.several:
-        return torch.tensor([item.answer[0] for item in items])
-    answers = torch.zeros(len(items), data.classes)
-    for place, item in enumerate(items):
-        answers[place, list(item.answer)] = 1.0
-    return answers
-
-
-def _rows(items: Sequence[Item], scores: Tensor, several: bool) -> list[ItemRow]:
-    """scores: [M, C]. Of several answers the highest scores count, as many as are right."""
-    most = max(len(item.answer) for item in items) if several else 1
-    best = scores.topk(most, dim=1).indices.tolist()
-    return [
-        ItemRow(item.cluster, item.id, _row(item, own, several))
-        for item, own in zip(items, best, strict=True)
-    ]
-
-
-def _row(item: Item, best: Sequence[int], several: bool) -> tuple[float, ...]:
-    if several:
-        right = len(set(best[: len(item.answer)]) & set(item.answer))
-        return float(right), float(len(item.answer))
-    group = () if item.group < 0 else (float(item.group),)
-    return (float(best[0]), float(item.answer[0]), *group)
+    """[N], of alternatives [N * alternatives], or [N, C] where an item may have several."""
+    if data.several:
+        answers = torch.zeros(len(items), data.classes)
+        for place, item in enumerate(items):
+            answers[place, list(item.answer)] = 1.0
+        return answers
+    answers = torch.tensor([item.answer[0] for item in items])
+    if data.alternatives == 1:
+        return answers
+    return torch.nn.functional.one_hot(answers, data.classes)[:, :-1].flatten()
 
 
 def constant_answer(data: ProbeData) -> dict[str, float]:
@@ -126,7 +143,7 @@ def constant_answer(data: ProbeData) -> dict[str, float]:
     answers = [order] if data.several else [[answer] for answer in order]
     found: dict[str, float] = {}
     for best in answers:
-        rows = np.array([_row(item, best, data.several) for item in items])
+        rows = np.array([row_of(data, item, best) for item in items])
         for name, metric in data.metrics().items():
             found[name] = max(round(metric(rows), 2), found.get(name, 0.0))
     return found

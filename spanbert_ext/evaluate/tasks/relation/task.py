@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from spanbert_ext.evaluate.scores.classes import class_row
 from spanbert_ext.evaluate.scores.metric import Metric
@@ -17,7 +17,7 @@ from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.fine_tuning import collate_tokens, fine_tune, predict
 from spanbert_ext.evaluate.tasks.folds import cross_validation
 from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, EvaluationError, Fold, Outcome, Task
-from spanbert_ext.evaluate.tasks.loading import load_encoder, load_model, load_tokenizer, longest_row
+from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
 from spanbert_ext.evaluate.tasks.relation.files import RelationData, find_relations, relation_metrics
 from spanbert_ext.evaluate.tasks.relation.model import StartsClassifier, give_ids
 from spanbert_ext.evaluate.tasks.relation.options import RelationOptions
@@ -88,7 +88,7 @@ def _model(
 ) -> tuple[nn.Module, int]:
     """The classifier, and the encoder's hidden size."""
     if starts:
-        encoder = load_encoder(checkpoint)
+        encoder = load_model(AutoModel, checkpoint, seed)
         give_ids(encoder, ids, seed)
         return StartsClassifier(encoder, classes, seed), encoder.config.hidden_size
     model = load_model(AutoModelForSequenceClassification, checkpoint, seed, num_labels=classes)
