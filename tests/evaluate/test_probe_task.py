@@ -238,6 +238,10 @@ def test_one_probe_alone_and_data_without_it(folder, tmp_path) -> None:
         names("all", tmp_path / "missing")
     with pytest.raises(DataError, match=r"numbers\.tsv:1: the columns are"):
         names("all", folder / "numbers.tsv")
+    for name in ("a.tsv", "b.tsv"):
+        (tmp_path / name).write_text(tiny_documents.gap())
+    with pytest.raises(DataError, match=r"b\.tsv: the example 'development-1' is in another file too"):
+        names("all", tmp_path)
 
 
 def test_a_split_stays_one_and_max_items_holds_for_both_parts(tmp_path) -> None:

@@ -88,7 +88,7 @@ def _all(path: Path, options: ProbeOptions) -> Iterator[ProbeData]:
     if asked("coreference"):
         files = tuple(file for file in _files(path, (".tsv",)) if path.is_file() or _is_gap(file))
         if files:
-            items = [item for file in files for item in gap_items(read_gap(file))]
+            items = _gap_items(files)
             yield _data("coreference, GAP", files, [], items, 3, "gap", options, pairs=True, alternatives=2)
     if asked("relations"):
         files = _files(path, (".json", ".jsonl", ".txt"))
@@ -111,6 +111,16 @@ def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def _is_gap(file: Path) -> bool:
     return "".join(read_lines(file)[:1]).startswith(_GAP_COLUMNS)
+
+
+def _gap_items(files: Sequence[Path]) -> list[Item]:
+    items: dict[str, Item] = {}
+    for file in files:
+        for item in gap_items(read_gap(file)):
+            if item.id in items:
+                raise DataError(file, f"the example {item.id!r} is in another file too")
+            items[item.id] = item
+    return list(items.values())
 
 
 def _of_documents(data: CorefData, probes: Sequence[str], options: ProbeOptions) -> Iterator[ProbeData]:
