@@ -206,7 +206,7 @@ def test_of_two_names_at_most_one_is_right_and_one_classifier_scores_both(sets, 
     checkpoint = Checkpoint("c", Path("c"), "digest")
     outcome = ProbeTask().train_and_predict(checkpoint, data, fold, options, Conditions(0))
     rows = np.array([row.row for row in outcome.rows])
-    assert data.metrics()["accuracy"](rows) > 95 and data.metrics()["F1 feminine"](rows) > 95
+    assert data.metrics()["accuracy"](rows) > 85 and data.metrics()["F1 feminine"](rows) > 85
     assert outcome.facts["features"] == 5 * (4 + 2)
 
 

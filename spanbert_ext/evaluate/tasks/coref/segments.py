@@ -33,13 +33,16 @@ def encode_document(document: CorefDocument, tokenizer: PreTrainedTokenizerBase,
     first, count = word_tokens(np.asarray(encoded["offset_mapping"]).reshape(-1, 2), places)
     room = longest - 2
     count = count.clip(max=room)
+    sizes, some = count.copy(), np.flatnonzero(count)
+    if len(some):  # tokens between words, as of a blank alone, take room too
+        sizes[some] = np.diff(first[some], append=first[some[-1]] + count[some[-1]]).clip(max=room)
     segments, words, tokens = [], [], []
-    for begin, end in cut(count, breaks_of(document), room):
+    for begin, end in cut(sizes, breaks_of(document), room):
         own = [word for word in range(begin, end) if count[word]]
         if not own:
             continue
         start, stop = first[own[0]], first[own[-1]] + count[own[-1]]
-        taken = ids[start:stop][:room]  # more only by tokens that are of no word
+        taken = ids[start:stop][:room]  # more only of one word
         segments.append([tokenizer.cls_token_id, *taken, tokenizer.sep_token_id])
         for word in own:
             at = min(first[word] - start, room - 1)
