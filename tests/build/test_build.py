@@ -266,7 +266,7 @@ LAYERS = (
     ("masking",),
     ("models",),
 )
-LAYERS += (("convert", "fill"), ("pretrain",), ("__init__",), ("__main__",))
+LAYERS += (("convert", "fill"), ("pretrain",), ("evaluate",), ("__init__",), ("__main__",))
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 
@@ -294,25 +294,47 @@ def test_nothing_imports_what_stands_above_it() -> None:
     assert len(files) > 30
 
 
-# The rooms of pretrain, from the bottom up; the commands stand on top.
-FLOORS = (("files",), ("text", "settings"), ("rows",), ("prepare",), ("run",), ("report",))
+# The rooms of the two programs, from the bottom up; the commands stand on top.
+FLOORS = {
+    "pretrain": (("files",), ("text", "settings"), ("rows",), ("prepare",), ("run",), ("report",)),
+    "evaluate": (("data",), ("scores",), ("statistics",), ("tasks",), ("run",), ("report",)),
+}
+SHARED = {"files", "report"}  # rooms of pretrain that evaluate uses too
 
 
-def test_the_rooms_of_pretrain_import_those_below_them() -> None:
-    floors = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-    package = Path(spanbert_ext.__file__).parent / "pretrain"
+@pytest.mark.parametrize("program", FLOORS)
+def test_the_rooms_of_a_program_import_those_below_them(program: str) -> None:
+    floors = {name: floor for floor, names in enumerate(FLOORS[program]) for name in names}
+    package = Path(spanbert_ext.__file__).parent / program
     rooms = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
     assert rooms == floors.keys()
     for room in rooms:
         for file in (package / room).rglob("*.py"):
             text = file.read_text(encoding="utf-8")
-            found = set(
-                re.findall(
-                    r"^\s*(?:from|import) spanbert_ext\.pretrain(?: import|\.)\s*(\w+)", text, re.MULTILINE
-                )
-            )
+            imports = rf"^\s*(?:from|import) spanbert_ext\.{program}(?: import|\.)\s*(\w+)"
+            found = set(re.findall(imports, text, re.MULTILINE))
             too_high = {name for name in found - {room} if floors.get(name, 99) >= floors[room]}
             assert not too_high, f"{file.relative_to(package)} imports {too_high}"
+
+
+def test_evaluation_shares_files_and_pages_with_pretraining_and_nothing_else() -> None:
+    package = Path(spanbert_ext.__file__).parent / "evaluate"
+    files = sorted(package.rglob("*.py"))
+    for file in files:
+        found = set(re.findall(r"spanbert_ext\.pretrain\.(\w+)", file.read_text(encoding="utf-8")))
+        allowed = set() if file.parent.name in ("data", "scores", "statistics") else SHARED
+        assert found <= allowed, f"{file.relative_to(package)} imports {found - allowed} of pretrain"
+    assert len(files) > 20
+
+
+def test_readers_are_plain_python() -> None:
+    package = Path(spanbert_ext.__file__).parent / "evaluate" / "data"
+    for file in package.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        foreign = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"spanbert_ext"}
+        assert not foreign, f"{file.relative_to(package)} imports {foreign}"
 
 
 @pytest.mark.parametrize("name", spanbert_ext.__all__)

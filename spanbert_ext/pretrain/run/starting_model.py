@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from spanbert_ext.files.messages import reason
+from spanbert_ext.models.positions import most_positions
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer
 from spanbert_ext.pretrain.settings.options import OptionError, Options
@@ -123,9 +124,7 @@ def _check_token_types(options: Options, config: Any) -> None:
 
 
 def _check_positions(options: Options, config: Any) -> None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= config.pad_token_id + 1  # these number their positions from the padding id on
+    positions = most_positions(config)
     if positions and options.block_size > positions:
         raise OptionError(
             f"--block-size is {options.block_size} but --model {options.model!r} has {positions} positions:"

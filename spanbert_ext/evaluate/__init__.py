@@ -1,0 +1,1 @@
+"""Fine-tunes and scores checkpoints side by side, with intervals."""

@@ -1,0 +1,1 @@
+"""Readers of the downstream tasks' files: plain Python records, checked against the text that they point into."""

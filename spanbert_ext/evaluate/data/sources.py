@@ -1,0 +1,132 @@
+"""Files of a data set: plain, .gz or .xz, alone or in a folder; CoNLL documents also inside a .tar.xz."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from spanbert_ext.evaluate.data.errors import DataError
+
+PACKED = (".xz", ".gz")
+_DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError)  # gzip.BadGzipFile is an OSError
+
+
+def _unpacked(content: bytes, name: Path | str) -> bytes:
+    """What a file holds, whose first bytes tell how it is packed. Raises `DataError` where it is damaged."""
+    try:
+        if content.startswith(b"\xfd7zXZ\0"):
+            return lzma.decompress(content)
+        if content.startswith(b"\x1f\x8b\x08"):
+            return gzip.decompress(content)
+    except _DAMAGE as error:
+        raise DataError(name, f"cannot be unpacked: {error}") from None
+    return content
+
+
+def _decoded(content: bytes, name: Path | str) -> str:
+    """UTF-8 without a byte order mark, lines ended by newlines. A carriage return alone ends lines only where nothing
+    else does (old Macs): elsewhere it is a character of a text."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = f"is not UTF-8 (byte {content[error.start]:#04x}); convert it first, for example with iconv"
+        raise DataError(name, message, line=line) from None
+    return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """What a file holds, unpacked. Raises `DataError` where it is missing or damaged."""
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(path, "is a folder; expected a file")
+    try:
+        return _unpacked(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise DataError(path, "there is no such file") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}") from None
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file (UTF-8, plain or packed by gzip or xz), without a byte order mark, lines ended by newlines.
+    Raises `DataError` where it is missing, damaged or not UTF-8."""
+    return _decoded(read_bytes(path), path)
+
+
+def read_lines(path: Path | str) -> list[str]:
+    """The lines of a file's text. Only newlines end them: a text may hold other separators (U+0085, U+2028)."""
+    lines = read_text(path).split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_json(path: Path | str) -> object:
+    """The value that a JSON file holds. Raises `DataError` with the line where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"is not JSON: {error.msg}", line=error.lineno) from None
+
+
+def read_members(path: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name (`archive.tar.xz/folder/file.conll`) and text of every file of a tar archive with one of `suffixes`, packed
+    or not, sorted by name."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(read_bytes(path))) as archive:
+            members = [member for member in archive if member.isfile() and _fits(Path(member.name), suffixes)]
+            contents = {member.name: archive.extractfile(member).read() for member in members}
+    except _DAMAGE as error:
+        raise DataError(path, f"cannot be unpacked: {error}") from None
+    if not contents:
+        raise DataError(path, f"holds no file *{' or *'.join(suffixes)}")
+    for name, content in sorted(contents.items()):
+        full = f"{path}/{name}"
+        yield full, _decoded(_unpacked(content, full), full)
+
+
+def plain_name(path: Path | str) -> str:
+    """The name of a file without the ending of its packing."""
+    name = Path(path).name
+    return name[:-3] if name.lower().endswith(PACKED) else name
+
+
+def _fits(path: Path, suffixes: Sequence[str]) -> bool:
+    return not path.name.startswith(".") and plain_name(path).lower().endswith(tuple(suffixes))
+
+
+def _existing_folder(folder: Path | str) -> Path:
+    if not Path(folder).is_dir():
+        raise DataError(folder, "there is no such folder" if not Path(folder).exists() else "is not a folder")
+    return Path(folder)
+
+
+def find_file(folder: Path | str, stems: Sequence[str], suffixes: Sequence[str]) -> Path | None:
+    """The file of `folder` that is called one of `stems` (case is ignored) with one of `suffixes` (".tsv"), packed
+    (".xz", ".gz") or not; None where there is none. Raises `DataError` where the folder is missing or two files
+    fit."""
+    names = {stem.lower() + suffix for stem in stems for suffix in suffixes}
+    found = [path for path in sorted(_existing_folder(folder).iterdir()) if path.is_file()]
+    found = [path for path in found if plain_name(path).lower() in names]
+    if len(found) > 1:
+        raise DataError(folder, f"both {found[0].name} and {found[1].name} could be meant; leave one of them")
+    return found[0] if found else None
+
+
+def find_files(path: Path | str, suffixes: Sequence[str]) -> list[Path]:
+    """`path` itself if it is a file; else the files below that folder with one of `suffixes`, packed or not, sorted.
+    Raises `DataError` where there are none."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise DataError(path, "there is no such file or folder")
+    found = sorted(file for file in path.rglob("*") if file.is_file() and _fits(file, suffixes))
+    if not found:
+        raise DataError(path, f"holds no file *{' or *'.join(suffixes)}, packed by xz or gzip or not")
+    return found

@@ -1,0 +1,1 @@
+"""What an evaluation found: scores and differences with their intervals, for the terminal and a page."""

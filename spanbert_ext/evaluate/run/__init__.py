@@ -1,0 +1,1 @@
+"""An evaluation: its checkpoints, its jobs, and their results on the disk."""

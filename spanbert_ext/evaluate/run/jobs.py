@@ -1,0 +1,119 @@
+"""The jobs of an evaluation, and what makes two of them the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spanbert_ext.evaluate.tasks.folds import at_most
+from spanbert_ext.evaluate.tasks.form import Checkpoint, DataSet, EvaluationError, Fold, Task
+from spanbert_ext.evaluate.tasks.options import TaskOptions
+from spanbert_ext.files.disk import sha256_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint trained on one fold of one data set under one seed.
+
+    data, fold: numbers in `Jobs.data` and in its folds. key: a hash of all that its result depends on."""
+
+    checkpoint: Checkpoint
+    data: int
+    fold: int
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """All jobs of an evaluation, in the order in which they are done."""
+
+    task: str
+    options: TaskOptions
+    device: str
+    bf16: bool
+    data: tuple[DataSet, ...]
+    folds: tuple[tuple[Fold, ...], ...]
+    jobs: tuple[Job, ...]
+
+    def of(self, data: int) -> list[Job]:
+        return [job for job in self.jobs if job.data == data]
+
+
+def plan_jobs(
+    name: str,
+    task: Task[Any, Any],
+    data: Sequence[DataSet],
+    options: TaskOptions,
+    checkpoints: Sequence[Checkpoint],
+    seeds: int,
+    only_folds: Sequence[int],
+    device: str,
+    bf16: bool,
+) -> Jobs:
+    """only_folds: numbers from 1 of the folds to do; all where it is empty. Raises `EvaluationError`."""
+    folds = tuple(tuple(_folds(task, one, options, only_folds)) for one in data)
+    common = {
+        "task": name,
+        "method": task.method,
+        "options": {key: value for key, value in dataclasses.asdict(options).items() if key not in _IN_FOLDS},
+        "device": device,
+        "bf16": bf16,
+    }
+    files = [[sha256_of(file) for file in one.files] for one in data]
+    jobs = []
+    for checkpoint, number, seed, fold in _order(checkpoints, folds, seeds, task.seeds_together):
+        content = common | {
+            "checkpoint": checkpoint.digest,
+            "files": files[number],
+            "data": data[number].name,
+            "fold": _digest(dataclasses.asdict(folds[number][fold])),
+            "seed": seed,
+        }
+        jobs.append(Job(checkpoint, number, fold, seed, _digest(content)[:16]))
+    return Jobs(name, options, device, bf16, tuple(data), folds, tuple(jobs))
+
+
+_IN_FOLDS = ("folds", "max_train")  # options that the items of a fold tell
+
+
+def _folds(task: Task[Any, Any], data: DataSet, options: TaskOptions, only: Sequence[int]) -> Iterator[Fold]:
+    found = task.folds(data, options)
+    wrong = [number for number in only if not 1 <= number <= len(found)]
+    if wrong:
+        raise EvaluationError(f"--only-folds is {wrong[0]}, but {data.name} has the folds 1 to {len(found)}")
+    for number, fold in enumerate(found, 1):
+        if not only or number in only:
+            for part, items in (("train on", fold.train), ("test", fold.test)):
+                if not items:
+                    raise EvaluationError(f"{data.name}: fold {fold.name!r} has nothing to {part}")
+            yield at_most(fold, options.max_train)
+
+
+def _order(
+    checkpoints: Sequence[Checkpoint], folds: Sequence[Sequence[Fold]], seeds: int, together: bool
+) -> Iterator[tuple[Checkpoint, int, int, int]]:
+    """(checkpoint, number of the data set, seed, number of the fold)."""
+    for number, of_data in enumerate(folds):
+        if together:
+            yield from (
+                (checkpoint, number, seed, fold)
+                for checkpoint in checkpoints
+                for fold in range(len(of_data))
+                for seed in range(seeds)
+            )
+        else:
+            yield from (
+                (checkpoint, number, seed, fold)
+                for seed in range(seeds)
+                for fold in range(len(of_data))
+                for checkpoint in checkpoints
+            )
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

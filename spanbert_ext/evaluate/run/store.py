@@ -1,0 +1,133 @@
+"""Results on the disk: a JSON file a job, whole at any time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import transformers
+
+from spanbert_ext._version import __version__
+from spanbert_ext.evaluate.run.jobs import Job, Jobs
+from spanbert_ext.evaluate.scores.rows import ItemRow
+from spanbert_ext.evaluate.tasks.form import EvaluationError, Outcome
+from spanbert_ext.files.disk import explained, write_synced
+from spanbert_ext.pretrain.files.run_files import finite, write_json
+
+RESULTS = "results"
+ABOUT = "evaluation.json"  # the command that was given last
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job's file holds."""
+
+    rows: list[ItemRow]
+    predictions: dict[str, Any]
+    facts: dict[str, Any]
+
+
+class Store:
+    """The folder of an evaluation. A job's file is called after its checkpoint, seed and fold, for people, and its key,
+    by which alone it is found: a result of other weights, data or options is another file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, about: dict[str, Any]) -> None:
+        """Makes the folder, or takes one that an evaluation made. Raises `EvaluationError`."""
+        folder = self.folder
+        if folder.exists() and not folder.is_dir():
+            raise EvaluationError(f"--output {folder} is a file; expected a folder")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+            raise EvaluationError(
+                f"--output {folder} is not empty and holds no evaluation: choose another folder"
+            )
+        try:
+            (folder / RESULTS).mkdir(parents=True, exist_ok=True)
+            write_json(about, folder / ABOUT)
+        except OSError as error:
+            raise EvaluationError(f"--output {folder} is not writable: {error.strerror or error}") from error
+
+    def done(self, jobs: Jobs) -> set[str]:
+        """Keys of the jobs that have a result."""
+        return {job.key for job in jobs.jobs if self._find(job) is not None}
+
+    def others(self, jobs: Jobs) -> int:
+        """How many results are of none of these jobs."""
+        keys = {job.key for job in jobs.jobs}
+        files = (self.folder / RESULTS).glob("*.json")
+        return sum(file.stem.rpartition("-")[2] not in keys for file in files)
+
+    def write(self, jobs: Jobs, job: Job, outcome: Outcome) -> None:
+        """Raises `DiskError`; ValueError for rows that are not the fold's, or not finite."""
+        fold = jobs.folds[job.data][job.fold]
+        if len({row.item for row in outcome.rows}) != len(fold.test) or len(outcome.rows) != len(fold.test):
+            raise ValueError(f"{len(outcome.rows)} rows of {len(fold.test)} items in {fold.name!r}")
+        rows = [[row.cluster, row.item, [float(x) for x in row.row]] for row in outcome.rows]
+        if not all(math.isfinite(x) for _, _, row in rows for x in row):
+            raise ValueError(f"a row of {fold.name!r} is not finite")
+        content = {
+            "key": job.key,
+            "task": jobs.task,
+            "data": jobs.data[job.data].name,
+            "fold": fold.name,
+            "seed": job.seed,
+            "checkpoint": dataclasses.asdict(job.checkpoint) | {"folder": str(job.checkpoint.folder)},
+            "options": dataclasses.asdict(jobs.options),
+            "device": jobs.device,
+            "bf16": jobs.bf16,
+            "versions": versions(),
+            "facts": finite(outcome.facts),
+            "predictions": finite(outcome.predictions),
+            "rows": rows,
+        }
+        with explained("a result", self.folder):
+            write_synced(
+                json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n", self._path(jobs, job)
+            )
+
+    def read(self, job: Job) -> Result:
+        """The result of a job that is done. Raises `EvaluationError`."""
+        path = self._find(job)
+        if path is None:
+            raise EvaluationError(
+                f"{self.folder}: the result of {job.checkpoint.name}, seed {job.seed} is gone"
+            )
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["key"] != job.key:
+                raise ValueError(f"its key is {content['key']!r}")
+            rows = [ItemRow(cluster, item, tuple(row)) for cluster, item, row in content["rows"]]
+            return Result(rows, content["predictions"], content["facts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EvaluationError(
+                f"{path} cannot be read ({error}): delete it, and its job is done again"
+            ) from error
+
+    def _find(self, job: Job) -> Path | None:
+        return next((self.folder / RESULTS).glob(f"*-{job.key}.json"), None)
+
+    def _path(self, jobs: Jobs, job: Job) -> Path:
+        fold = jobs.folds[job.data][job.fold].name
+        parts = (jobs.data[job.data].name, job.checkpoint.name, job.checkpoint.pretraining_seed, fold)
+        words = [re.sub(r"[^\w.]+", "_", part)[-60:] for part in parts if part]
+        return self.folder / RESULTS / "-".join([*words, f"seed{job.seed}", f"{job.key}.json"])
+
+
+def versions() -> dict[str, str]:
+    return {
+        "spanbert_ext": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }

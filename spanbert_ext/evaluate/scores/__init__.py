@@ -1,0 +1,1 @@
+"""Scores: what an item contributes is a row of numbers, and a metric is a function of rows."""

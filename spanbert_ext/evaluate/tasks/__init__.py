@@ -1,0 +1,1 @@
+"""The tasks that checkpoints are evaluated on: each has the form of `form.py`, and a row in `registry.py`."""

@@ -1,0 +1,1 @@
+"""Relations between two marked spans."""
