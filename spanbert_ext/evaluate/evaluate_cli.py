@@ -19,7 +19,7 @@ from typing import Any
 from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.evaluate.tasks.registry import TASKS, Entry
 from spanbert_ext.files.messages import CommandParser
-from spanbert_ext.pretrain.files.output import lasting_output
+from spanbert_ext.files.output import lasting_output
 
 FAILED, WRONG = 1, 2
 PROGRAM = "spanbert-evaluate"
@@ -231,7 +231,7 @@ def _evaluate(given: dict[str, Any], output: Path, arguments: list[str]) -> int:
     from spanbert_ext.evaluate.statistics.results import ResultsError
     from spanbert_ext.evaluate.tasks.form import EvaluationError
     from spanbert_ext.files.disk import DiskError
-    from spanbert_ext.pretrain.files.lock import InUse
+    from spanbert_ext.files.lock import InUse
 
     try:
         for name in ("seeds", "processes"):

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(build_parser().parse_args(arguments))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
     from spanbert_ext.files.disk import DiskError  # only now: --help answers at once
-    from spanbert_ext.pretrain.files.lock import InUse
+    from spanbert_ext.files.lock import InUse
     from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
     from spanbert_ext.pretrain.prepare.summary import REPORT
     from spanbert_ext.pretrain.rows.tokenizer import TokenizerError

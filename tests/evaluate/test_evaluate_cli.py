@@ -220,7 +220,7 @@ def test_a_damaged_result_says_what_to_do(folder, capsys) -> None:
 def test_a_second_command_on_the_folder_is_refused(folder, capsys) -> None:
     import multiprocessing
 
-    from spanbert_ext.pretrain.files.lock import run_lock
+    from spanbert_ext.files.lock import run_lock
 
     assert run("--seeds", "1") == 0
     ready, leave = multiprocessing.Event(), multiprocessing.Event()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spanbert_ext.pretrain.files.lock import LOCK_FILE, InUse, run_lock
+from spanbert_ext.files.lock import LOCK_FILE, InUse, run_lock
 
 FREE, REFUSED = 7, 8
 

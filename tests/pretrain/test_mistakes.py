@@ -28,8 +28,8 @@ from tiny_runs import (
 )
 
 from spanbert_ext.files import disk
+from spanbert_ext.files.lock import run_lock
 from spanbert_ext.pretrain import cli
-from spanbert_ext.pretrain.files.lock import run_lock
 from spanbert_ext.pretrain.run import checkpoints, data, saving, train, trainer
 
 # --- Mistakes --------------------------------------------------------------------------------------------------

@@ -471,10 +471,10 @@ def test_the_command_names_what_is_wrong(options, capsys, more, said):
 
 
 def test_a_second_preparation_in_one_folder_is_refused(options, tmp_path):
-    from spanbert_ext.pretrain.files.lock import InUse
+    from spanbert_ext.files.lock import InUse
 
     (tmp_path / "out").mkdir()
-    code = "import sys, pathlib; from spanbert_ext.pretrain.files.lock import run_lock\n"
+    code = "import sys, pathlib; from spanbert_ext.files.lock import run_lock\n"
     code += "with run_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
     arguments = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:

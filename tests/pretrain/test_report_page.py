@@ -17,8 +17,8 @@ pytest.importorskip("transformers")
 
 from report_samples import log_history, write_run
 
+from spanbert_ext.pages.charts import Chart, Line, number, svg, thin_out, ticks
 from spanbert_ext.pretrain import report_cli
-from spanbert_ext.pretrain.report.charts import Chart, Line, number, svg, thin_out, ticks
 from spanbert_ext.pretrain.report.figures import figures, terminal_table
 from spanbert_ext.pretrain.report.page import build_page
 from spanbert_ext.pretrain.report.run_reader import differing_options, find_runs

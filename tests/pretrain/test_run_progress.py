@@ -14,9 +14,9 @@ pytest.importorskip("transformers")
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, TrainerState
 
+from spanbert_ext.files.run_files import write_json
+from spanbert_ext.files.wording import duration, short
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.files.run_files import write_json
-from spanbert_ext.pretrain.files.wording import duration, short
 from spanbert_ext.pretrain.run import model_flops
 from spanbert_ext.pretrain.run.console import BarLog, LineLog, log_line
 from spanbert_ext.pretrain.run.model_flops import ModelFlops, count_flops, peak_flops

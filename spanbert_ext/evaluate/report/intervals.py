@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from spanbert_ext.pretrain.report.charts import COLOURS, number, ticks
+from spanbert_ext.pages.charts import COLOURS, number, ticks
 
 WIDTH, ROW, TOP, BOTTOM, LEFT, RIGHT = 520, 30, 8, 34, 170, 16
 

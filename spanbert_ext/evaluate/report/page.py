@@ -11,9 +11,9 @@ from spanbert_ext.evaluate.report.intervals import STYLE as INTERVAL_STYLE
 from spanbert_ext.evaluate.report.intervals import Bar, svg
 from spanbert_ext.evaluate.report.table import change, notes, probability, score, verdict
 from spanbert_ext.evaluate.statistics.compare import Comparison
-from spanbert_ext.pretrain.files.wording import duration
-from spanbert_ext.pretrain.report.assets import STYLE
-from spanbert_ext.pretrain.report.charts import COLOURS
+from spanbert_ext.files.wording import duration
+from spanbert_ext.pages.assets import STYLE
+from spanbert_ext.pages.charts import COLOURS
 
 if TYPE_CHECKING:
     from spanbert_ext.evaluate.report.summary import Section, Training

@@ -14,7 +14,7 @@ from spanbert_ext.evaluate.run.store import versions
 from spanbert_ext.evaluate.statistics.compare import Comparison, compare
 from spanbert_ext.evaluate.statistics.results import Results
 from spanbert_ext.files.disk import explained, write_synced
-from spanbert_ext.pretrain.files.run_files import write_json
+from spanbert_ext.files.run_files import write_json
 
 PAGE, SUMMARY = "report.html", "summary.json"
 LEVEL = 0.95

@@ -18,7 +18,7 @@ from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError, Task
 from spanbert_ext.evaluate.tasks.loading import load_config, load_tokenizer
 from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.evaluate.tasks.registry import TASKS
-from spanbert_ext.pretrain.files.lock import run_lock
+from spanbert_ext.files.lock import run_lock
 
 
 @dataclass

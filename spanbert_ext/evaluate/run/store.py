@@ -20,7 +20,7 @@ from spanbert_ext.evaluate.run.jobs import Job, Jobs
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.form import EvaluationError, Outcome
 from spanbert_ext.files.disk import explained, write_synced
-from spanbert_ext.pretrain.files.run_files import finite, write_json
+from spanbert_ext.files.run_files import finite, write_json
 
 RESULTS = "results"
 ABOUT = "evaluation.json"  # the command that was given last

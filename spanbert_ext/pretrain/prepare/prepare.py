@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from spanbert_ext._version import __version__
 from spanbert_ext.files.disk import explained, sync, sync_tree, write_synced
-from spanbert_ext.pretrain.files.lock import LOCK_FILE, run_lock
+from spanbert_ext.files.lock import LOCK_FILE, run_lock
 from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, verify
 from spanbert_ext.pretrain.prepare.shards import Progress, Shard, read_lines
 from spanbert_ext.pretrain.prepare.summary import HISTOGRAM, REPORT, draw_lengths, report_text

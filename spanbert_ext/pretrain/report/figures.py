@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spanbert_ext.pretrain.files.wording import duration, short
+from spanbert_ext.files.wording import duration, short
 from spanbert_ext.pretrain.report.run_reader import Run
 
 

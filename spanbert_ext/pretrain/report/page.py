@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from spanbert_ext.pretrain.report.assets import SCRIPT, STYLE
-from spanbert_ext.pretrain.report.charts import (
+from spanbert_ext.pages.assets import SCRIPT, STYLE
+from spanbert_ext.pages.charts import (
     BOTTOM,
     COLOURS,
     HEIGHT,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE, finite
+from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE, finite
 from spanbert_ext.pretrain.run.checkpoints import CHECKPOINTS, METRICS_FILE, RUN_FILE
 from spanbert_ext.pretrain.run.evaluations import LENGTHS, by_law, evaluations
 from spanbert_ext.pretrain.settings.options import RESUMABLE

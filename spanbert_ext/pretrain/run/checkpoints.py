@@ -11,8 +11,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from spanbert_ext.files.disk import empty, make_anew, sha256_of, sync, sync_tree, temporaries, write_synced
-from spanbert_ext.pretrain.files.lock import LOCK_FILE
-from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE
+from spanbert_ext.files.lock import LOCK_FILE
+from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE
 from spanbert_ext.pretrain.settings.options import Options, save_options
 
 RUN_FILE = "run.json"  # marks a folder as the output of a run

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
+from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.pretrain.run.checkpoints import METRICS_FILE, PLOT_FILE
 from spanbert_ext.pretrain.run.evaluations import evaluations
 from spanbert_ext.pretrain.run.results import build_metrics, plot_losses, summary

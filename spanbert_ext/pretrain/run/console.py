@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from spanbert_ext.pretrain.files.wording import duration
+from spanbert_ext.files.wording import duration
 from spanbert_ext.pretrain.run.evaluations import SHARED_LAWS
 
 HEADS = {"mlm": "MLM", "sbo": "SBO", "nsp": "NSP"}

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from transformers import Trainer
 
+from spanbert_ext.files.wording import duration, short
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.files.wording import duration, short
 from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
 from spanbert_ext.pretrain.run.optimizer import largest_excess
 from spanbert_ext.pretrain.settings.defaults import ALTERNATIVES

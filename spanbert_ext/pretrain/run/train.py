@@ -17,9 +17,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from spanbert_ext._library import build_info
 from spanbert_ext.files.disk import DiskError, explained
+from spanbert_ext.files.lock import InUse, run_lock
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.files.lock import InUse, run_lock
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_sha256
 from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
 from spanbert_ext.pretrain.run.bad_loss import BadLossError, UpdateGuard

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.trainer_callback import PrinterCallback
 
+from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.files.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.pretrain.rows.loader import ScheduledLoader
 from spanbert_ext.pretrain.run.bad_loss import GuardedUpdates
 from spanbert_ext.pretrain.run.console import BarLog, LineLog

@@ -1,1 +1,0 @@
-"""Files that a run leaves or shares, what it prints, and numbers for people."""
