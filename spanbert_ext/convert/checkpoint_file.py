@@ -71,6 +71,8 @@ def read_checkpoint_file(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is no file of torch.save: it begins with {beginning[:16]!r}{_advice(beginning)}"
         )
+    if zipped:
+        _check_archive(path)
     try:
         return _load(path, zipped)
     except pickle.UnpicklingError as error:
@@ -106,6 +108,29 @@ def _advice(beginning: bytes) -> str:
     if beginning.lstrip()[:1] == b"<":
         return ": a page, perhaps what a download got in the place of the file"
     return ""
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses what torch would read as something else: it maps a compressed tensor's bytes as if they were numbers."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch says what is wrong
+    names = {member.filename.rpartition("/")[2] for member in members}
+    if "data.pkl" not in names:
+        raise CheckpointError(
+            f"{path} is an archive, but none of torch.save (it has no data.pkl): unpack it first (unzip) and give the"
+            " file or the folder that is in it"
+        )
+    if "constants.pkl" in names:
+        raise CheckpointError(f"{path} is a TorchScript program, expected what torch.save writes of tensors")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(
+                f"{path}: {member.filename} in it is compressed, which torch.save never does: the file was packed"
+                " again. Load it and save it with torch.save"
+            )
 
 
 def _load(path: Path, zipped: bool) -> Any:

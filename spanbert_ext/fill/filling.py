@@ -201,7 +201,8 @@ class Filler:
         fillings = []
         for value, places in best_sums([[value for value, _ in of_token] for of_token in best], self.top_k):
             ids = tuple(of_token[place][1] for of_token, place in zip(best, places, strict=True))
-            fillings.append(SpanFilling(words.text(ids, inside), tuple(map(words.token, ids)), ids, value))
+            tokens, joined = tuple(map(words.token, ids)), words.continues(ids[0], inside)
+            fillings.append(SpanFilling(words.text(ids, inside), tokens, ids, value, joined))
         return HeadFillings(guesses, tuple(fillings))
 
     def _outside(self, row: MaskedRow, position: int) -> str:
