@@ -53,6 +53,7 @@ def test_an_archive_that_was_packed_again_as_it_was_is_read(tmp_path):
     assert torch.equal(own[WORDS], published_state()[WORDS])
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_other_archives_are_told_apart(tmp_path):
     path = tmp_path / "spanbert.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -143,11 +144,9 @@ SYSTEM, ARGUMENT = b"cos\nsystem\n", b"X\x04\0\0\0trueq\x00\x85"
         (assembled(SYSTEM, ARGUMENT, b"R"), "os.system"),
         (assembled(SYSTEM, b")\x81"), "os.system"),  # NEWOBJ
         (
-            assembled(
-                b"cargparse\nNamespace\n", b")\x81}X\x01\0\0\0ac", SYSTEM.replace(b"cos", b"cos"), b"sb"
-            ),
-            "damaged",
-        ),
+            assembled(b"cargparse\nNamespace\n)\x81}X\x01\0\0\0a", SYSTEM, b"sb"),
+            "os.system",
+        ),  # in a Namespace
         (assembled(b"cargparse\nArgumentParser\n)\x81"), "argparse.ArgumentParser"),
         (assembled(b"X\x04\0\0\0evilQ"), "damaged"),  # a persistent name that is no storage
         (assembled(b"P1\n"), "damaged"),
