@@ -64,7 +64,7 @@ def load_fairseq_checkpoint(
     was published.
 
     Args:
-        num_attention_heads: None: what the arguments in the file say, else hidden size / 64.
+        num_attention_heads: for a file that does not say it; None: hidden size / 64 there.
         options: of `SpanBertForPreTraining`, but for those that the file decides.
 
     Returns:
@@ -205,7 +205,9 @@ def _config(
 
 
 def _attention_heads(width: int, arguments: _Arguments, given: int | None, where: str) -> int:
-    said = {"num_attention_heads": given} if given is not None else arguments.values("num_attention_heads")
+    said = arguments.values("num_attention_heads")
+    if given is not None:
+        said = {"num_attention_heads": given} | said
     if not said:
         if width % _HEAD_WIDTH:
             raise CheckpointError(

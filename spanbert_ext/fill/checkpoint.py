@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from spanbert_ext.convert.published_names import SBO
 from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import given_path
@@ -46,7 +47,7 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     place = _device(device)
     source, own_tokenizer, notes = _find(name)
     with _quiet():
-        model, missing = _load_model(source, name)
+        model, missing, unexpected = _load_model(source, name)
         loaded_tokenizer = _load_tokenizer(tokenizer or own_tokenizer, tokenizer is not None, name)
     others = [key for key in missing if not key.startswith("sbo.")]
     if others:
@@ -58,6 +59,8 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     without = missing_sbo(model)
     if any(key.startswith("sbo.") for key in missing):
         without = f"{name} has no weights of a span-boundary head"
+        if any(key.startswith(SBO) for key in unexpected):
+            without += " but those under its published names (spanbert-convert reads them)"
     elif without is None and _trained_without_sbo(source):
         without = f"the run in {name} trained without the span-boundary objective"
     try:
@@ -128,8 +131,8 @@ def _load_tokenizer(source: str, given: bool, name: str) -> PreTrainedTokenizerB
         raise CheckpointError(f"cannot load {what}: {reason(error).rstrip('.')}{remedy}") from error
 
 
-def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str]]:
-    """The model, and the names of the weights that it has by chance."""
+def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """The model, the names of the weights that it has by chance, and those that it has no place for."""
     options = {"output_loading_info": True, "trust_remote_code": False}
     try:
         try:
@@ -139,7 +142,7 @@ def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str]]:
     except Exception as error:  # missing or damaged files, no network, unknown type
         raise CheckpointError(f"cannot load model {name!r}: {reason(error)}") from error
     wrong = [str(key[0] if isinstance(key, tuple) else key) for key in found.get("mismatched_keys", ())]
-    return model, sorted({*found["missing_keys"], *wrong})
+    return model, sorted({*found["missing_keys"], *wrong}), sorted(found.get("unexpected_keys", ()))
 
 
 def _trained_without_sbo(source: str) -> bool:

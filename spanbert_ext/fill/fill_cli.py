@@ -105,9 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)  # what is no text is told of its line
-    with lasting_output():
+    with lasting_output() as lost:
         try:
             _run(given)
+            if error := lost():
+                raise _Wrong(f"standard output cannot be written: {error.strerror or error}")
         except _Wrong as error:
             print(f"spanbert-fill: error: {escaped(str(error))}", file=sys.stderr)
             return WRONG

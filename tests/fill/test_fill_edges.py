@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pytest
@@ -118,6 +119,28 @@ def test_standard_input_that_is_closed(folder, capsys, monkeypatch):
         error = capsys.readouterr().err
         assert "no text" in error or "standard input is closed" in error
     assert main([str(folder), TEXT, "--device", "cpu"]) == 0
+
+
+def test_results_that_cannot_be_written_are_no_success(folder, capsys, monkeypatch):
+    """As of `--json > filled.jsonl` on a full disk; a reader that has enough, as head, is no failure."""
+    for place, status in (("/dev/full", 2), (None, 0)):
+        if place is None:
+            reader, writer = os.pipe()
+            os.close(reader)
+        with open(place or writer, "w") as out, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            assert main([str(folder), TEXT, "--device", "cpu", "--json"]) == status
+        assert capsys.readouterr().err.count("output cannot be written: No space left") == (status == 2)
+
+
+def test_an_sbo_under_its_published_names_is_no_ones_loss(folder, tmp_path):
+    from spanbert_ext.convert import convert_cli
+
+    assert (
+        convert_cli.main([str(folder), "--legacy", "--output", str(tmp_path / "old"), "--no-progress"]) == 0
+    )
+    said = load_checkpoint(str(tmp_path / "old"), device="cpu").without_sbo
+    assert "no weights of a span-boundary head but those under its published names" in said
 
 
 # --- Pictures -------------------------------------------------------------------------------------------------
