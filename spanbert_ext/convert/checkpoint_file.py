@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import re
 import threading
+import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
@@ -136,7 +137,11 @@ def _check_archive(path: Path) -> None:
 def _load(path: Path, zipped: bool) -> Any:
     with _LOCK:
         known = torch.serialization.get_safe_globals()  # the process's own stay
-        with torch.serialization.safe_globals([x for x in _ALLOWED if x not in known]):
+        with (
+            torch.serialization.safe_globals([x for x in _ALLOWED if x not in known]),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read is an error
             # mapped: an optimizer's state, twice the weights, is then never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
@@ -171,12 +176,11 @@ def _short(error: BaseException) -> str:
 
 def _refused_names(path: Path, zipped: bool, error: BaseException) -> list[str]:
     """The classes and functions that a refused file calls for, in their order, by their names alone."""
-    allowed = {*_OF_FAIRSEQ, "argparse.Namespace"}
     found: dict[str, None] = {}
     try:
         for pickled in _pickles(path, zipped):
             for name in _names(pickled):
-                if name not in allowed and not _PLAIN.fullmatch(name):
+                if not _is_allowed(name):
                     found[name] = None
     except Exception:  # the search is for the message alone; what it has found until here stands
         pass
@@ -186,15 +190,19 @@ def _refused_names(path: Path, zipped: bool, error: BaseException) -> list[str]:
     return list(found)
 
 
+def _is_allowed(name: str) -> bool:
+    return name in _OF_FAIRSEQ or name == "argparse.Namespace" or _PLAIN.fullmatch(name) is not None
+
+
 def _names_of_unmarked_pickles(path: Path) -> list[str]:
-    """The names in a file that begins with pickles of the first two formats; in other content there are none."""
+    """What a file that begins with pickles of the first two formats calls for; in other content there is nothing."""
     found: list[str] = []
     try:
         for pickled in _pickles(path, zipped=False):
-            found += list(_names(pickled))
+            found += [name for name in _names(pickled) if not _is_allowed(name)]
     except Exception:  # what follows is no instruction of a pickle
         pass
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _pickles(path: Path, zipped: bool) -> Iterator[IO[bytes]]:

@@ -13,6 +13,8 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from spanbert_ext.convert.checkpoint_file import CheckpointError as UnreadableFile
+from spanbert_ext.convert.checkpoint_file import read_checkpoint_file
 from spanbert_ext.convert.published_names import SBO
 from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.files.messages import reason
@@ -140,9 +142,21 @@ def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str], lis
         except ValueError:  # a family without a span-boundary head here
             model, found = AutoModelForMaskedLM.from_pretrained(source, **options)
     except Exception as error:  # missing or damaged files, no network, unknown type
+        _refuse_pickles(source)
         raise CheckpointError(f"cannot load model {name!r}: {reason(error)}") from error
     wrong = [str(key[0] if isinstance(key, tuple) else key) for key in found.get("mismatched_keys", ())]
     return model, sorted({*found["missing_keys"], *wrong}), sorted(found.get("unexpected_keys", ()))
+
+
+def _refuse_pickles(source: str) -> None:
+    """By the name that one calls for. Torch says of it how to run it."""
+    if not os.path.isdir(source) or any(Path(source).glob("*.safetensors")):  # which are read first
+        return
+    for file in sorted(Path(source).glob("pytorch_model*.bin")):
+        try:
+            read_checkpoint_file(file)
+        except UnreadableFile as error:
+            raise CheckpointError(str(error)) from error
 
 
 def _trained_without_sbo(source: str) -> bool:

@@ -74,7 +74,8 @@ def fill_spans(
     Args:
         model: a `SpanBertForPreTraining`, or any masked language model of transformers, which has the MLM head alone.
             It is asked on its device, in its dtype, in evaluation mode, without gradients, and left in the mode that it
-            was in. Probabilities are computed in float32 (float64 of a float64 model).
+            was in (one in training may not be used by other threads meanwhile). Probabilities are computed in float32
+            (float64 of a float64 model).
         tokenizer: the model's.
         text: one, or a list of them.
         top_k: guesses a token, and fillings a span; fewer where fewer are allowed.

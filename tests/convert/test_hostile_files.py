@@ -130,6 +130,21 @@ def test_code_in_a_folder_is_not_run_whatever_is_answered(tmp_path, monkeypatch,
 # --- Instructions of pickles one by one --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_old_pickles_are_refused_by_what_is_foreign_in_them(tmp_path, protocol):
+    path = save(
+        run_checkpoint(published_state(), evil=getattr), tmp_path / "model.pt", pickle_protocol=protocol
+    )
+    said = refusal(path)
+    assert "builtins.getattr" in said and "Namespace" not in said and "torch." not in said
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_later_protocol_is_read_without_a_word(tmp_path):
+    path = save(run_checkpoint(published_state()), tmp_path / "model.pt", pickle_protocol=3)
+    assert load_fairseq_checkpoint(path).config.num_attention_heads == 4
+
+
 def assembled(*instructions: bytes) -> bytes:
     return b"\x80\x02" + b"".join(instructions) + b"."
 

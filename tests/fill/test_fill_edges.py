@@ -96,6 +96,18 @@ def test_code_in_a_folder_is_not_run_whatever_is_answered(folder, tmp_path, monk
     assert not trace.exists()
 
 
+def test_a_planted_pickle_is_refused_by_name(folder, tmp_path):
+    trace = tmp_path / "run"
+    plant = type("Plant", (), {"__reduce__": lambda self: (os.system, (f"touch {trace}",))})()
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    torch.save({"bert.x": plant}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        CheckpointError, match=r"pytorch_model.bin is refused: it calls for posix.system"
+    ) as error:
+        load_checkpoint(str(tmp_path), device="cpu")
+    assert "weights_only" not in str(error.value) and not trace.exists()
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/y/z", "~no-such-user/a/b"])
 def test_names_that_no_file_has(folder, capsys, name):
     assert main([name, TEXT, "--device", "cpu"]) == 2
