@@ -134,8 +134,8 @@ def summary(report: dict[str, Any]) -> str:
 
 def plot(report: dict[str, Any], path: Path) -> None:
     def panel(axis: str, label: str, key: str) -> Lines:
-        points = [(point["sizes"][axis], point[key] or 0) for point in report["axes"][axis]]
-        return Lines(AXES[axis], label, {"spanbert-prepare": points})
+        points = [(round(point["sizes"][axis]), point[key] or 0) for point in report["axes"][axis]]
+        return Lines(AXES[axis], label, {"spanbert-prepare": points}, from_zero=True)
 
     title = f"spanbert-prepare, {report['text']}, {report['machine']['cpu']}"
     rows = [("seconds", "seconds"), ("peak MB", "peak_mb")]

@@ -52,11 +52,12 @@ def plot_bars(path: Path, title: str, panels: Sequence[Bars]) -> None:
 
 @dataclass(frozen=True)
 class Lines:
-    """One panel: a line per name through (x, y) points, both axes logarithmic."""
+    """One panel: a line per name through (x, y) points, both axes logarithmic, or linear `from_zero` on."""
 
     x_label: str
     y_label: str
     points: Mapping[str, Sequence[tuple[float, float]]]
+    from_zero: bool = False
 
 
 def plot_lines(path: Path, title: str, panels: Sequence[Sequence[Lines]]) -> None:
@@ -74,7 +75,12 @@ def plot_lines(path: Path, title: str, panels: Sequence[Sequence[Lines]]) -> Non
             for name, points in panel.points.items():
                 shown = [(x, y) for x, y in points if y > 0]  # a logarithmic axis has no zero
                 if shown:
-                    axes.loglog(*zip(*shown, strict=True), marker="o", markersize=3.5, label=name)
+                    axes.plot(*zip(*shown, strict=True), marker="o", markersize=3.5, label=name)
+            if panel.from_zero:
+                axes.margins(0.1)
+                axes.set(xlim=(0, None), ylim=(0, None))
+            else:
+                axes.set(xscale="log", yscale="log")
             places = sorted({x for points in panel.points.values() for x, _ in points})
             axes.set_xticks(places, [f"{x:g}" for x in places])
             axes.set_xticks([], minor=True)
