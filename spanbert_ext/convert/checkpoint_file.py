@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import re
 import threading
+import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
@@ -71,6 +72,8 @@ def read_checkpoint_file(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is no file of torch.save: it begins with {beginning[:16]!r}{_advice(beginning)}"
         )
+    if zipped:
+        _check_archive(path)
     try:
         return _load(path, zipped)
     except pickle.UnpicklingError as error:
@@ -108,10 +111,37 @@ def _advice(beginning: bytes) -> str:
     return ""
 
 
+def _check_archive(path: Path) -> None:
+    """Refuses what torch would read as something else: it maps a compressed tensor's bytes as if they were numbers."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch says what is wrong
+    names = {member.filename.rpartition("/")[2] for member in members}
+    if "data.pkl" not in names:
+        raise CheckpointError(
+            f"{path} is an archive, but none of torch.save (it has no data.pkl): unpack it first (unzip) and give the"
+            " file or the folder that is in it"
+        )
+    if "constants.pkl" in names:
+        raise CheckpointError(f"{path} is a TorchScript program, expected what torch.save writes of tensors")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(
+                f"{path}: {member.filename} in it is compressed, which torch.save never does: the file was packed"
+                " again. Load it and save it with torch.save"
+            )
+
+
 def _load(path: Path, zipped: bool) -> Any:
     with _LOCK:
         known = torch.serialization.get_safe_globals()  # the process's own stay
-        with torch.serialization.safe_globals([x for x in _ALLOWED if x not in known]):
+        with (
+            torch.serialization.safe_globals([x for x in _ALLOWED if x not in known]),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read is an error
             # mapped: an optimizer's state, twice the weights, is then never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
@@ -146,12 +176,11 @@ def _short(error: BaseException) -> str:
 
 def _refused_names(path: Path, zipped: bool, error: BaseException) -> list[str]:
     """The classes and functions that a refused file calls for, in their order, by their names alone."""
-    allowed = {*_OF_FAIRSEQ, "argparse.Namespace"}
     found: dict[str, None] = {}
     try:
         for pickled in _pickles(path, zipped):
             for name in _names(pickled):
-                if name not in allowed and not _PLAIN.fullmatch(name):
+                if not _is_allowed(name):
                     found[name] = None
     except Exception:  # the search is for the message alone; what it has found until here stands
         pass
@@ -161,15 +190,19 @@ def _refused_names(path: Path, zipped: bool, error: BaseException) -> list[str]:
     return list(found)
 
 
+def _is_allowed(name: str) -> bool:
+    return name in _OF_FAIRSEQ or name == "argparse.Namespace" or _PLAIN.fullmatch(name) is not None
+
+
 def _names_of_unmarked_pickles(path: Path) -> list[str]:
-    """The names in a file that begins with pickles of the first two formats; in other content there are none."""
+    """What a file that begins with pickles of the first two formats calls for; in other content there is nothing."""
     found: list[str] = []
     try:
         for pickled in _pickles(path, zipped=False):
-            found += list(_names(pickled))
+            found += [name for name in _names(pickled) if not _is_allowed(name)]
     except Exception:  # what follows is no instruction of a pickle
         pass
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _pickles(path: Path, zipped: bool) -> Iterator[IO[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from spanbert_ext.convert.whole_folder import check_output, whole_folder
 from spanbert_ext.convert.write_fairseq import write_dictionary, write_fairseq
 from spanbert_ext.convert.write_legacy import write_legacy, write_vocabulary
 from spanbert_ext.files.disk import megabytes, size_of
+from spanbert_ext.files.paths import given_path
 
 FORMS = ("transformers", "fairseq", "legacy")
 _SEED = 0  # of heads that the source does not have: the same source gives the same files
@@ -39,6 +41,11 @@ class ConvertOptions:
 
     def check(self) -> None:
         """Raises `CheckpointError`."""
+        for name, value in (("SOURCE", self.source), ("--output", self.output), ("--vocab", self.vocab)):
+            if value is not None and not value.strip():
+                raise CheckpointError(
+                    f"{name} is empty (an unset variable?); expected the name of a file or a folder"
+                )
         for name, given in (("--with-args", self.with_args), ("--dtype", self.dtype)):
             if given and self.to != "fairseq":
                 raise CheckpointError(f"{name} is for --to fairseq, but --to is {self.to}")
@@ -54,14 +61,15 @@ def convert(options: ConvertOptions) -> str:
         DiskError: the output cannot be written; nothing of it is there.
     """
     options.check()
-    output = Path(options.output).expanduser()
+    output = given_path(options.output)
+    named = [given_path(name) for name in (options.source, options.vocab) if name is not None]
+    check_output(output, options.overwrite, [path for path in named if os.path.exists(path)])
     path = local_path(options.source)
-    check_output(output, options.overwrite, path if Path(options.source).expanduser().exists() else None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         source = load_source(path, options.attention_heads, options.progress)
     tokenizer, its_source = _tokenizer(options, path, source.model)
-    with whole_folder(output) as folder:
+    with whole_folder(output, options.overwrite) as folder:
         _write(options, source, tokenizer, folder)
         written = sorted(file.name for file in folder.iterdir())
         size = size_of(folder)

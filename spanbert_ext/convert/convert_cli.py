@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.files.messages import CommandParser, escaped
+from spanbert_ext.files.output import lasting_output
 
 DESCRIPTION = """Reads a SpanBERT or BERT checkpoint, with the heads that are in it, and writes it in another form.
 SOURCE is
@@ -31,7 +32,9 @@ bert_config.json, pytorch_model.bin that torch before 1.6 reads, vocab.txt.
 """
 
 
-class _Stopped(Exception):
+class _Stopped(BaseException):
+    """Not an `Exception`: no library on the way may take it for an error of its own."""
+
     def __init__(self, number: int) -> None:
         self.number = number
 
@@ -93,29 +96,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from spanbert_ext.files.disk import DiskError
 
     options = ConvertOptions(**given)
-    try:
-        with _sigterm_stops(), _quiet_transformers():
-            summary = convert(options)
-    except (CheckpointError, DiskError) as error:
-        print(f"spanbert-convert: error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, _Stopped) as stop:
-        print(f"\nStopped. Nothing was written to {options.output}.", file=sys.stderr)
-        return 128 + (stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
-    print(summary)
+    with lasting_output():
+        try:
+            with _signals_stop(), _quiet_transformers():
+                summary = convert(options)
+        except (CheckpointError, DiskError) as error:  # names in a file are anybody's
+            print(f"spanbert-convert: error: {escaped(str(error))}", file=sys.stderr)
+            return 2
+        except (KeyboardInterrupt, _Stopped) as stop:
+            print(f"\nStopped. Nothing was written to {escaped(options.output)}.", file=sys.stderr)
+            return 128 + (stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
+        print("\n".join(map(escaped, summary.splitlines())))
     return 0
 
 
 @contextmanager
-def _sigterm_stops() -> Iterator[None]:
+def _signals_stop() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `_Stopped`; one that is ignored, as SIGHUP under nohup, stays so."""
+
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Stopped(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {x: signal.signal(x, stop) for x in numbers if signal.getsignal(x) is not signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

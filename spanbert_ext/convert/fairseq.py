@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import BertConfig
 
 from spanbert_ext.convert.checkpoint_file import Attributes, CheckpointError, read_checkpoint_file
 from spanbert_ext.convert.published_names import COPIES
 from spanbert_ext.convert.published_state import PublishedState, check_state
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
 _FROM_THE_FILE = ("nsp", "position_slots", "position_dim")  # options of the model class
@@ -62,7 +64,7 @@ def load_fairseq_checkpoint(
     was published.
 
     Args:
-        num_attention_heads: None: what the arguments in the file say, else hidden size / 64.
+        num_attention_heads: for a file that does not say it; None: hidden size / 64 there.
         options: of `SpanBertForPreTraining`, but for those that the file decides.
 
     Returns:
@@ -78,7 +80,7 @@ def load_fairseq_checkpoint(
     fixed = [name for name in _FROM_THE_FILE if name in options]
     if fixed:
         raise ValueError(f"{fixed[0]} is read off the checkpoint: leave it out")
-    path = Path(path).expanduser()
+    path = given_path(path)
     checkpoint = read_fairseq(path, num_attention_heads)
     for part in absent_heads(checkpoint.state):
         warnings.warn(f"{path} has no {part}: it is initialised at random", stacklevel=2)
@@ -160,7 +162,7 @@ class _Arguments:
             if name in _OF_SBO and "SBO head" not in state.parts:
                 continue
             for place, value in self.values(name).items():
-                if value != only:
+                if _differs(value, only):
                     raise CheckpointError(
                         f"{self._where}: {place} is {value!r}; a model of ours has {only!r} alone, and would compute"
                         " something else from the same tensors"
@@ -170,11 +172,16 @@ class _Arguments:
         compare_sizes(self._config, state, f"{self._where}: args.config")
 
 
+def _differs(value: Any, expected: int | str) -> bool:
+    """`value`: anything; a tensor is compared number by number, which is no answer."""
+    return isinstance(value, Tensor) or value != expected
+
+
 def compare_sizes(said: Mapping[str, Any], state: PublishedState, where: str) -> None:
     """Raises `CheckpointError` where a configuration's sizes are not those of the tensors."""
     for name, size in _SIZES.items():
         value = said.get(name)
-        if value is not None and size in state.sizes and value != state.sizes[size]:
+        if value is not None and size in state.sizes and _differs(value, state.sizes[size]):
             raise CheckpointError(f"{where}: {name} is {value!r}, but the tensors have {state.sizes[size]}")
 
 
@@ -198,7 +205,9 @@ def _config(
 
 
 def _attention_heads(width: int, arguments: _Arguments, given: int | None, where: str) -> int:
-    said = {"num_attention_heads": given} if given is not None else arguments.values("num_attention_heads")
+    said = arguments.values("num_attention_heads")
+    if given is not None:
+        said = {"num_attention_heads": given} | said
     if not said:
         if width % _HEAD_WIDTH:
             raise CheckpointError(

@@ -58,7 +58,18 @@ def load_model_folder(folder: Path, progress: bool = False) -> Loaded:
                 state,
                 str(folder / CONFIG_FILE),
             )
-            return loaded(build_model(state, config), f"BERT folder, {files[0].name}", state)
+            try:
+                model = build_model(state, config)
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AssertionError,
+            ) as error:  # as the value that is no model's
+                raise CheckpointError(
+                    f"{folder / CONFIG_FILE} makes no model of these tensors: {reason(error)}"
+                ) from error
+            return loaded(model, f"BERT folder, {files[0].name}", state)
     return _load_native(folder, files)
 
 
@@ -67,7 +78,7 @@ def _config(folder: Path) -> Any:
     try:
         if name == OLD_CONFIG_FILE:
             return BertConfig.from_json_file(str(folder / name))
-        return AutoConfig.from_pretrained(str(folder))
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # no JSON, an unknown model type, a value that is refused
         raise CheckpointError(f"{folder / name} cannot be read: {reason(error)}") from error
 
@@ -88,6 +99,7 @@ def _load_native(folder: Path, files: list[Path]) -> Loaded:
             str(folder),
             nsp=True if _NSP in dtypes else None,
             dtype=torch.float32,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # or it is refused without the key
         )

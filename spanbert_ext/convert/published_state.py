@@ -170,6 +170,11 @@ def _as_float32(item: _Found, shape: list[int], where: str) -> Tensor:
         raise CheckpointError(
             f"{where}: {item.key} has dtype {tensor.dtype} and {layout}, expected a dense tensor of a floating type"
         )
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if stored < tensor.numel():
+        raise CheckpointError(
+            f"{where}: {item.key} has shape {shape}, but the file has {stored:,} numbers of it"
+        )
     tensor = tensor.detach().to(torch.float32)
     if not tensor.isfinite().all():
         raise CheckpointError(f"{where}: {item.key} holds NaN or an infinity")

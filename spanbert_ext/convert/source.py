@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -16,14 +17,15 @@ from spanbert_ext.convert.model_folders import (
     loaded,
 )
 from spanbert_ext.files.messages import reason
+from spanbert_ext.files.paths import given_path
 
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 
 
 def local_path(name: str) -> Path:
     """The file or folder that `name` is, downloaded where it is a name on the hub. Raises `CheckpointError`."""
-    path = Path(name).expanduser()
-    if path.exists():
+    path = given_path(name)
+    if os.path.exists(path):
         return path
     if len(path.parts) > 2 or path.suffix in (".pt", ".bin", ".safetensors") or path.is_absolute():
         raise CheckpointError(f"{name} does not exist")  # a hub name has at most one slash

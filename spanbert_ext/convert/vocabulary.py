@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBa
 
 from spanbert_ext.convert.checkpoint_file import CheckpointError
 from spanbert_ext.files.messages import reason
-from spanbert_ext.masking.letter_case import cased_share, lowers_text
+from spanbert_ext.files.paths import given_path
+from spanbert_ext.masking.letter_case import is_cased, lowers_text
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DICTIONARY_LINE = re.compile(r"(\S+) -?\d+")  # of fairseq's dict.txt
@@ -25,8 +27,8 @@ def has_vocabulary(folder: Path) -> bool:
 def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBase:
     """The tokenizer that `source` is: a vocabulary file (a token a line, or fairseq's dict.txt), a folder, a hub name.
 
-    A vocabulary file of BERT says nothing about case. It is taken to be cased when a piece in it has a capital letter:
-    transformers would lower all text, which the published SpanBERT folders leave to it.
+    A vocabulary file of BERT says nothing about case. It is taken to be cased when `is_cased`: transformers would lower
+    all text, which the published SpanBERT folders leave to it.
 
     Args:
         positions: that the model has: the longest text, unless the tokenizer says it.
@@ -34,21 +36,34 @@ def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBa
     Raises:
         CheckpointError: the file or folder holds none.
     """
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = given_path(source)
+    if os.path.isfile(path):
         return _of_tokens(read_vocabulary(path), positions)
-    folder = path if path.is_dir() else None
+    folder = path if os.path.isdir(path) else None
     if folder is not None and not (folder / "tokenizer.json").is_file() and (folder / "vocab.txt").is_file():
         settings = _settings(folder)
         if "do_lower_case" not in settings:
             return _of_tokens(read_vocabulary(folder / "vocab.txt"), positions)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder or source))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder or source), trust_remote_code=False)
     except Exception as error:  # missing files, no network, not a tokenizer: many types
         where = "folder" if folder else "no such file or folder; as a hub name"
         raise CheckpointError(f"cannot load a tokenizer from {source} ({where}): {reason(error)}") from error
+    return in_its_case(tokenizer, folder, positions)
+
+
+def in_its_case(
+    tokenizer: PreTrainedTokenizerBase, folder: Path | None, positions: int
+) -> PreTrainedTokenizerBase:
+    """A tokenizer, or, of a BERT's cased vocabulary without settings, which transformers reads in lower case, one that
+    keeps case.
+
+    Args:
+        folder: that it is from, None: the hub.
+        positions: as in `load_vocabulary`.
+    """
     lowers = isinstance(tokenizer, BertTokenizerFast) and lowers_text(tokenizer)
-    if lowers and cased_share(tokenizer.get_vocab()) and not _asks_for_lower_case(folder):
+    if lowers and is_cased(tokenizer.get_vocab()) and not _asks_for_lower_case(folder):
         return _of_tokens(tokens_of(tokenizer), positions)
     return tokenizer
 
@@ -103,7 +118,7 @@ def check_size(tokenizer: PreTrainedTokenizerBase, rows: int, source: str | Path
 def _of_tokens(tokens: list[str], positions: int) -> PreTrainedTokenizerBase:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     return BertTokenizerFast(
-        vocab=vocabulary, do_lower_case=cased_share(vocabulary) == 0, model_max_length=positions
+        vocab=vocabulary, do_lower_case=not is_cased(vocabulary), model_max_length=positions
     )
 
 

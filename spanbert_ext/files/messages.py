@@ -18,6 +18,11 @@ def reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def escaped(text: str) -> str:
+    """Without what a terminal would obey: control and format characters, and halves of characters, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class CommandParser(argparse.ArgumentParser):
     """A parser whose errors are one sentence with the spelling that was perhaps meant; the usage, of dozens of lines,
     is left to --help."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 
@@ -14,6 +14,7 @@ class _Lasting:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.lost: OSError | None = None  # why something was dropped, unless the reader went away
 
     def write(self, text: str) -> int:
         self._try(self._stream.write, text)
@@ -29,7 +30,9 @@ class _Lasting:
     def _try(self, function: Any, *arguments: Any) -> None:
         try:
             function(*arguments)
-        except OSError:
+        except OSError as error:
+            if self.lost is None and not isinstance(error, BrokenPipeError):
+                self.lost = error
             with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())  # what is buffered goes there too
@@ -42,9 +45,14 @@ class _Lasting:
 
 
 @contextlib.contextmanager
-def lasting_output() -> Iterator[None]:
+def lasting_output() -> Iterator[Callable[[], OSError | None]]:
     """Output that cannot be written is dropped, from then on all of its stream: it is no reason to end a run. A stream
-    that was closed before the process began is None, to which nothing is printed."""
+    that was closed before the process began is None, to which nothing is printed.
+
+    Returns:
+        Whether standard output, where it is what a command is for, was dropped while somebody was still to read it, as
+        in a file on a full disk: the error, or None.
+    """
     out, errors = (stream and _Lasting(stream) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        yield
+        yield lambda: out.lost if out is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,12 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from spanbert_ext.convert.checkpoint_file import CheckpointError as UnreadableFile
+from spanbert_ext.convert.checkpoint_file import read_checkpoint_file
+from spanbert_ext.convert.published_names import SBO
+from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.files.messages import reason
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.fill.predictions import missing_sbo
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
@@ -43,7 +49,7 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     place = _device(device)
     source, own_tokenizer, notes = _find(name)
     with _quiet():
-        model, missing = _load_model(source, name)
+        model, missing, unexpected = _load_model(source, name)
         loaded_tokenizer = _load_tokenizer(tokenizer or own_tokenizer, tokenizer is not None, name)
     others = [key for key in missing if not key.startswith("sbo.")]
     if others:
@@ -55,6 +61,8 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     without = missing_sbo(model)
     if any(key.startswith("sbo.") for key in missing):
         without = f"{name} has no weights of a span-boundary head"
+        if any(key.startswith(SBO) for key in unexpected):
+            without += " but those under its published names (spanbert-convert reads them)"
     elif without is None and _trained_without_sbo(source):
         without = f"the run in {name} trained without the span-boundary objective"
     try:
@@ -82,12 +90,12 @@ def _find(name: str) -> tuple[str, str, tuple[str, ...]]:
         raise CheckpointError(
             "CHECKPOINT is empty (an unset variable?); expected a folder, or a name on the hub"
         )
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = given_path(name)
+    if os.path.isfile(path):
         raise CheckpointError(
             f"{name} is a file; expected the folder of a model (spanbert-convert makes one of model.pt)"
         )
-    if not path.is_dir():
+    if not os.path.isdir(path):
         if len(Path(name).parts) > 2 or name.startswith((".", "~", "/")):
             raise CheckpointError(
                 f"{name!r} does not exist; expected the folder of a model, or a name on the hub"
@@ -114,32 +122,47 @@ def _find(name: str) -> tuple[str, str, tuple[str, ...]]:
 def _load_tokenizer(source: str, given: bool, name: str) -> PreTrainedTokenizerBase:
     """`given`: by the user."""
     remedy = "" if given else "; --tokenizer names one"
-    folder = Path(source).expanduser()
-    if folder.is_dir() and not any(file for pattern in _OF_TOKENIZERS for file in folder.glob(pattern)):
+    folder = given_path(source) if os.path.isdir(given_path(source)) else None
+    if folder is not None and not any(file for pattern in _OF_TOKENIZERS for file in folder.glob(pattern)):
         raise CheckpointError(f"{source} has no tokenizer{remedy}")
     try:
-        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else source)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder or source), trust_remote_code=False)
+        return in_its_case(tokenizer, folder, tokenizer.model_max_length)
     except Exception as error:  # missing files, no network, not a tokenizer: many types
         what = f"tokenizer {source!r}" if given else f"the tokenizer of {name!r}"
         raise CheckpointError(f"cannot load {what}: {reason(error).rstrip('.')}{remedy}") from error
 
 
-def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str]]:
-    """The model, and the names of the weights that it has by chance."""
+def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """The model, the names of the weights that it has by chance, and those that it has no place for."""
+    options = {"output_loading_info": True, "trust_remote_code": False}
     try:
         try:
-            model, found = SpanBertForPreTraining.from_pretrained(source, output_loading_info=True)
+            model, found = SpanBertForPreTraining.from_pretrained(source, **options)
         except ValueError:  # a family without a span-boundary head here
-            model, found = AutoModelForMaskedLM.from_pretrained(source, output_loading_info=True)
+            model, found = AutoModelForMaskedLM.from_pretrained(source, **options)
     except Exception as error:  # missing or damaged files, no network, unknown type
+        _refuse_pickles(source)
         raise CheckpointError(f"cannot load model {name!r}: {reason(error)}") from error
     wrong = [str(key[0] if isinstance(key, tuple) else key) for key in found.get("mismatched_keys", ())]
-    return model, sorted({*found["missing_keys"], *wrong})
+    return model, sorted({*found["missing_keys"], *wrong}), sorted(found.get("unexpected_keys", ()))
+
+
+def _refuse_pickles(source: str) -> None:
+    """By the name that one calls for. Torch says of it how to run it."""
+    if not os.path.isdir(source) or any(Path(source).glob("*.safetensors")):  # which are read first
+        return
+    for file in sorted(Path(source).glob("pytorch_model*.bin")):
+        try:
+            read_checkpoint_file(file)
+        except UnreadableFile as error:
+            raise CheckpointError(str(error)) from error
 
 
 def _trained_without_sbo(source: str) -> bool:
     """By the options of the run whose folder, or checkpoint, it is."""
-    for folder in (Path(source), Path(source).parent.parent):
+    place = Path(source).resolve()
+    for folder in (place, *([place.parent.parent] if place.parent.name == "checkpoints" else [])):
         try:
             options = json.loads((folder / "run.json").read_text(encoding="utf-8"))["options"]
             return options["sbo"] is False

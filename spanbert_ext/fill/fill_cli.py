@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spanbert_ext.files.messages import CommandParser, reason
+from spanbert_ext.files.messages import CommandParser, escaped, reason
 from spanbert_ext.files.output import lasting_output
+from spanbert_ext.files.paths import given_path
 
 if TYPE_CHECKING:
     from spanbert_ext.fill.filling import Filler
@@ -104,11 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)  # what is no text is told of its line
-    with lasting_output():
+    with lasting_output() as lost:
         try:
             _run(given)
+            if error := lost():
+                raise _Wrong(f"standard output cannot be written: {error.strerror or error}")
         except _Wrong as error:
-            print(f"spanbert-fill: error: {error}", file=sys.stderr)
+            print(f"spanbert-fill: error: {escaped(str(error))}", file=sys.stderr)
             return WRONG
         except KeyboardInterrupt:
             print("\nInterrupted.", file=sys.stderr)
@@ -121,6 +124,8 @@ def _run(given: argparse.Namespace) -> None:
     if given.top_k < 1:
         raise _Wrong(f"--top-k is {given.top_k}; expected 1 or more")
     _check_picture(given.heat_map)
+    if sys.stdin is None and (given.interactive or given.file == "-"):
+        raise _Wrong("standard input is closed")
     texts = _texts(given)
     filler = _load(given)
     rows = [_read(filler, text, origin) for text, origin in texts]
@@ -134,7 +139,7 @@ def _run(given: argparse.Namespace) -> None:
 def _check_picture(path: Path | None) -> None:
     if path is None:
         return
-    path = path.expanduser()
+    path = given_path(path)
     if path.suffix.lower() != ".png":
         raise _Wrong(f"--heat-map is {path}; expected the name of a .png file")
     if path.is_dir() or not path.parent.is_dir():
@@ -152,7 +157,7 @@ def _texts(given: argparse.Namespace) -> list[tuple[str, str]]:
         ]
     if given.file is None and given.interactive:
         return []
-    if given.file is None and sys.stdin.isatty():
+    if given.file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise _Wrong("no text; give one, or --file, or --interactive")
     name = "standard input" if given.file in (None, "-") else given.file
     if name == "standard input" and given.interactive:
@@ -161,7 +166,7 @@ def _texts(given: argparse.Namespace) -> list[tuple[str, str]]:
         if name == "standard input":
             content = sys.stdin.read()
         else:
-            content = Path(name).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
+            content = given_path(name).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise _Wrong(f"--file {name} cannot be read: {error.strerror or error}") from error
     lines = enumerate(content.split("\n"), 1)
@@ -190,7 +195,7 @@ def _load(given: argparse.Namespace) -> Filler:
             notes.append(f"{found.without_sbo}: only the MLM head fills in")
         heads = ("mlm",)
     for note in notes:
-        print(f"spanbert-fill: note: {note}", file=sys.stderr)
+        print(f"spanbert-fill: note: {escaped(note)}", file=sys.stderr)
     try:
         return Filler(
             found.model, found.tokenizer, given.top_k, heads, allowed="all" if given.all_tokens else None
@@ -225,12 +230,14 @@ def _show(given: argparse.Namespace, filled: FilledText, number: int | None) -> 
     if given.heat_map is not None:
         from spanbert_ext.fill.heat_map import draw_heat_map
 
-        path = given.heat_map.expanduser()
+        path = given_path(given.heat_map)
         path = path if number is None else path.with_stem(f"{path.stem}-{number}")
         try:
             draw_heat_map(filled, path)
         except OSError as error:
             raise _Wrong(f"--heat-map {path} cannot be written: {error.strerror or error}") from error
+        except ValueError as error:
+            raise _Wrong(f"--heat-map {path}: {error}") from error
         print(
             f"{'' if given.json else chr(10)}Heat map: {path}", file=sys.stderr if given.json else sys.stdout
         )
@@ -249,7 +256,7 @@ def _interact(given: argparse.Namespace, filler: Filler) -> None:
             try:
                 _show(given, _fill(filler, [_read(filler, line, "")])[0], None)
             except _Wrong as error:
-                print(f"spanbert-fill: error: {error}", file=sys.stderr, flush=True)
+                print(f"spanbert-fill: error: {escaped(str(error))}", file=sys.stderr, flush=True)
             if not given.json:
                 print()
     except EOFError:

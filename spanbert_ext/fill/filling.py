@@ -74,7 +74,8 @@ def fill_spans(
     Args:
         model: a `SpanBertForPreTraining`, or any masked language model of transformers, which has the MLM head alone.
             It is asked on its device, in its dtype, in evaluation mode, without gradients, and left in the mode that it
-            was in. Probabilities are computed in float32 (float64 of a float64 model).
+            was in (one in training may not be used by other threads meanwhile). Probabilities are computed in float32
+            (float64 of a float64 model).
         tokenizer: the model's.
         text: one, or a list of them.
         top_k: guesses a token, and fillings a span; fewer where fewer are allowed.
@@ -201,7 +202,8 @@ class Filler:
         fillings = []
         for value, places in best_sums([[value for value, _ in of_token] for of_token in best], self.top_k):
             ids = tuple(of_token[place][1] for of_token, place in zip(best, places, strict=True))
-            fillings.append(SpanFilling(words.text(ids, inside), tuple(map(words.token, ids)), ids, value))
+            tokens, joined = tuple(map(words.token, ids)), words.continues(ids[0], inside)
+            fillings.append(SpanFilling(words.text(ids, inside), tokens, ids, value, joined))
         return HeadFillings(guesses, tuple(fillings))
 
     def _outside(self, row: MaskedRow, position: int) -> str:

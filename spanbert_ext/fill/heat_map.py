@@ -17,6 +17,7 @@ _COLUMN, _ROW, _GAP = 1.5, 0.25, 0.09  # inches of a cell, and between panels
 _LABELS, _TITLE, _NOTE = 0.95, 0.62, 0.16  # inches of a block's labels, its title and a line below it
 _LEAST = 3.2  # inches of a block
 _MARGIN = 0.15
+_DPI, _HIGHEST = 120, 1 << 16  # pixels that matplotlib draws
 _LONGEST = 13  # characters of a guess
 _COLOURS = {"mlm": "Blues", "sbo": "Oranges", "both": "Greens"}
 _PLAIN = {"parse_math": False}  # a `$` is a dollar
@@ -52,6 +53,7 @@ def draw_heat_map(filled: FilledText, path: str | Path) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        ValueError: so many spans or guesses that the picture is too high.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display and no global state
     from matplotlib.figure import Figure
@@ -61,7 +63,12 @@ def draw_heat_map(filled: FilledText, path: str | Path) -> None:
     width = _MARGIN + max(sum(block.width for block in row) for row in rows)
     lines = _lines(filled, int(width * 11.5))
     height = sum(heights) + 0.2 + 0.19 * len(lines)
-    figure = Figure(figsize=(width, height), dpi=120)
+    if height * _DPI >= _HIGHEST:
+        raise ValueError(
+            f"the picture would be {height * _DPI:,.0f} pixels high, and may be {_HIGHEST - 1:,}: ask for fewer guesses"
+            " (top_k) or spans"
+        )
+    figure = Figure(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)
     figure.text(_MARGIN / width, 1 - 0.12 / height, "\n".join(lines), va="top", fontsize=10, **_PLAIN)
     top = sum(heights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class SpanFilling:
     tokens: tuple[str, ...]
     ids: tuple[int, ...]
     log_probability: float
+    joined: bool = False  # whether it continues that word
 
     @property
     def probability(self) -> float:
@@ -45,6 +47,7 @@ class SpanFilling:
             "ids": list(self.ids),
             "probability": self.probability,
             "log_probability": self.log_probability,
+            "joined": self.joined,
         }
 
 
@@ -113,19 +116,19 @@ class FilledText:
 
     def filled(self, head: str) -> str:
         """The text with a head's best filling in each span, or the span's length, as `{3}`, where it has none."""
-        best = []
-        for span in self.spans:
-            found = span.heads[head].fillings
-            best.append(found[0].text if found else f"{{{len(span)}}}")
-        return self.with_spans(best)
+        best = [next(iter(span.heads[head].fillings), None) for span in self.spans]
+        texts = [
+            f"{{{len(span)}}}" if x is None else x.text[x.joined :]
+            for x, span in zip(best, self.spans, strict=True)
+        ]
+        return self.with_spans(texts, [x is not None and x.joined for x in best])
 
-    def with_spans(self, texts: list[str]) -> str:
-        """The text with these in the places of its spans, one each; `·` before one joins it to the word before it."""
-        joined = self.pieces[0]
-        for text, piece in zip(texts, self.pieces[1:], strict=True):
-            joined = joined.rstrip() + text[1:] if text.startswith("·") else joined + text
-            joined += piece
-        return joined
+    def with_spans(self, texts: Sequence[str], joined: Sequence[bool] | None = None) -> str:
+        """The text with these in the places of its spans, one each; `joined`: which continue the word before them."""
+        whole = self.pieces[0]
+        for text, piece, joins in zip(texts, self.pieces[1:], joined or [False] * len(texts), strict=True):
+            whole = (whole.rstrip() if joins else whole) + text + piece
+        return whole
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedTokenizerBase
 
+_MANY = 0.05  # of a vocabulary; an uncased one has none but words that were added to it
+
 
 def lowers_text(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a fast tokenizer makes lower case of all text."""
@@ -19,3 +21,8 @@ def cased_share(vocabulary: Mapping[str, int]) -> float:
     of text."""
     pieces = [token for token in vocabulary if not re.fullmatch(r"\[.+\]", token)]
     return sum(token != token.lower() for token in pieces) / max(1, len(pieces))
+
+
+def is_cased(vocabulary: Mapping[str, int]) -> bool:
+    """Whether it was made of text with capital letters."""
+    return cased_share(vocabulary) > _MANY

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spanbert_ext.files.messages import escaped
 from spanbert_ext.masking.checks import integer_tensor, kind_tensor, mask_tensor
 from spanbert_ext.masking.word_kinds import (
     BYTE_FALLBACK,
@@ -102,9 +103,8 @@ def show_spans(
 
 
 def printable(text: bytes) -> str:
-    """UTF-8 without what a terminal would obey: control and format characters as escapes, and half characters too."""
-    characters = text.decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in characters)
+    """`escaped` of UTF-8, of which half a character may be there."""
+    return escaped(text.decode(errors="backslashreplace"))
 
 
 def _arrays(batch: Any) -> dict[str, np.ndarray]:

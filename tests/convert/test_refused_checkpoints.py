@@ -394,6 +394,13 @@ def test_attention_heads_that_do_not_divide(tmp_path, heads):
         load_fairseq_checkpoint(save(published_state(), tmp_path / "model.pt"), num_attention_heads=heads)
 
 
+def test_attention_heads_that_the_arguments_contradict(tmp_path):
+    path = save(run_checkpoint(published_state()), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="num_attention_heads is 8 and args.num_attention_heads is 4"):
+        load_fairseq_checkpoint(path, num_attention_heads=8)
+    assert load_fairseq_checkpoint(path, num_attention_heads=4).config.num_attention_heads == 4
+
+
 def test_a_width_that_says_nothing_about_attention_heads(tmp_path, monkeypatch):
     import published_samples
 

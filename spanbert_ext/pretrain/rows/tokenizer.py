@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
 from spanbert_ext.files.messages import reason
-from spanbert_ext.masking.letter_case import cased_share, lowers_text
+from spanbert_ext.masking.letter_case import cased_share, is_cased, lowers_text
 from spanbert_ext.pretrain.text.sentences import cut_text
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -22,9 +22,6 @@ CONTINUES = "##"
 _STRANGE = (
     "\U00010000 \U0001d7d8"  # a sign of Linear B and a double-struck digit, which next to no vocabulary has
 )
-
-
-_MANY_CASED = 0.05  # of a vocabulary; an uncased one has none
 
 
 class TokenizerError(ValueError):
@@ -138,8 +135,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         set(tokenizer.all_special_ids)
     ):  # what a class makes of itself without its files
         raise TokenizerError(f"tokenizer {name!r} has special tokens alone: files of it are missing")
-    cased = cased_share(tokenizer.get_vocab())
-    if cased > _MANY_CASED and lowers_text(tokenizer):
+    if is_cased(tokenizer.get_vocab()) and lowers_text(tokenizer):
+        cased = cased_share(tokenizer.get_vocab())
         raise TokenizerError(
             f"tokenizer {name!r} makes lower case of all text, and {cased:.0%} of its vocabulary have capitals: its"
             ' settings are missing, as in the published SpanBERT folders. Write {"do_lower_case": false} into'
