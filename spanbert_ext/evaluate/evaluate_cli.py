@@ -20,6 +20,7 @@ from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.evaluate.tasks.registry import TASKS, Entry
 from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.files.output import lasting_output
+from spanbert_ext.files.paths import given_path
 
 FAILED, WRONG = 1, 2
 PROGRAM = "spanbert-evaluate"
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(arguments: Sequence[str] | None) -> int:
     given = _given(arguments)
-    output = given["output"].expanduser()
+    output = given_path(given["output"])
     try:
         with _signals():
             return _evaluate(given, output, sys.argv[1:] if arguments is None else list(arguments))
@@ -241,7 +242,7 @@ def _evaluate(given: dict[str, Any], output: Path, arguments: list[str]) -> int:
         request = Request(
             task=given["task"],
             checkpoints=given["checkpoints"],
-            data=given["data"].expanduser(),
+            data=given_path(given["data"]),
             output=output,
             options=options,
             seeds=given["seeds"],

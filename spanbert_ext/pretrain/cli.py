@@ -15,6 +15,7 @@ from typing import Any
 
 from spanbert_ext.files.disk import FULL
 from spanbert_ext.files.output import lasting_output
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options
 from spanbert_ext.pretrain.settings.parser import build_parser
 from spanbert_ext.pretrain.settings.sizes import MODELS, SMALL
@@ -28,7 +29,7 @@ def read_options(given: dict[str, Any]) -> Options:
     """The options of the run to start or to resume. Raises `OptionError`."""
     given = _found_from_anywhere(given)
     if given.get("resume"):
-        path = Path(given.get("output", Options.output)).expanduser() / "run.json"
+        path = given_path(given.get("output", Options.output)) / "run.json"
         if not path.is_file():
             raise OptionError(f"--resume: there is no run in {path.parent} (no {path.name})")
         return load_options(path, given)[0]
@@ -41,10 +42,10 @@ def _found_from_anywhere(given: dict[str, Any]) -> dict[str, Any]:
     if "corpus" in given:
         found["corpus"] = absolute_names(given["corpus"])
     if given.get("cache_dir"):
-        found["cache_dir"] = os.path.abspath(Path(given["cache_dir"]).expanduser())
+        found["cache_dir"] = os.path.abspath(given_path(given["cache_dir"]))
     for name in ("model", "tokenizer"):
         value = given.get(name)
-        if value and value not in MODELS and (path := Path(value).expanduser()).exists():
+        if value and value not in MODELS and (path := given_path(value)).exists():
             found[name] = os.path.abspath(path)
     return found
 
@@ -140,7 +141,7 @@ def _interrupted(interruption: KeyboardInterrupt, rest: str) -> int:
 
 def _kept(output: str) -> str:
     """What a run's folder holds to go on from, and how."""
-    folder = Path(output).expanduser()
+    folder = given_path(output)
     if not (folder / "run.json").is_file():
         return f"Nothing had begun in {output}: give the command again."
     steps = [

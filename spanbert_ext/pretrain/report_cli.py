@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.report.figures import terminal_table
 from spanbert_ext.pretrain.report.page import GENERATOR, build_page
 from spanbert_ext.pretrain.report.run_reader import ReportError, find_runs
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for what the user can correct."""
     given = build_parser().parse_args(arguments)
     try:
-        runs = find_runs([folder.expanduser() for folder in given.folders])
-        path = (given.output or _default_path([run.folder for run in runs])).expanduser()
+        runs = find_runs([given_path(folder) for folder in given.folders])
+        path = given_path(given.output or _default_path([run.folder for run in runs]))
         _write_page(build_page(runs), path)
     except ReportError as error:
         print(f"spanbert-report: error: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from tokenizers import models
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer
 from spanbert_ext.pretrain.run import train
 from spanbert_ext.pretrain.run.starting_model import build_model, check_model
 from spanbert_ext.pretrain.settings.options import OptionError, Options
@@ -126,3 +127,29 @@ def test_pairs_need_a_second_token_type(tmp_path):
         OptionError, match="--rows is spanbert-pairs .*roberta.* one token type.*--rows blocks"
     ):
         check_model(options_of(str(tmp_path), rows="spanbert-pairs"))
+
+
+@pytest.mark.parametrize("planted", ["model", "tokenizer"])
+def test_code_in_a_folder_is_not_run(tmp_path, monkeypatch, planted):
+    """transformers would ask on standard input, and run it for a "y"."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder, trace = tmp_path / "planted", tmp_path / "trace"
+    folder.mkdir()
+    (folder / "planted.py").write_text(f"open({str(trace)!r}, 'w')\n")
+    (folder / "config.json").write_text(
+        '{"model_type": "planted", "auto_map": {"AutoConfig": "planted.Config"}}'
+    )
+    (folder / "tokenizer_config.json").write_text(
+        '{"auto_map": {"AutoTokenizer": [null, "planted.Tokenizer"]}}'
+    )
+    with pytest.raises((OptionError, TokenizerError)):
+        if planted == "model":
+            check_model(options_of(str(folder)))
+        else:
+            load_tokenizer(str(folder))
+    assert not trace.exists()
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other():
+    with pytest.raises(OptionError, match="~nobody-here"):
+        check_model(options_of("~nobody-here/bert/large"))

@@ -12,6 +12,7 @@ from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
 from spanbert_ext.evaluate.tasks.loading import TOKENIZER_FILES
 from spanbert_ext.files.disk import sha256_of
 from spanbert_ext.files.messages import reason
+from spanbert_ext.files.paths import given_path
 
 # The files of a folder that a tokenizer and a model are loaded from, safetensors before the older kind.
 _WEIGHTS = (
@@ -72,7 +73,7 @@ def digest_of(folder: Path) -> str:
 
 def _name_and_place(text: str) -> tuple[str | None, str]:
     name, equals, place = text.partition("=")
-    if not equals or Path(text).expanduser().exists():
+    if not equals or given_path(text).exists():
         name, place = "", text
     if (equals and not name.strip() and place != text) or not place.strip():
         raise EvaluationError(f"checkpoint {text!r}: expected FOLDER or NAME=FOLDER")
@@ -81,7 +82,7 @@ def _name_and_place(text: str) -> tuple[str | None, str]:
 
 def _shortest_ends(places: Sequence[str]) -> list[str]:
     parts = [
-        Path(place).expanduser().absolute().parts if Path(place).expanduser().exists() else Path(place).parts
+        given_path(place).absolute().parts if given_path(place).exists() else Path(place).parts
         for place in places
     ]
     found = []
@@ -95,7 +96,7 @@ def _shortest_ends(places: Sequence[str]) -> list[str]:
 
 def _local(place: str) -> Path:
     """The folder of a checkpoint; of one on the Hugging Face hub that of its copy."""
-    folder = Path(place).expanduser()
+    folder = given_path(place)
     if folder.is_dir():
         return folder
     if folder.exists():

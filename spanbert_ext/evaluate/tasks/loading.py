@@ -32,7 +32,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
         raise EvaluationError(f"{checkpoint.folder} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except Exception as error:  # missing files, an unknown class
         raise EvaluationError(f"{checkpoint.folder} has no tokenizer that loads: {reason(error)}") from error
     if not tokenizer.is_fast:
@@ -55,7 +55,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 def load_config(checkpoint: Checkpoint) -> Any:
     """Raises `EvaluationError`."""
     try:
-        return AutoConfig.from_pretrained(checkpoint.folder)
+        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except Exception as error:
         raise EvaluationError(
             f"{checkpoint.folder} has no configuration that loads: {reason(error)}"
@@ -76,7 +76,11 @@ def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configurati
     try:
         with _quiet():
             model, loading = auto_class.from_pretrained(
-                checkpoint.folder, dtype=torch.float32, output_loading_info=True, **configuration
+                checkpoint.folder,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **configuration,
             )
     except Exception as error:
         raise EvaluationError(f"{checkpoint.folder} cannot be loaded: {reason(error)}") from error

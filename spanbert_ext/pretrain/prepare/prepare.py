@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from spanbert_ext._version import __version__
 from spanbert_ext.files.disk import explained, sync, sync_tree, write_synced
 from spanbert_ext.files.lock import LOCK_FILE, run_lock
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, verify
 from spanbert_ext.pretrain.prepare.shards import Progress, Shard, read_lines
 from spanbert_ext.pretrain.prepare.summary import HISTOGRAM, REPORT, draw_lengths, report_text
@@ -106,7 +107,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
     options.check()
     sources = find_sources(options.corpus)
     settings = _settings(options, sources)
-    folder = Path(options.output).expanduser()
+    folder = given_path(options.output)
     if _is_finished(folder, settings, options.overwrite):
         return read_manifest(folder)
     if next(_documents_from(sources, options, None), None) is None:
@@ -135,8 +136,8 @@ def _settings(options: PrepareOptions, sources: list[str]) -> dict[str, Any]:
     if options.tokenizer is not None:
         names = tuple(name for name in names if name not in ("vocab_size", "unused_ids"))
     tokenizer = options.tokenizer
-    if tokenizer is not None and Path(tokenizer).expanduser().is_dir():
-        tokenizer = os.path.abspath(Path(tokenizer).expanduser())
+    if tokenizer is not None and given_path(tokenizer).is_dir():
+        tokenizer = os.path.abspath(given_path(tokenizer))
     return {
         "sources": [list(source_state(source)) for source in sources],
         "tokenizer": tokenizer,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from datasets import Dataset, IterableDataset, concatenate_datasets, load_dataset
 
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.prepare.shards import Shard, fault
 from spanbert_ext.pretrain.rows.tokenizer import tokenizer_sha256
 from spanbert_ext.pretrain.text.corpus_names import shown
@@ -21,7 +22,7 @@ TOKENIZER = "tokenizer"
 
 def check_tokenizer(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises `PreparedError` for another tokenizer than the one that made the tokens of a prepared corpus."""
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     if tokenizer_sha256(tokenizer) != read_manifest(folder)["tokenizer"]["sha256"]:
         raise PreparedError(
             f"the corpus in {shown(folder)} was prepared with another tokenizer, which is in"
@@ -50,7 +51,7 @@ def load_prepared(name: str | Path) -> Dataset:
 
     Columns: `tokens` (int32 list), `sentence_lengths` (int32 list), `digest` (int64), and `candidates` (int32 list)
     where phrases were looked for. Raises `PreparedError`."""
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     manifest = read_manifest(folder)
     verify(folder, manifest)
     try:
@@ -66,7 +67,7 @@ def stream_prepared(name: str | Path) -> IterableDataset:
     """The documents of a prepared corpus as a stream of its shards, for `datasets.distributed.split_dataset_by_node`.
 
     The shards are checked for presence and size alone. Raises `PreparedError`."""
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     manifest = read_manifest(folder)
     paths = shard_paths(folder, manifest)
     for path, shard in zip(paths, manifest["shards"], strict=True):

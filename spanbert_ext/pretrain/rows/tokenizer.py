@@ -7,12 +7,12 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
 from spanbert_ext.files.messages import reason
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.masking.letter_case import cased_share, is_cased, lowers_text
 from spanbert_ext.pretrain.text.sentences import cut_text
 from spanbert_ext.pretrain.text.text_files import CorpusError
@@ -113,11 +113,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises `TokenizerError` when it cannot be loaded, is not fast, lacks a mask, cls, sep or pad token, has no other
     tokens, takes the capitals away that its vocabulary has, or fails at a word that it does not know.
     """
-    path = Path(name).expanduser()
+    path = given_path(name)
     if path.is_file() or (not path.exists() and len(path.parts) > 2):  # a hub name has at most one slash
         raise TokenizerError(f"tokenizer {name!r} is not a folder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path) if path.is_dir() else name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path) if path.is_dir() else name, trust_remote_code=False
+        )
     except Exception as error:  # missing files, no network, not a tokenizer: many types
         where = "folder" if path.is_dir() else "no such folder; as a hub name"
         raise TokenizerError(f"cannot load tokenizer {name!r} ({where}): {reason(error)}") from error

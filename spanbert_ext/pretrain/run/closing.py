@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE, write_json
 from spanbert_ext.pretrain.run.checkpoints import METRICS_FILE, PLOT_FILE
 from spanbert_ext.pretrain.run.evaluations import evaluations
@@ -23,7 +23,7 @@ def close_run(
     returns the metrics. Every process calls it; the first one writes and prints.
 
     counts: [V] training tokens by id. facts: what else metrics.json holds."""
-    folder = Path(options.output).expanduser()
+    folder = given_path(options.output)
     if trainer.state.global_step not in evaluations(trainer.state.log_history):
         trainer.evaluate()
     examples = trainer.examples()

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared
 from spanbert_ext.pretrain.rows.blocks import build_blocks
 from spanbert_ext.pretrain.rows.held_out import split_documents, split_tokenised
@@ -85,12 +86,12 @@ def named_tokenizer(options: Options) -> PreTrainedTokenizerBase | None:
     if not reads_prepared(options):
         return load_tokenizer(name)
     (corpus,) = options.corpus
-    read_manifest(Path(corpus).expanduser())  # says so when the preparation has not ended
+    read_manifest(given_path(corpus))  # says so when the preparation has not ended
     if name is not None:
         tokenizer = load_tokenizer(name)
     else:
         try:
-            tokenizer = load_tokenizer(str(Path(corpus).expanduser() / TOKENIZER))
+            tokenizer = load_tokenizer(str(given_path(corpus) / TOKENIZER))
         except TokenizerError as error:
             raise TokenizerError(
                 f"{error}. It belongs to the prepared corpus: copy the folder {corpus} again, or make it again by"
@@ -178,7 +179,7 @@ def make_schedule(options: Options, data: RunData, processes: int = 1) -> Schedu
 def _index(documents: _Documents, options: Options, size: int, copies: int) -> np.ndarray:
     if options.rows not in PAIR_RULES:
         return build_blocks(documents.table, documents.numbers, size)
-    cache = Path(options.cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser()
+    cache = given_path(options.cache_dir or datasets.config.HF_DATASETS_CACHE)
     rule, seed = PAIR_RULES[options.rows], options.seed
     try:
         return cached_pairs(
@@ -221,7 +222,7 @@ def _from_text(
 
 def _prepared(options: Options) -> tuple[_Documents, _Documents, dict[str, Any]]:
     (corpus,) = options.corpus
-    phrases = read_manifest(Path(corpus).expanduser())["settings"]["phrases"]
+    phrases = read_manifest(given_path(corpus))["settings"]["phrases"]
     if options.masking in CANDIDATES and phrases != options.masking:
         raise OptionError(
             f"--masking is {options.masking!r} but the corpus in {corpus} was prepared with"

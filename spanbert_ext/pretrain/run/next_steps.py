@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.settings.defaults import OWN_TEXT, PLAIN
 from spanbert_ext.pretrain.settings.option_checks import flag
 from spanbert_ext.pretrain.settings.options import Options
@@ -38,7 +38,7 @@ def before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
 
 def next_commands(options: Options) -> str:
     """What can be done with the run's folder."""
-    folder = Path(options.output).expanduser()
+    folder = given_path(options.output)
     quoted = shlex.quote(str(folder))
     corpus = " ".join(map(shlex.quote, options.corpus[:2])) + " ..." * (len(options.corpus) > 2)
     again = f"spanbert-pretrain --model {quoted}"

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from spanbert_ext.files.disk import sha256_of
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.rows.tokenizer import tokenizer_sha256
 from spanbert_ext.pretrain.run.checkpoints import RUN_FILE, TOKENIZER, RunError, add_to_run_file
 from spanbert_ext.pretrain.run.data import RunData, reads_prepared, trains_tokenizer
@@ -153,7 +154,7 @@ def remember_moved(folder: Path, options: Options) -> None:
 
 def _model_digest(options: Options) -> str | None:
     """Of the configuration and the weights in the folder that a run starts from; None where it starts from none."""
-    folder = Path(options.model).expanduser()
+    folder = given_path(options.model)
     if not folder.is_dir() or options.starts_fresh:
         return None
     digest = hashlib.blake2b(digest_size=8)

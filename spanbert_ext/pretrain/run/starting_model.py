@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from spanbert_ext.files.messages import reason
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.models.positions import most_positions
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer
@@ -36,7 +36,7 @@ def check_model(options: Options) -> PreTrainedConfig:
         )
     else:
         try:
-            config = AutoConfig.from_pretrained(_checkpoint(options))
+            config = AutoConfig.from_pretrained(_checkpoint(options), trust_remote_code=False)
         except Exception as error:  # missing files, no network, unknown type
             raise OptionError(
                 f"--model {options.model!r} is neither one of {', '.join(MODELS)} nor a loadable checkpoint:"
@@ -77,7 +77,7 @@ def build_model(
 
 
 def _checkpoint(options: Options) -> str:
-    path = Path(options.model).expanduser()
+    path = given_path(options.model)
     return str(path) if path.is_dir() else options.model
 
 
@@ -89,7 +89,7 @@ def check_ids(options: Options, tokenizer: PreTrainedTokenizerBase) -> None:
     name = _checkpoint(options)
     if tokenizer.name_or_path != name:
         _check_same_ids(options, name, tokenizer)
-    vocabulary = AutoConfig.from_pretrained(name).vocab_size
+    vocabulary = AutoConfig.from_pretrained(name, trust_remote_code=False).vocab_size
     if len(tokenizer) > vocabulary:
         raise OptionError(
             f"--tokenizer has {len(tokenizer)} tokens but --model {options.model!r} has a vocabulary of"

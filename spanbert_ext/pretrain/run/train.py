@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from spanbert_ext._library import build_info
 from spanbert_ext.files.disk import DiskError, explained
 from spanbert_ext.files.lock import InUse, run_lock
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_sha256
@@ -91,7 +92,7 @@ def run(options: Options) -> dict[str, Any]:
 
     Raises one of `USER_ERRORS`, each naming what is wrong and where; one of `FAILURES` when it cannot go on;
     `Interrupted` when a signal ended it; `FirstFailed` in the other processes."""
-    folder = Path(options.output).expanduser()
+    folder = given_path(options.output)
     ranks, stop = Ranks(), StopOnSignal()
     if not options.progress:
         disable_progress_bars()

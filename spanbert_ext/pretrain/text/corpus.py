@@ -17,6 +17,7 @@ from pathlib import Path
 from datasets import Dataset, Features, Value
 
 from spanbert_ext.files.messages import reason
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.text import builtin_corpus, corpus_names, records, sentences, text_files
 from spanbert_ext.pretrain.text.corpus_names import (
     DATASET,
@@ -118,7 +119,7 @@ def _is_read(name: str) -> bool:
 
 def passed_over(corpus: Sequence[str]) -> list[str]:
     """For each folder in `corpus` with files that are not read, a line that says how many and names some."""
-    folders = [Path(name).expanduser() for name in corpus if name and not name.startswith(DATASET)]
+    folders = [given_path(name) for name in corpus if name and not name.startswith(DATASET)]
     found = [(folder, _say_others(folder)) for folder in folders if folder.is_dir()]
     return [f"Passed over in {shown(folder)}: {others}." for folder, others in found if others]
 

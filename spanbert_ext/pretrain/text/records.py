@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.text.corpus_names import DatasetName, shown
 from spanbert_ext.pretrain.text.text_files import (
     LONGEST_DOCUMENT,
@@ -118,7 +119,7 @@ def _open_dataset(name: str) -> Any:
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
     path, configuration, split = DatasetName.parse(name)
-    folder = Path(path).expanduser()
+    folder = given_path(path)
     try:
         if is_saved_dataset(folder):
             found = load_from_disk(str(folder))
@@ -169,5 +170,5 @@ def dataset_state(name: str) -> str:
     if isinstance(rows, Dataset):
         return rows._fingerprint
     path, configuration, _ = DatasetName.parse(name)
-    folder = Path(path).expanduser()
+    folder = given_path(path)
     return str(load_dataset_builder(str(folder) if folder.is_dir() else path, configuration).cache_dir)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from datasets import Dataset, config
 
 from spanbert_ext.files.disk import sha256_of, write_synced
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.text.corpus_names import shown
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -19,7 +20,7 @@ _SUM = ".sha256"  # beside a table: its size and checksum
 
 
 def _base(cache_dir: str | None) -> Path:
-    return Path(cache_dir).expanduser() if cache_dir else Path(config.HF_DATASETS_CACHE)
+    return given_path(cache_dir) if cache_dir else Path(config.HF_DATASETS_CACHE)
 
 
 def cache_folder(cache_dir: str | None, key: str) -> Path:
