@@ -41,7 +41,9 @@ def test_a_process_that_dies_takes_its_job_alone(monkeypatch) -> None:
 
 def test_without_processes_the_rest_fails(monkeypatch) -> None:
     done, failures = run(monkeypatch, ["dies", "dies too", "a", "b"])
-    assert not done and [failure.job for failure in failures] == ["dies", "dies too", "a", "b"]
+    jobs = [failure.job for failure in failures]
+    assert not done and jobs[2:] == ["a", "b"]
+    assert {*jobs[:2]} == {"dies", "dies too"}  # in two processes: in any order
     assert failures[-1].message == "no process was left to do it"
 
 
