@@ -23,14 +23,6 @@ from spanbert_ext.fill.table import columns_of, fill_table, percent, shorten
 TEXT = "the old {2} seeed a big [MASK] ."
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    trained_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def said(capsys, monkeypatch):
     """Runs the command: exit status, standard output, standard error."""

@@ -20,14 +20,6 @@ from spanbert_ext.fill.results import FilledSpan, Guess, HeadFillings
 TEXT = "the old {2} seeed a big [MASK] ."
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    trained_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
 def test_a_dot_that_is_filled_in_is_no_mark_of_ours():
     """`·` is a token of BERT's vocabulary."""
     tokenizer = tiny_tokenizer()

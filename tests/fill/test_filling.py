@@ -40,16 +40,6 @@ from spanbert_ext.fill.filling import Filler
 SIZE = len(VOCABULARY)
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model():
-    return trained_model()
-
-
 # --- Probabilities --------------------------------------------------------------------------------------------
 
 
