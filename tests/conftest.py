@@ -55,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, handler)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes do not name a test: what is packed may hold the time of packing, and all processes must agree on the names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_finish() -> None:
     """What the tests import lives to their end: no collection of garbage looks at it again, and Trainer's are many."""
     gc.collect()
