@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes do not name a test: what is packed may hold the time of packing, and all processes must agree on the names."""
+    """Bytes do not name a test: what is packed may hold the time, and all processes must agree on the names."""
     return argname if isinstance(val, bytes) else None
 
 
