@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from spanbert_ext.evaluate.statistics.results import ResultsError
 from support.cli import make_parser
 from support.evidence.page import write_page
 from support.evidence.plan import Plan
@@ -112,7 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on.", file=sys.stderr)
         status = STOPPED
-    page = write_page(plan, (given.results or work / "page").absolute())
+    try:
+        page = write_page(plan, (given.results or work / "page").absolute())
+    except (OSError, ResultsError) as error:
+        print(f"No page: {error}", file=sys.stderr)
+        return FAILED
     print(f"Page: {page}" if page else "There is nothing to show yet.")
     return status
 

@@ -42,11 +42,15 @@ LENGTHS_PLOT = "span-lengths.png"
 
 
 def write_page(plan: Plan, folder: Path) -> Path | None:
-    """Writes the page of what there is; None where there is nothing. Raises `ResultsError`, `OSError`."""
+    """Writes the page of what there is; None where there is nothing. Raises `ResultsError`, `OSError`, and
+    `FileExistsError` for a page that this program did not write."""
     found = [*findings.mask_laws(plan), *findings.evaluations(plan)]
     trained = findings.trainings(plan)
     if not trained:
         return None
+    page = folder / PAGE_FILE
+    if page.exists() and MARK not in page.read_text():
+        raise FileExistsError(f"{page} was not written by this program")
     folder.mkdir(parents=True, exist_ok=True)
     chapters = {kind: [own for own in found if own.kind == kind] for kind in CHAPTERS}
     for kind, own in chapters.items():
@@ -76,7 +80,6 @@ def write_page(plan: Plan, folder: Path) -> Path | None:
             if kind == "mask laws" and lengths:
                 lines += ["", f"![Accuracy by the length of the span]({LENGTHS_PLOT})"]
     lines += ["", *_training(trained), *_cost(costs), *_how(plan, trained, record)]
-    page = folder / PAGE_FILE
     page.write_text("\n".join(lines) + "\n")
     return page
 
