@@ -1,0 +1,127 @@
+"""What a study has found by now, in one form: scores of the systems with intervals, and differences."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spanbert_ext.evaluate.scores.metric import SumMetric, ratio
+from spanbert_ext.evaluate.scores.rows import ItemRow
+from spanbert_ext.evaluate.statistics.compare import compare
+from spanbert_ext.evaluate.statistics.results import Results
+from spanbert_ext.pretrain.run.evaluations import LENGTHS, SHARED_LAWS
+from support.evidence.plan import ROUNDS, Plan
+from support.evidence.studies import START, SYSTEMS
+
+ACCURACY = SumMetric("accuracy", lambda rows: rows, lambda sums: ratio(sums[..., 1], sums[..., 2]))
+# A metric's unit is a hundredth; a loss is told in nats.
+LOSS = SumMetric("loss", lambda rows: rows / [100, 1, 1], lambda sums: ratio(sums[..., 0], sums[..., 2]))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Scores on one data set. comparisons: of `spanbert-evaluate`'s summary.json, one a metric. constant: by metric
+    what the same answer to every item reaches at best."""
+
+    title: str
+    kind: str
+    items: str
+    comparisons: Sequence[Mapping[str, Any]]
+    constant: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def verdict(finding: Finding, comparison: Mapping[str, Any], difference: Mapping[str, Any]) -> str:
+    """Whether a difference is more than noise, and whether it is of use, in words."""
+    if not difference["separated"]:
+        return "not separated"
+    higher, lower = difference["first"], difference["second"]
+    if difference["value"] < 0:
+        higher, lower = lower, higher
+    if comparison["metric"] == LOSS.name:
+        return f"{lower} lower"
+    (interval,) = (own["interval"] for own in comparison["estimates"] if own["checkpoint"] == higher)
+    if interval["low"] <= finding.constant.get(comparison["metric"], -1.0):
+        return f"{higher} higher, but not above a constant answer"
+    return f"{higher} higher"
+
+
+def evaluations(plan: Plan) -> Iterator[Finding]:
+    for evaluation in plan.study.evaluations:
+        path = plan.summary_file(evaluation)
+        if not path.exists():
+            continue
+        for data in json.loads(path.read_text())["data"]:
+            first = data["comparisons"][0]
+            items = f"{first['items']:,} {data['items']}"
+            if first["clusters"] != first["items"]:
+                items += f" of {first['clusters']:,} {data['clusters']}"
+            runs = first["estimates"][0]["runs"]
+            items += f"; {runs} runs of each system" if runs > 1 else "; one run of each system"
+            constant = data["trainings"][0]["facts"].get("constant_answer", {})
+            name = data["name"] if evaluation.task == "probe" else f"{evaluation.task}, {data['name']}"
+            yield Finding(name, evaluation.kind, items, data["comparisons"], constant)
+
+
+def _law_sums(plan: Plan) -> dict[tuple[str, int], Mapping[str, Any]]:
+    return {
+        (system, seed): json.loads(plan.mask_law_file(system, seed).read_text())
+        for system, seed in plan.checkpoints()
+        if plan.mask_law_file(system, seed).exists()
+    }
+
+
+def mask_laws(plan: Plan) -> list[Finding]:
+    """Of every law the loss and the accuracy of every system on the held-out documents."""
+    sums, found = _law_sums(plan), []
+    for law in SHARED_LAWS if sums else ():
+        results = Results()
+        for (system, seed), laws in sums.items():
+            rows = [
+                ItemRow(document, document, tuple(np.sum(own, axis=0))) for document, own in laws[law].items()
+            ]
+            results.add(SYSTEMS[system], str(seed), 0, 0, rows)
+        comparisons = [dataclasses.asdict(compare(results, metric)) for metric in (LOSS, ACCURACY)]
+        tokens = int(sum(np.sum(own, axis=0)[2] for own in next(iter(sums.values()))[law].values()))
+        items = f"{tokens:,} masked tokens of {comparisons[0]['items']} documents"
+        found.append(Finding(f"{law} masked", "mask laws", items, comparisons))
+    return found
+
+
+def accuracy_by_length(plan: Plan) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """By system and bin of span lengths, in tokens, the estimate of the accuracy where spans are masked."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    sums = _law_sums(plan)
+    for number, length in enumerate(LENGTHS if sums else ()):
+        results = Results()
+        for (system, seed), laws in sums.items():
+            rows = [ItemRow(name, name, tuple(own[number])) for name, own in laws["spans"].items()]
+            results.add(SYSTEMS[system], str(seed), 0, 0, rows)
+        for estimate in compare(results, ACCURACY, pairs=[]).estimates:
+            found.setdefault(estimate.checkpoint, {})[length] = dataclasses.asdict(estimate)
+    return found
+
+
+def trainings(plan: Plan) -> dict[str, list[Mapping[str, Any]]]:
+    """By system the metrics.json of every training that has ended."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for system, seed in [(START, 0)] * bool(plan.study.adaptation) + plan.checkpoints():
+        path = plan.metrics_file(system, seed)
+        if path.exists():
+            found.setdefault(SYSTEMS.get(system, START), []).append(json.loads(path.read_text()))
+    return found
+
+
+def costs(plan: Plan) -> dict[str, list[Mapping[str, float]]]:
+    """By system what each round measured."""
+    files = {SYSTEMS[system]: [plan.cost_file(system, turn) for turn in range(ROUNDS)] for system in SYSTEMS}
+    return {
+        name: [json.loads(path.read_text()) for path in paths]
+        for name, paths in files.items()
+        if all(map(Path.exists, paths))
+    }
