@@ -9,7 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from spanbert_ext.evaluate.scores.classes import accuracy, counts
-from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, ratio
+from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, one_each, ratio
 
 
 def glue_row(prediction: float, label: float) -> tuple[float, float]:
@@ -49,6 +49,7 @@ class _Spearman:
     """Spearman's correlation: ranks depend on which items are drawn, so resamples are ranked anew."""
 
     name = "Spearman"
+    sizes = staticmethod(one_each)
 
     def __call__(self, rows: np.ndarray) -> float:
         return 100.0 * float(_unless_constant(spearmanr)(np.asarray(rows, dtype=float)))
