@@ -129,6 +129,7 @@ def test_constant_predictions_have_no_correlation(name: str) -> None:
     found = np.array([glue_row(1, label) for label in (0, 1, 1, 0)])
     assert GLUE_METRICS[name](found) == 0
     assert GLUE_METRICS[name].resampler(found, np.arange(4), 4)(np.array([[1.0, 0, 0, 2]])) == 0
+    assert GLUE_METRICS[name](np.ones((4, 2))) == 0  # all right, and all of one class
 
 
 def test_every_task_of_glue_has_its_metrics() -> None:
