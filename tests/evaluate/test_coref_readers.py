@@ -78,6 +78,41 @@ def test_an_archive_says_which_member_is_wrong(tmp_path: Path) -> None:
         read_conll(tmp_path / "damaged.tar")
 
 
+def tar_of(path: Path, *members: tarfile.TarInfo) -> Path:
+    """An archive whose regular members are ONTOGUM."""
+    content = samples.ONTOGUM.encode()
+    with tarfile.open(path, "w") as archive:
+        for member in members:
+            member.size = len(content) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_an_archive_that_is_cut_or_damaged_loses_no_document_silently(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "x.tar", *(tarfile.TarInfo(f"{name}.conll") for name in "abc"))
+    whole = path.read_bytes()
+    assert [document.name for document in read_conll(path)] == ["a", "b", "c"]
+    for cut in (0, 100, 512, 600, 1024, 1100, 1536, 2048, 2500, 3000, 3072, 3500):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"x\.tar: (cannot be unpacked|is damaged or cut)"):
+            read_conll(path)
+    second_header = 512 + 512  # after a header, and content of less than 512 bytes
+    path.write_bytes(whole[:second_header] + b"?" + whole[second_header + 1 :])
+    with pytest.raises(DataError, match=r"x\.tar: is damaged or cut: what follows its first 1024 bytes"):
+        read_conll(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["a.conll", "b.conll", "/etc/passwd"])
+def test_a_link_in_an_archive_is_no_document(tmp_path: Path, kind: bytes, target: str) -> None:
+    link = tarfile.TarInfo("b.conll")
+    link.type, link.linkname = kind, target
+    with pytest.raises(DataError, match=rf"x\.tar/b\.conll: is a link to {target}; pack files themselves"):
+        read_conll(tar_of(tmp_path / "x.tar", tarfile.TarInfo("a.conll"), link))
+    link.name = "README"
+    assert len(read_conll(tar_of(tmp_path / "x.tar", tarfile.TarInfo("a.conll"), link))) == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -76,13 +76,26 @@ def read_json(path: Path | str) -> object:
 
 def read_members(path: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Name (`archive.tar.xz/folder/file.conll`) and text of every file of a tar archive with one of `suffixes`, packed
-    or not, sorted by name."""
+    or not, sorted by name. Raises `DataError` where the archive is damaged or cut, or such a member is a link."""
+    content = read_bytes(path)
+    contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(read_bytes(path))) as archive:
-            members = [member for member in archive if member.isfile() and _fits(Path(member.name), suffixes)]
-            contents = {member.name: archive.extractfile(member).read() for member in members}
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            for member in archive:
+                if not _fits(Path(member.name), suffixes):
+                    continue
+                if member.islnk() or member.issym():
+                    message = f"is a link to {member.linkname}; pack files themselves (tar --dereference --hard-dereference)"
+                    raise DataError(f"{path}/{member.name}", message)
+                if member.isfile():
+                    contents[member.name] = archive.extractfile(member).read()
+            end = content[archive.offset : archive.offset + tarfile.BLOCKSIZE]
     except _DAMAGE as error:
         raise DataError(path, f"cannot be unpacked: {error}") from None
+    if end != bytes(tarfile.BLOCKSIZE):  # tarfile takes a header that it cannot read for the archive's end
+        raise DataError(
+            path, f"is damaged or cut: what follows its first {archive.offset} bytes is no member"
+        )
     if not contents:
         raise DataError(path, f"holds no file *{' or *'.join(suffixes)}")
     for name, content in sorted(contents.items()):
