@@ -169,6 +169,7 @@ def test_gap(tmp_path: Path) -> None:
     [
         ("\t31\t", "\t30\t", "gap.tsv:2: Pronoun is 'her', but at 30 stands ' he'"),
         ("\t8\tFALSE", "\t9\tFALSE", "gap.tsv:2: B is 'Pauline', but at 9 stands \"auline'\""),
+        ("\t0\tTRUE", f"\t{'0' * 5000}\tTRUE", "gap.tsv:2: A-offset is '000"),
         ("\t0\tTRUE", "\tzero\tTRUE", "gap.tsv:2: A-offset is 'zero'"),
         ("\t8\tFALSE", "\t8\tTRUE", "gap.tsv:2: both names are right"),
         ("\t0\tTRUE", "\t0\tyes", "gap.tsv:2: A-coref is 'yes'"),

@@ -11,7 +11,14 @@ import pytest
 
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.folds import group_folds
-from spanbert_ext.evaluate.data.sources import find_file, find_files, read_lines, read_text
+from spanbert_ext.evaluate.data.sources import (
+    find_file,
+    find_files,
+    parse_json,
+    read_json,
+    read_lines,
+    read_text,
+)
 
 TEXT = "Grüße\u2028\x85\x0b and\n more \n"
 
@@ -43,6 +50,22 @@ def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_text(tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "f: is JSON that nests too deeply"),
+        (f"[{'9' * 5000}]", "f: is JSON that cannot be read: .*digits"),
+        ("[\n1,\n]", "f:3: is not JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_is_an_error_of_the_file(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "f").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_json(tmp_path / "f")
+    with pytest.raises(DataError, match="f:7: is "):
+        parse_json(content, tmp_path / "f", 7)
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:

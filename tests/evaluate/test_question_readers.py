@@ -47,6 +47,7 @@ def test_a_folder_of_squad_files_is_read_whole(tmp_path: Path) -> None:
         ({"answers": []}, "has no answer, and is_impossible is not true"),
         ({"is_impossible": True}, "is_impossible is true, but there are answers"),
         ({"is_impossible": "no"}, "expected true or false"),
+        ({"question": "\ud83d?"}, r"question: holds \\ud83d alone, which is half of a character"),
         ({"question": None}, r"question: expected a string, found None"),
         ({"id": "q3"}, "'q3' is the id of another question"),
     ],
@@ -99,6 +100,7 @@ def test_qamr(tmp_path: Path) -> None:
     [
         ("\t60:9 10", "", "dev.tsv:1: has 8 columns; expected 9"),
         ("\t9 10\t", "\t9 99\t", "dev.tsv:1: an answer has the token 99, the sentence only 12 tokens"),
+        ("\t9 10\t", f"\t{'9' * 5000}\t", "dev.tsv:1: an answer is '9999"),
         ("\t9 10\t", "\tan emblem\t", "dev.tsv:1: an answer is 'an emblem'"),
         ("wikinews:2", "wikinews:3", "dev.tsv:3: the sentence 'Wiki1k:wikinews:3:0:0' is not in"),
         ("76\t1", "76\t0", "dev.tsv:2: this pair .* occurs twice"),

@@ -13,6 +13,7 @@ from spanbert_ext.evaluate.data.tokens import join_tokens
 _COLUMNS = (
     9  # sentence, target words, worker, number of the question, target word, question, answer, two validators
 )
+_TOKENS = re.compile(r"[0-9]{1,9}( [0-9]{1,9})*")
 _VERDICT = re.compile(r"Invalid|Redundant-\d+")  # what a validator says in place of an answer
 
 
@@ -46,7 +47,7 @@ def read_qamr(path: Path | str, sentences: Path | str) -> list[Question]:
         judgments = [validator.partition(":")[2] for validator in validators]
         answers = []
         for text in [answer, *(judgment for judgment in judgments if not _VERDICT.fullmatch(judgment))]:
-            if not re.fullmatch(r"\d+( \d+)*", text):
+            if not _TOKENS.fullmatch(text):
                 raise DataError(path, f"an answer is {text!r}; expected numbers of tokens", line=number)
             answered = [int(token) for token in text.split(" ")]
             if max(answered) >= len(spans):

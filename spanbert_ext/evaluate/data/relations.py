@@ -4,7 +4,6 @@ SciERC)."""
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.json_values import Value
-from spanbert_ext.evaluate.data.sources import read_json, read_lines
+from spanbert_ext.evaluate.data.sources import parse_json, read_json, read_lines
 from spanbert_ext.evaluate.data.tokens import join_tokens
 
 Span = tuple[int, int]  # characters of the text, the second excluded
@@ -158,10 +157,7 @@ def read_marked(path: Path | str, labels: Sequence[str] | None = None) -> list[R
     missing, a label that is not one of `labels`, or no example at all."""
     relations, first_of_text = [], {}
     for number, line in enumerate(read_lines(path), 1):
-        try:
-            value = Value(path, "", json.loads(line), number)
-        except json.JSONDecodeError as error:
-            raise DataError(path, f"is not JSON: {error.msg}", line=number) from None
+        value = Value(path, "", parse_json(line, path, number), number)
         markers = (("[[ ", " ]]"), ("<< ", " >>"))
         text, (head, tail) = _unmarked(value["text"].string(), markers, value["text"])
         label = check_label(value["label"].string(), labels, value["label"])

@@ -66,12 +66,22 @@ def read_lines(path: Path | str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
+def parse_json(text: str, path: Path | str, line: int | None = None) -> object:
+    """The value that a JSON text of a file holds, its line `line` or all of it. Raises `DataError` with the line where
+    it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"is not JSON: {error.msg}", line=line or error.lineno) from None
+    except RecursionError:
+        raise DataError(path, "is JSON that nests too deeply to be read", line=line) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(path, f"is JSON that cannot be read: {error}", line=line) from None
+
+
 def read_json(path: Path | str) -> object:
     """The value that a JSON file holds. Raises `DataError` with the line where it is none."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(path, f"is not JSON: {error.msg}", line=error.lineno) from None
+    return parse_json(read_text(path), path)
 
 
 def read_members(path: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
