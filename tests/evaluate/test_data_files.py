@@ -31,6 +31,12 @@ def test_text_is_read_whatever_packs_it_and_ends_its_lines(tmp_path: Path, pack)
     assert read_lines(path) == ["Grüße\u2028\x85\x0b and", " more "]
 
 
+def test_empty_lines_at_the_end_are_no_lines(tmp_path: Path) -> None:
+    for content, lines in ((b"", []), (b"\n\n", []), (b"one\n\ntwo\r\n\r\n\n", ["one", "", "two"])):
+        (tmp_path / "f").write_bytes(content)
+        assert read_lines(tmp_path / "f") == lines
+
+
 def test_a_carriage_return_inside_a_line_is_text(tmp_path: Path) -> None:
     (tmp_path / "unix").write_bytes(b"one\rhalf\ntwo\n")
     (tmp_path / "old mac").write_bytes(b"one\rtwo\r")

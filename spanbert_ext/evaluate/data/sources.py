@@ -61,9 +61,12 @@ def read_text(path: Path | str) -> str:
 
 
 def read_lines(path: Path | str) -> list[str]:
-    """The lines of a file's text. Only newlines end them: a text may hold other separators (U+0085, U+2028)."""
+    """The lines of a file's text, without empty ones at its end. Only newlines end them: a text may hold other
+    separators (U+0085, U+2028)."""
     lines = read_text(path).split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def parse_json(text: str, path: Path | str, line: int | None = None) -> object:
