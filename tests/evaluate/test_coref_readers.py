@@ -56,8 +56,10 @@ def test_folders_and_archives_are_read_whole(tmp_path: Path) -> None:
     write(folder / "LICENSE.txt", "not data")
     documents = read_conll(folder)
     assert [document.name for document in documents] == ["a", "345_dracula_brat"]
+    (folder / ".hidden").mkdir()
+    write(folder / ".hidden" / "b.conll", samples.LITBANK)
     with tarfile.open(tmp_path / "data.tar.xz", "w:xz") as archive:
-        archive.add(folder, "data")
+        archive.add(folder, "./data")
     assert read_conll(tmp_path / "data.tar.xz") == documents
 
 

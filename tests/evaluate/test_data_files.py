@@ -104,6 +104,21 @@ def test_files_are_found_packed_or_not(tmp_path: Path) -> None:
         find_file(tmp_path, ["dev"], [".tsv"])
 
 
+def test_links_are_followed_once_and_hidden_folders_are_not_read(tmp_path: Path) -> None:
+    data, store = tmp_path / "data", tmp_path / "store"
+    for file in (data / "own.tsv", data / ".ipynb_checkpoints" / "own.tsv", store / "far.tsv"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (data / "linked").symlink_to(store)
+    (data / "linked too").symlink_to(store)
+    (store / "back").symlink_to(data)
+    assert find_files(data, [".tsv"]) == [data / "linked" / "far.tsv", data / "own.tsv"]
+    (data / "readme").symlink_to("nowhere")
+    (data / "gone.tsv").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"gone\.tsv: is a link to nowhere, which is not there"):
+        find_files(data, [".tsv"])
+
+
 def test_folds_keep_groups_together_and_do_not_depend_on_the_order() -> None:
     groups = [name for name, size in zip("abcdefg", (9, 7, 5, 5, 3, 2, 1), strict=True) for _ in range(size)]
     folds = group_folds(groups, 3)

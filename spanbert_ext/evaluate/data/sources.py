@@ -122,8 +122,32 @@ def plain_name(path: Path | str) -> str:
     return name[:-3] if name.lower().endswith(PACKED) else name
 
 
+def _hidden(name: str) -> bool:
+    return name.startswith(".") and name != ".."
+
+
 def _fits(path: Path, suffixes: Sequence[str]) -> bool:
-    return not path.name.startswith(".") and plain_name(path).lower().endswith(tuple(suffixes))
+    """path: below a folder or an archive; what lies in a hidden folder (.ipynb_checkpoints) is hidden too."""
+    return plain_name(path).lower().endswith(tuple(suffixes)) and not any(map(_hidden, path.parts))
+
+
+def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """What is below a folder and no folder, but for hidden ones, through links; a folder that several links lead to is
+    read once, and is in `seen` then."""
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(folder, f"cannot be read: {error.strerror or error}") from None
+    for path in inside:
+        if _hidden(path.name):
+            continue
+        if path.is_dir():
+            yield from _files_below(path, seen)
+        else:
+            yield path
 
 
 def _existing_folder(folder: Path | str) -> Path:
@@ -146,13 +170,17 @@ def find_file(folder: Path | str, stems: Sequence[str], suffixes: Sequence[str])
 
 def find_files(path: Path | str, suffixes: Sequence[str]) -> list[Path]:
     """`path` itself if it is a file; else the files below that folder with one of `suffixes`, packed or not, sorted.
-    Raises `DataError` where there are none."""
+    Raises `DataError` where there are none, or one is a link to nothing."""
     path = Path(path)
     if path.is_file():
         return [path]
     if not path.exists():
         raise DataError(path, "there is no such file or folder")
-    found = sorted(file for file in path.rglob("*") if file.is_file() and _fits(file, suffixes))
+    found = sorted(file for file in _files_below(path, set()) if _fits(file.relative_to(path), suffixes))
+    for file in found:
+        if file.is_symlink() and not file.exists():
+            raise DataError(file, f"is a link to {file.readlink()}, which is not there")
+    found = [file for file in found if file.is_file()]
     if not found:
         raise DataError(path, f"holds no file *{' or *'.join(suffixes)}, packed by xz or gzip or not")
     return found
