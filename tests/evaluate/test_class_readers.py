@@ -45,6 +45,7 @@ def test_semeval(tmp_path: Path) -> None:
         ("<e1>boy</e1>", "boy", "T:5: has '<e1>' 0 times; expected once"),
         ("</e2>.", ".", "T:1: has no '</e2>' after '<e2>'"),
         ("<e1>boy</e1>", "<e1></e1>", "T:5: marks an empty span by '<e1>'"),
+        ("<e1>boy</e1>", "<e1> \u00a0</e1>", "T:5: marks an empty span by '<e1>'"),
         ("<e1>boy</e1>", "<e1>boy</e1> <e1>", "T:5: has '<e1>' 2 times"),
         ('1\t"The', "1 The", "T:1: expected a number, a tab and a sentence"),
         ("20\t", "1\t", "T:5: 1 is the number of another sentence"),
@@ -72,6 +73,10 @@ def test_tacred(tmp_path: Path) -> None:
         ({"subj_end": 6}, r"\[0\]\.subj_end: 2 to 6 is no span of 6 tokens"),
         ({"obj_start": 1}, r"\[0\]\.obj_end: 1 to 0 is no span"),
         ({"relation": "org:founded"}, r"\[0\]\.relation: the label .* perhaps 'org:founded_by'"),
+        (
+            {"token": ["Tom", "", *"abcd"], "obj_start": 1, "obj_end": 1},
+            r"\[0\]\.obj_start: 1 to 1 are tokens",
+        ),
         ({"obj_type": 3}, r"\[0\]\.obj_type: expected a string, found 3"),
     ],
 )
@@ -96,6 +101,7 @@ def test_marked_spans_may_nest_and_texts_may_hold_brackets_of_their_own(tmp_path
         ({"text": "<< a >> [[ b", "label": "INHIBITOR"}, r"d:1: text: has no '\]\]' after"),
         ({"text": "<< a >> [[ b ]]", "label": "INHIBITORS"}, "d:1: label: the label .* perhaps 'INHIBITOR'"),
         ({"text": "<< a [[ ]] >>", "label": "INHIBITOR"}, "d:1: text: has"),
+        ({"text": "<< a >> [[   ]]", "label": "INHIBITOR"}, r"d:1: text: marks an empty span by '\[\['"),
         ({"text": "<< a >> [[ b ]]"}, "d:1: has no 'label'"),
     ],
 )

@@ -42,6 +42,7 @@ def test_a_folder_of_squad_files_is_read_whole(tmp_path: Path) -> None:
         ({"answers": [{"text": "France", "answer_start": "91"}]}, "expected a whole number, found '91'"),
         ({"answers": [{"text": "France", "answer_start": True}]}, "expected a whole number, found True"),
         ({"answers": [{"text": "", "answer_start": 3}]}, r"answers\[0\]\.text: is empty"),
+        ({"answers": [{"text": " ", "answer_start": 3}]}, r"answers\[0\]\.text: is empty"),
         ({"answers": [{"text": "France", "answer_begin": 91}]}, r"answers\[0\]: has no 'answer_start'"),
         ({"answers": "France"}, "expected a list"),
         ({"answers": []}, "has no answer, and is_impossible is not true"),
@@ -110,3 +111,17 @@ def test_wrong_pairs_name_their_line(tmp_path: Path, old: str, new: str, message
     assert old in samples.QAMR_PAIRS
     with pytest.raises(DataError, match=message):
         read_qamr(*write_qamr(tmp_path, samples.QAMR_PAIRS.replace(old, new)))
+
+
+def test_sentences_are_one_of_an_id_and_answers_have_characters(tmp_path: Path) -> None:
+    pairs, sentences = write_qamr(tmp_path)
+    sentences.write_text(samples.QAMR_SENTENCES * 2)
+    assert len(read_qamr(pairs, sentences)) == 3  # the same again changes nothing
+    sentences.write_text(samples.QAMR_SENTENCES + "Wiki1k:wikinews:2:0:0\tAnother one .\n")
+    with pytest.raises(
+        DataError, match=r"wiki-sentences\.tsv:3: 'Wiki1k:wikinews:2:0:0' is the id of another"
+    ):
+        read_qamr(pairs, sentences)
+    sentences.write_text(samples.QAMR_SENTENCES.replace("in Ohio", "in  Ohio"))
+    with pytest.raises(DataError, match=r"dev\.tsv:3: an answer is '4', tokens without characters"):
+        read_qamr(pairs, sentences)

@@ -24,7 +24,9 @@ def _sentences(path: Path | str) -> dict[str, list[str]]:
         name, tab, text = line.partition("\t")
         if not tab or not text.strip():
             raise DataError(path, "expected a sentence's id, a tab and its tokens", line=number)
-        sentences[name] = text.split(" ")
+        tokens = text.split(" ")
+        if sentences.setdefault(name, tokens) != tokens:
+            raise DataError(path, f"{name!r} is the id of another sentence too", line=number)
     return sentences
 
 
@@ -33,7 +35,8 @@ def read_qamr(path: Path | str, sentences: Path | str) -> list[Question]:
 
     The context is the sentence's tokens joined by blanks, the article the sentence's id. An answer whose tokens are
     not all neighbours is the span from its first to its last. Raises `DataError` with file and line for other columns,
-    an unknown sentence, a token that it does not have, a pair that occurs twice, or no pair at all."""
+    an unknown sentence, a token that it does not have, tokens without characters, a pair that occurs twice, two
+    sentences with one id, or no pair at all."""
     tokens_of = _sentences(sentences)
     questions: dict[str, Question] = {}
     for number, line in enumerate(read_lines(path), 1):
@@ -54,6 +57,8 @@ def read_qamr(path: Path | str, sentences: Path | str) -> list[Question]:
                 message = f"an answer has the token {max(answered)}, the sentence only {len(spans)} tokens"
                 raise DataError(path, message, line=number)
             start, end = spans[min(answered)][0], spans[max(answered)][1]
+            if not context[start:end].strip():
+                raise DataError(path, f"an answer is {text!r}, tokens without characters", line=number)
             answers.append(Answer(context[start:end], start))
         id_ = f"{name} {targets} {worker} {index}"
         if id_ in questions:

@@ -63,7 +63,7 @@ def check_label(label: str, labels: Sequence[str] | None, error_at: Value) -> st
 
 def _unmarked(text: str, markers: Sequence[tuple[str, str]], place: Value) -> tuple[str, list[Span]]:
     """The text without its markers, and the span of each pair of them: from its only opening marker to the first
-    closing one after that. Raises `DataError` at `place` where a marker is missing or a span is empty."""
+    closing one after that. Raises `DataError` at `place` where a marker is missing or a span is blank."""
     cuts = []  # begin, end and kind of every marker
     for opening, closing in markers:
         if text.count(opening) != 1:
@@ -81,11 +81,11 @@ def _unmarked(text: str, markers: Sequence[tuple[str, str]], place: Value) -> tu
         return position - sum(end - begin for begin, end in removed if end <= position)
 
     spans = [(moved(cuts[2 * pair][1]), moved(cuts[2 * pair + 1][0])) for pair in range(len(markers))]
-    for (opening, _), (start, end) in zip(markers, spans, strict=True):
-        if start >= end:
-            raise place.error(f"marks an empty span by {opening.strip()!r}")
     for begin, end in reversed(removed):
         text = text[:begin] + text[end:]
+    for (opening, _), (start, end) in zip(markers, spans, strict=True):
+        if not text[start:end].strip():
+            raise place.error(f"marks an empty span by {opening.strip()!r}")
     return text, spans
 
 
@@ -132,6 +132,8 @@ def read_tacred(path: Path | str, labels: Sequence[str] | None = None) -> list[R
             if not 0 <= first <= last < len(tokens):
                 raise value[f"{name}_end"].error(f"{first} to {last} is no span of {len(tokens)} tokens")
             spans[name] = places[first][0], places[last][1]
+            if not text[slice(*spans[name])].strip():
+                raise value[f"{name}_start"].error(f"{first} to {last} are tokens without characters")
         id_ = value["id"].string()
         if id_ in relations:
             raise value["id"].error(f"{id_!r} is the id of another example too")

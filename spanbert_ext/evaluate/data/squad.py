@@ -36,7 +36,7 @@ class Question:
 
 def _answer(value: Value, context: str) -> Answer:
     text, start = value["text"].string(), value["answer_start"].integer()
-    if not text:
+    if not text.strip():
         raise value["text"].error("is empty")
     if start < 0 or context[start : start + len(text)] != text:
         found = context[max(start, 0) : max(start, 0) + len(text)]
