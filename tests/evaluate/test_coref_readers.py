@@ -48,6 +48,39 @@ def test_conll_2012_has_parts_genres_and_any_number_of_columns(tmp_path: Path) -
     assert first.clusters == (((0, 0),),) and second.clusters == ()
 
 
+@pytest.mark.parametrize(
+    ("begin", "name"),
+    [
+        ("#begin document (bc/a (b)/c); part 007", "bc/a (b)/c part 7"),
+        ("# begin document GUM_bio_emperor", "GUM_bio_emperor"),
+        ("#begin document nw/wsj_0001; part 000 ", "nw/wsj_0001"),
+        ("# begin document;", "x"),
+        ("#begin document ()", "x"),
+    ],
+)
+def test_names_stand_in_parentheses_or_alone(tmp_path: Path, begin: str, name: str) -> None:
+    text = samples.ONTOGUM.replace("# begin document", begin, 1)
+    text = text.replace("# end document", "#end document (x)")
+    (document,) = read_conll(write(tmp_path / "x.conll", text))
+    assert document.name == name and len(document.words) == 11
+
+
+def test_documents_without_names_are_numbered(tmp_path: Path) -> None:
+    documents = read_conll(write(tmp_path / "x.conll", samples.ONTOGUM * 3))
+    assert [document.name for document in documents] == ["x", "x document 2", "x document 3"]
+    assert documents[2].clusters == documents[0].clusters
+
+
+def test_comments_are_no_words_and_words_may_hold_wide_blanks(tmp_path: Path) -> None:
+    text = samples.CONLL_2012.replace("   She ", "   10\u00a0000\u3000m ")
+    text = "# licence\n" + text
+    text = text.replace(
+        "bn/abc/00/abc_0001   0   1", "# text = a b c -\n# sent_id\t1\nbn/abc/00/abc_0001   0   1"
+    )
+    first, _ = read_conll(write(tmp_path / "x.conll", text))
+    assert first.words == ["10\u00a0000\u3000m", "agreed", "."] and first.clusters == (((0, 0),),)
+
+
 def test_folders_and_archives_are_read_whole(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -144,7 +177,7 @@ def test_wrong_documents_name_their_line(tmp_path: Path, old: str, new: str, mes
 
 def test_documents_without_words_or_with_one_name_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.conll", samples.LITBANK * 2)
-    with pytest.raises(DataError, match="'345_dracula_brat' is the name of another document"):
+    with pytest.raises(DataError, match="x.conll:16: '345_dracula_brat' is the name of another document"):
         read_conll(path)
     with pytest.raises(DataError, match="x.conll:1: the document 'x' has no words"):
         read_conll(write(path, "# begin document\n# end document\n"))
