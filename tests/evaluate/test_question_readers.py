@@ -32,6 +32,20 @@ def test_a_folder_of_squad_files_is_read_whole(tmp_path: Path) -> None:
         read_squad(tmp_path)
 
 
+def test_articles_without_a_title_are_groups_of_their_own_and_ids_may_be_numbers(tmp_path: Path) -> None:
+    content = samples.squad_file(id=7)
+    del content["data"][0]["title"]
+    content["data"][1]["title"] = " "
+    (tmp_path / "dev.json").write_text(json.dumps(content))
+    questions = read_squad(tmp_path / "dev.json")
+    assert [question.article for question in questions] == ["dev.json data[0]"] * 2 + ["dev.json data[1]"]
+    assert questions[0].id == "7"
+    content["data"][1]["paragraphs"][0]["qas"][0]["id"] = "7"
+    (tmp_path / "dev.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"data\[1\].*id: '7' is the id of another question"):
+        read_squad(tmp_path / "dev.json")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -47,6 +61,8 @@ def test_a_folder_of_squad_files_is_read_whole(tmp_path: Path) -> None:
         ({"answers": "France"}, "expected a list"),
         ({"answers": []}, "has no answer, and is_impossible is not true"),
         ({"is_impossible": True}, "is_impossible is true, but there are answers"),
+        ({"id": None}, "id: expected a string, found None"),
+        ({"id": True}, "id: expected a string, found True"),
         ({"is_impossible": "no"}, "expected true or false"),
         ({"question": "\ud83d?"}, r"question: holds \\ud83d alone, which is half of a character"),
         ({"question": None}, r"question: expected a string, found None"),

@@ -56,6 +56,10 @@ class Value:
             raise self.error(f"holds \\u{ord(half[0]):04x} alone, which is half of a character")
         return text
 
+    def identifier(self) -> str:
+        """A string, or a whole number as one."""
+        return str(self.content) if type(self.content) is int else self.string()
+
     def integer(self) -> int:
         return self._of(int)
 

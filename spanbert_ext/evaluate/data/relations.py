@@ -134,7 +134,7 @@ def read_tacred(path: Path | str, labels: Sequence[str] | None = None) -> list[R
             spans[name] = places[first][0], places[last][1]
             if not text[slice(*spans[name])].strip():
                 raise value[f"{name}_start"].error(f"{first} to {last} are tokens without characters")
-        id_ = value["id"].string()
+        id_ = value["id"].identifier()
         if id_ in relations:
             raise value["id"].error(f"{id_!r} is the id of another example too")
         relations[id_] = Relation(
@@ -143,7 +143,7 @@ def read_tacred(path: Path | str, labels: Sequence[str] | None = None) -> list[R
             spans["subj"],
             spans["obj"],
             check_label(value["relation"].string(), labels, value["relation"]),
-            group=value["docid"].string() if value.has("docid") else id_,
+            group=value["docid"].identifier() if value.has("docid") else id_,
             head_type=value["subj_type"].string(),
             tail_type=value["obj_type"].string(),
         )
