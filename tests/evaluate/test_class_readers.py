@@ -172,12 +172,16 @@ def test_an_unknown_task_is_a_value_error(tmp_path: Path) -> None:
         read_glue("cOLA", tmp_path)
 
 
-def test_lines_of_qqp_that_are_cut_in_two_are_left_out(tmp_path: Path) -> None:
+def test_lines_of_qqp_that_are_cut_in_two_are_left_out_and_missing_questions_are_empty(
+    tmp_path: Path,
+) -> None:
     lines = [
         "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
         "1\t1\t2\tA?\tB?\t1",
         "2\t3\t4\tC",
         "D?\t0",
+        "3\t5\t6\tHow can I create an Android app?\t\t0",
     ]
-    (example,) = read_glue("qqp", write(tmp_path / "dev.tsv", "\n".join(lines) + "\n"))
+    example, lacking = read_glue("qqp", write(tmp_path / "dev.tsv", "\n".join(lines) + "\n"))
     assert (example.text_a, example.text_b, example.label) == ("A?", "B?", 1)
+    assert (lacking.id, lacking.text_b, lacking.label) == ("5", "", 0)
