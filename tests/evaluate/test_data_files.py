@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 from collections import Counter
@@ -50,6 +51,8 @@ def test_a_carriage_return_inside_a_line_is_text(tmp_path: Path) -> None:
         (b"one\ntwo\n\xe9\n", r"f:3: is not UTF-8 \(byte 0xe9\)"),
         (lzma.compress(b"some text")[:-9], "f: cannot be unpacked"),
         (gzip.compress(b"some text" * 99)[:-20], "f: cannot be unpacked"),
+        (bz2.compress(b"some text"), "f: is packed by bzip2; unpack it, or pack it by xz or gzip"),
+        (b"PK\x03\x04\x14\0", "f: is packed by zip"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,18 @@ from pathlib import Path
 from spanbert_ext.evaluate.data.errors import DataError
 
 PACKED = (".xz", ".gz")
+_OTHER_PACKERS = {
+    "zip": re.compile(rb"PK\x03\x04"),
+    "bzip2": re.compile(rb"BZh[1-9]1AY&SY"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "7z": re.compile(rb"7z\xbc\xaf\x27\x1c"),
+}
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError)  # gzip.BadGzipFile is an OSError
 
 
 def _unpacked(content: bytes, name: Path | str) -> bytes:
-    """What a file holds, whose first bytes tell how it is packed. Raises `DataError` where it is damaged."""
+    """What a file holds, whose first bytes tell how it is packed. Raises `DataError` where it is damaged, or packed by
+    something else than xz or gzip."""
     try:
         if content.startswith(b"\xfd7zXZ\0"):
             return lzma.decompress(content)
@@ -26,6 +34,9 @@ def _unpacked(content: bytes, name: Path | str) -> bytes:
             return gzip.decompress(content)
     except _DAMAGE as error:
         raise DataError(name, f"cannot be unpacked: {error}") from None
+    for packer, begin in _OTHER_PACKERS.items():
+        if begin.match(content):
+            raise DataError(name, f"is packed by {packer}; unpack it, or pack it by xz or gzip")
     return content
 
 
