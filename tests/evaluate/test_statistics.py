@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
-pytest.importorskip("torchmetrics")
 
 from scipy.stats import t as student
 
-from spanbert_ext.evaluate.scores.coref import COREF_METRICS
 from spanbert_ext.evaluate.scores.metric import SumMetric, ratio
-from spanbert_ext.evaluate.scores.qa import QA_METRICS
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.statistics.compare import Comparison, compare
 from spanbert_ext.evaluate.statistics.holm import holm_levels, holm_p_values
@@ -110,50 +106,6 @@ def test_clusters_of_other_sizes_tell_less() -> None:
     (estimate,) = compare(results, MEAN).estimates
     half = estimate.standard_error * student.ppf(0.975, 144 / 70 - 1)
     assert estimate.interval.high - estimate.value == pytest.approx(half)
-
-
-def test_documents_of_many_mentions_weigh_as_many_items() -> None:
-    """Counted as twelve of one size, 9 % of the comparisons of equal systems would separate them."""
-    sizes = np.round(40 * np.exp(np.linspace(-1.8, 1.8, 12)))
-    right = sizes * np.random.default_rng(0).random(12)
-    rows = np.stack([right, sizes] * 6, axis=1).tolist()
-    results = Results()
-    results.add("a", "", 0, 0, [ItemRow(str(i), str(i), tuple(row)) for i, row in enumerate(rows)])
-    (estimate,) = compare(results, COREF_METRICS["B3 F1"]).estimates
-    effective = sizes.sum() ** 2 / (sizes**2).sum()
-    assert effective < 6
-    half = estimate.standard_error * student.ppf(0.975, effective - 1)
-    assert estimate.interval.high - estimate.value == pytest.approx(half)
-
-
-def answered(*exact: float) -> list[ItemRow]:
-    """Rows of questions in two articles "a" and "b" and, between them, of two without an answer in an article "c"."""
-    rows = [(1.0, x, x, x, x) for x in exact]
-    rows[2:2] = [(0.0, 0.0, 0.0, 1.0, 1.0)] * 2
-    return [
-        ItemRow(article, str(i), row) for i, (article, row) in enumerate(zip("aaccbb", rows, strict=True))
-    ]
-
-
-@pytest.mark.filterwarnings("error")
-def test_clusters_without_an_item_of_the_metric_are_not_drawn() -> None:
-    results, without = Results(), Results()
-    for seed, exact in enumerate(((1, 0, 1, 1), (0, 0, 1, 0))):
-        results.add("a", "", seed, 0, answered(*exact))
-        without.add("a", "", seed, 0, [item for item in answered(*exact) if item.cluster != "c"])
-    found, expected = (compare(one, QA_METRICS["EM"]) for one in (results, without))
-    assert found.estimates == expected.estimates and found.estimates[0].standard_error > 0
-    assert (found.items, found.clusters) == (6, 3)
-    assert found.covers.startswith("Intervals of EM cover other items like these (2 groups here)")
-    assert compare(results, QA_METRICS["EM with no-answer"]).covers.startswith("Intervals cover other items")
-
-
-def test_one_cluster_alone_has_no_interval_whatever_stands_beside_it() -> None:
-    results = Results()
-    for name, exact in (("a", (1, 0, 1, 1)), ("b", (1, 1, 1, 1))):
-        results.add(name, "", 0, 0, [item for item in answered(*exact) if item.cluster != "b"])
-    with pytest.raises(ResultsError, match="all items of EM are of one cluster; an interval needs two"):
-        compare(results, QA_METRICS["EM"])
 
 
 def test_a_score_is_the_mean_over_seeds_with_their_spread_in_it() -> None:
@@ -371,12 +323,6 @@ def test_wrong_arguments_and_undefined_metrics_are_named() -> None:
     at_times = SumMetric("EM", MEAN.features, lambda sums: np.where(sums[..., 0] == 2, np.nan, sums[..., 0]))
     with pytest.raises(ResultsError, match=r"EM of a \(seed 0\) is not defined by \d+ of 2000 resamples"):
         compare(results, at_times)
-    nothing = dataclasses.replace(MEAN, sizes=lambda rows: np.zeros(len(rows)))
-    with pytest.raises(ResultsError, match="mean counts none of the 2 items"):
-        compare(results, nothing)
-    by_answer = dataclasses.replace(MEAN, sizes=lambda rows: rows[:, 0])
-    with pytest.raises(ResultsError, match=r"mean counts other items of b \(seed 0\) than of a \(seed 0\)"):
-        compare(results_of({("a", "", 0): [1, 2], ("b", "", 0): [1, 3]}), by_answer)
 
 
 def test_sums_that_are_not_the_librarys_metric_are_not_resampled() -> None:

@@ -25,7 +25,7 @@ class GlueTask:
     train: str = "train"  # usual names of its files
     dev: str = "dev"
     range: tuple[float, float] = (0.0, 0.0)  # of a label that is a number
-    has_flaws: bool = False  # lines that are cut in two are left out, texts may be empty
+    has_flaws: bool = False  # lines with other columns are left out, a text may be empty
 
 
 _BINARY, _ENTAILMENT = ("0", "1"), ("entailment", "not_entailment")
@@ -38,7 +38,7 @@ GLUE_TASKS: dict[str, GlueTask] = {
         GlueTask(
             "sts-b", "sentence1", "sentence2", "score", (), ("Spearman", "Pearson"), "STS-B", range=(0.0, 5.0)
         ),
-        GlueTask(  # a few lines of the benchmark's files are cut in two and left out by all who read them; two pairs
+        GlueTask(  # a few lines of the benchmark's files are cut in two, and left out by all who read them; a few pairs
             # lack a question, and are kept
             "qqp",
             "question1",

@@ -109,8 +109,8 @@ def read_members(path: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str
                 if not _fits(Path(member.name), suffixes):
                     continue
                 if member.islnk() or member.issym():
-                    message = f"is a link to {member.linkname}; pack files themselves (tar --dereference --hard-dereference)"
-                    raise DataError(f"{path}/{member.name}", message)
+                    message = f"is a link to {member.linkname}; pack files themselves (tar --dereference"
+                    raise DataError(f"{path}/{member.name}", f"{message} --hard-dereference)")
                 if member.isfile():
                     contents[member.name] = archive.extractfile(member).read()
             end = content[archive.offset : archive.offset + tarfile.BLOCKSIZE]
