@@ -118,8 +118,10 @@ def test_links_are_followed_once_and_hidden_folders_are_not_read(tmp_path: Path)
     assert find_files(data, [".tsv"]) == [data / "linked" / "far.tsv", data / "own.tsv"]
     (data / "readme").symlink_to("nowhere")
     (data / "gone.tsv").symlink_to("nowhere")
-    with pytest.raises(DataError, match=r"gone\.tsv: is a link to nowhere, which is not there"):
-        find_files(data, [".tsv"])
+    for find in (lambda: find_files(data, [".tsv"]), lambda: find_file(data, ["gone"], [".tsv"])):
+        with pytest.raises(DataError, match=r"gone\.tsv: is a link to nowhere, which is not there"):
+            find()
+    assert find_file(data, ["own"], [".tsv"]) == data / "own.tsv"
 
 
 def test_folds_keep_groups_together_and_do_not_depend_on_the_order() -> None:

@@ -9,7 +9,7 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from spanbert_ext.evaluate.data.errors import DataError
@@ -142,17 +142,31 @@ def _fits(path: Path, suffixes: Sequence[str]) -> bool:
     return plain_name(path).lower().endswith(tuple(suffixes)) and not any(map(_hidden, path.parts))
 
 
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(folder, f"cannot be read: {error.strerror or error}") from None
+
+
+def _there(paths: Iterable[Path]) -> list[Path]:
+    """Those that are files. A link to nothing is an error: a data set would be smaller, or lack its split."""
+    files = []
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise DataError(path, f"is a link to {path.readlink()}, which is not there")
+        if path.is_file():
+            files.append(path)
+    return files
+
+
 def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     """What is below a folder and no folder, but for hidden ones, through links; a folder that several links lead to is
     read once, and is in `seen` then."""
     if (real := folder.resolve()) in seen:
         return
     seen.add(real)
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(folder, f"cannot be read: {error.strerror or error}") from None
-    for path in inside:
+    for path in _inside(folder):
         if _hidden(path.name):
             continue
         if path.is_dir():
@@ -170,10 +184,9 @@ def _existing_folder(folder: Path | str) -> Path:
 def find_file(folder: Path | str, stems: Sequence[str], suffixes: Sequence[str]) -> Path | None:
     """The file of `folder` that is called one of `stems` (case is ignored) with one of `suffixes` (".tsv"), packed
     (".xz", ".gz") or not; None where there is none. Raises `DataError` where the folder is missing or two files
-    fit."""
+    fit, or one is a link to nothing."""
     names = {stem.lower() + suffix for stem in stems for suffix in suffixes}
-    found = [path for path in sorted(_existing_folder(folder).iterdir()) if path.is_file()]
-    found = [path for path in found if plain_name(path).lower() in names]
+    found = _there(path for path in _inside(_existing_folder(folder)) if plain_name(path).lower() in names)
     if len(found) > 1:
         raise DataError(folder, f"both {found[0].name} and {found[1].name} could be meant; leave one of them")
     return found[0] if found else None
@@ -187,11 +200,8 @@ def find_files(path: Path | str, suffixes: Sequence[str]) -> list[Path]:
         return [path]
     if not path.exists():
         raise DataError(path, "there is no such file or folder")
-    found = sorted(file for file in _files_below(path, set()) if _fits(file.relative_to(path), suffixes))
-    for file in found:
-        if file.is_symlink() and not file.exists():
-            raise DataError(file, f"is a link to {file.readlink()}, which is not there")
-    found = [file for file in found if file.is_file()]
+    below = (file for file in _files_below(path, set()) if _fits(file.relative_to(path), suffixes))
+    found = _there(sorted(below))
     if not found:
         raise DataError(path, f"holds no file *{' or *'.join(suffixes)}, packed by xz or gzip or not")
     return found
