@@ -49,6 +49,7 @@ def test_a_carriage_return_inside_a_line_is_text(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"one\ntwo\n\xe9\n", r"f:3: is not UTF-8 \(byte 0xe9\)"),
+        (b"\xef\xbb\xbfone\ntwo\n\xe9\n", r"f:3: is not UTF-8 \(byte 0xe9\)"),
         (lzma.compress(b"some text")[:-9], "f: cannot be unpacked"),
         (gzip.compress(b"some text" * 99)[:-20], "f: cannot be unpacked"),
         (bz2.compress(b"some text"), "f: is packed by bzip2; unpack it, or pack it by xz or gzip"),

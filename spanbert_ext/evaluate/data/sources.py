@@ -46,8 +46,10 @@ def _decoded(content: bytes, name: Path | str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"is not UTF-8 (byte {content[error.start]:#04x}); convert it first, for example with iconv"
+        line = error.object.count(b"\n", 0, error.start) + 1  # the object is the content without its mark
+        message = (
+            f"is not UTF-8 (byte {error.object[error.start]:#04x}); convert it first, for example with iconv"
+        )
         raise DataError(name, message, line=line) from None
     return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
 
