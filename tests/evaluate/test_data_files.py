@@ -78,6 +78,23 @@ def test_json_that_cannot_be_read_is_an_error_of_the_file(tmp_path: Path, conten
         parse_json(content, tmp_path / "f", 7)
 
 
+def test_every_stream_of_a_packed_file_is_read_or_it_is_damaged(tmp_path: Path) -> None:
+    first, second = lzma.compress(b"one\n"), lzma.compress(b"two\n")
+    path = tmp_path / "f"
+    for whole in (first + second, first + bytes(8) + second + bytes(4), gzip.compress(b"one\n") * 2):
+        path.write_bytes(whole)
+        assert len(read_lines(path)) == 2
+    for place in range(len(first), len(first + second)):
+        for damaged in (
+            (first + second)[:place] + b"?" + (first + second)[place + 1 :],
+            (first + second)[:place],
+        ):
+            path.write_bytes(damaged)
+            if damaged != first:  # nothing tells that it was longer
+                with pytest.raises(DataError, match="f: cannot be unpacked"):
+                    read_lines(path)
+
+
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing: there is no such file"):
         read_text(tmp_path / "nothing")

@@ -24,12 +24,24 @@ _OTHER_PACKERS = {
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError)  # gzip.BadGzipFile is an OSError
 
 
+def _unpacked_xz(content: bytes) -> bytes:
+    """All streams of an .xz file, with zeros between them or not. (lzma.decompress ends before a damaged one.)"""
+    parts = []
+    while content:
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+        parts.append(stream.decompress(content))
+        if not stream.eof:
+            raise EOFError("the file ends inside a stream")
+        content = stream.unused_data.lstrip(b"\0")
+    return b"".join(parts)
+
+
 def _unpacked(content: bytes, name: Path | str) -> bytes:
     """What a file holds, whose first bytes tell how it is packed. Raises `DataError` where it is damaged, or packed by
     something else than xz or gzip."""
     try:
         if content.startswith(b"\xfd7zXZ\0"):
-            return lzma.decompress(content)
+            return _unpacked_xz(content)
         if content.startswith(b"\x1f\x8b\x08"):
             return gzip.decompress(content)
     except _DAMAGE as error:
