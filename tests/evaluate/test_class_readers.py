@@ -151,6 +151,7 @@ def test_quotation_marks_and_other_line_ends_are_text(tmp_path: Path) -> None:
         ("rte", "\tC.", "", "dev.tsv:3: has 3 columns; expected 4"),
         ("rte", "\tC.", "\t ", "dev.tsv:3: a text is empty"),
         ("sts-b", "0.25", "five", "dev.tsv:3: the label is 'five'; expected a number from 0 to 5"),
+        ("sts-b", "0.25", "0_1", "dev.tsv:3: the label is '0_1'"),
         ("sts-b", "0.25", "5.1", "dev.tsv:3: the label is '5.1'"),
         ("sts-b", "0.25", "nan", "dev.tsv:3: the label is 'nan'"),
         ("cola", "\t0\t", "\t2\t", "dev.tsv:2: the label '2' is unknown"),

@@ -85,7 +85,7 @@ def _label(task: GlueTask, value: str, path: Path | str, line: int) -> int | flo
         return task.labels.index(value)
     low, high = task.range
     try:
-        number = float(value)
+        number = float(value.replace("_", "?"))  # 0_1 is a number to Python alone
     except ValueError:
         number = math.nan
     if not low <= number <= high:

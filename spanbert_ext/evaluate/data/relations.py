@@ -52,7 +52,7 @@ SEMEVAL_LABELS = (
 TACRED_NEGATIVE = "no_relation"
 
 
-def check_label(label: str, labels: Sequence[str] | None, error_at: Value) -> str:
+def _known_label(label: str, labels: Sequence[str] | None, error_at: Value) -> str:
     """`label`, which must be one of `labels` where those are known."""
     if labels is None or label in labels:
         return label
@@ -108,7 +108,7 @@ def read_semeval(path: Path | str) -> list[Relation]:
         if number == len(lines) or not lines[number].strip():
             raise place.error("the sentence has no label in the next line")
         number += 1
-        label = check_label(lines[number - 1].strip(), SEMEVAL_LABELS, Value(path, "", None, number))
+        label = _known_label(lines[number - 1].strip(), SEMEVAL_LABELS, Value(path, "", None, number))
         text, (head, tail) = _unmarked(sentence[2], (("<e1>", "</e1>"), ("<e2>", "</e2>")), place)
         if sentence[1] in relations:
             raise place.error(f"{sentence[1]} is the number of another sentence too")
@@ -142,7 +142,7 @@ def read_tacred(path: Path | str, labels: Sequence[str] | None = None) -> list[R
             text,
             spans["subj"],
             spans["obj"],
-            check_label(value["relation"].string(), labels, value["relation"]),
+            _known_label(value["relation"].string(), labels, value["relation"]),
             group=value["docid"].identifier() if value.has("docid") else id_,
             head_type=value["subj_type"].string(),
             tail_type=value["obj_type"].string(),
@@ -162,7 +162,7 @@ def read_marked(path: Path | str, labels: Sequence[str] | None = None) -> list[R
         value = Value(path, "", parse_json(line, path, number), number)
         markers = (("[[ ", " ]]"), ("<< ", " >>"))
         text, (head, tail) = _unmarked(value["text"].string(), markers, value["text"])
-        label = check_label(value["label"].string(), labels, value["label"])
+        label = _known_label(value["label"].string(), labels, value["label"])
         group = first_of_text.setdefault(text, str(number))
         relations.append(Relation(str(number), text, head, tail, label, group))
     if not relations:
