@@ -59,7 +59,7 @@ class Comparison:
     level: float
     estimates: tuple[Estimate, ...]
     differences: tuple[Difference, ...]
-    items: int
+    items: int  # of the data; the metric may count fewer of them
     clusters: int
     covers: str  # what the intervals speak of, in a sentence
 
