@@ -45,6 +45,7 @@ def test_semeval(tmp_path: Path) -> None:
         ("<e1>boy</e1>", "boy", "T:5: has '<e1>' 0 times; expected once"),
         ("</e2>.", ".", "T:1: has no '</e2>' after '<e2>'"),
         ("<e1>boy</e1>", "<e1></e1>", "T:5: marks an empty span by '<e1>'"),
+        ("<e1>boy</e1>", "<e1> \u00a0</e1>", "T:5: marks an empty span by '<e1>'"),
         ("<e1>boy</e1>", "<e1>boy</e1> <e1>", "T:5: has '<e1>' 2 times"),
         ('1\t"The', "1 The", "T:1: expected a number, a tab and a sentence"),
         ("20\t", "1\t", "T:5: 1 is the number of another sentence"),
@@ -72,6 +73,10 @@ def test_tacred(tmp_path: Path) -> None:
         ({"subj_end": 6}, r"\[0\]\.subj_end: 2 to 6 is no span of 6 tokens"),
         ({"obj_start": 1}, r"\[0\]\.obj_end: 1 to 0 is no span"),
         ({"relation": "org:founded"}, r"\[0\]\.relation: the label .* perhaps 'org:founded_by'"),
+        (
+            {"token": ["Tom", "", *"abcd"], "obj_start": 1, "obj_end": 1},
+            r"\[0\]\.obj_start: 1 to 1 are tokens",
+        ),
         ({"obj_type": 3}, r"\[0\]\.obj_type: expected a string, found 3"),
     ],
 )
@@ -96,6 +101,7 @@ def test_marked_spans_may_nest_and_texts_may_hold_brackets_of_their_own(tmp_path
         ({"text": "<< a >> [[ b", "label": "INHIBITOR"}, r"d:1: text: has no '\]\]' after"),
         ({"text": "<< a >> [[ b ]]", "label": "INHIBITORS"}, "d:1: label: the label .* perhaps 'INHIBITOR'"),
         ({"text": "<< a [[ ]] >>", "label": "INHIBITOR"}, "d:1: text: has"),
+        ({"text": "<< a >> [[   ]]", "label": "INHIBITOR"}, r"d:1: text: marks an empty span by '\[\['"),
         ({"text": "<< a >> [[ b ]]"}, "d:1: has no 'label'"),
     ],
 )
@@ -145,6 +151,7 @@ def test_quotation_marks_and_other_line_ends_are_text(tmp_path: Path) -> None:
         ("rte", "\tC.", "", "dev.tsv:3: has 3 columns; expected 4"),
         ("rte", "\tC.", "\t ", "dev.tsv:3: a text is empty"),
         ("sts-b", "0.25", "five", "dev.tsv:3: the label is 'five'; expected a number from 0 to 5"),
+        ("sts-b", "0.25", "0_1", "dev.tsv:3: the label is '0_1'"),
         ("sts-b", "0.25", "5.1", "dev.tsv:3: the label is '5.1'"),
         ("sts-b", "0.25", "nan", "dev.tsv:3: the label is 'nan'"),
         ("cola", "\t0\t", "\t2\t", "dev.tsv:2: the label '2' is unknown"),
@@ -166,12 +173,16 @@ def test_an_unknown_task_is_a_value_error(tmp_path: Path) -> None:
         read_glue("cOLA", tmp_path)
 
 
-def test_lines_of_qqp_that_are_cut_in_two_are_left_out(tmp_path: Path) -> None:
+def test_lines_of_qqp_that_are_cut_in_two_are_left_out_and_missing_questions_are_empty(
+    tmp_path: Path,
+) -> None:
     lines = [
         "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
         "1\t1\t2\tA?\tB?\t1",
         "2\t3\t4\tC",
         "D?\t0",
+        "3\t5\t6\tHow can I create an Android app?\t\t0",
     ]
-    (example,) = read_glue("qqp", write(tmp_path / "dev.tsv", "\n".join(lines) + "\n"))
+    example, lacking = read_glue("qqp", write(tmp_path / "dev.tsv", "\n".join(lines) + "\n"))
     assert (example.text_a, example.text_b, example.label) == ("A?", "B?", 1)
+    assert (lacking.id, lacking.text_b, lacking.label) == ("5", "", 0)

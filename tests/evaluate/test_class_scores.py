@@ -56,8 +56,13 @@ def test_semeval_counts_directions_as_wrong_within_a_relation() -> None:
         ("Other", ce21),
         labels=SEMEVAL_LABELS,
     )
-    # Cause-Effect: 2 right of 3 predicted and 4 gold; Message-Topic: 1 right of 2 predicted and 1 gold; of nine.
-    assert semeval_macro_f1(SEMEVAL_LABELS)(found) == pytest.approx(100 * (2 * 2 / 7 + 2 * 1 / 3) / 9)
+    # Cause-Effect: 2 right of 3 predicted and 4 gold; Message-Topic: 1 right of 2 predicted and 1 gold.
+    expected = pytest.approx(100 * (2 * 2 / 7 + 2 * 1 / 3) / 2)
+    assert semeval_macro_f1(SEMEVAL_LABELS)(found) == expected
+    # A relation that is predicted and never gold is none of the mean, and none of another's precision.
+    never_gold = rows(("Member-Collection(e1,e2)", "Other"), labels=SEMEVAL_LABELS)
+    assert semeval_macro_f1(SEMEVAL_LABELS)(np.concatenate([found, never_gold])) == expected
+    assert semeval_macro_f1(SEMEVAL_LABELS)(never_gold) == 0
 
 
 def test_wrong_labels_are_refused() -> None:
@@ -124,6 +129,7 @@ def test_constant_predictions_have_no_correlation(name: str) -> None:
     found = np.array([glue_row(1, label) for label in (0, 1, 1, 0)])
     assert GLUE_METRICS[name](found) == 0
     assert GLUE_METRICS[name].resampler(found, np.arange(4), 4)(np.array([[1.0, 0, 0, 2]])) == 0
+    assert GLUE_METRICS[name](np.ones((4, 2))) == 0  # all right, and all of one class
 
 
 def test_every_task_of_glue_has_its_metrics() -> None:

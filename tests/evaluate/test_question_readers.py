@@ -32,6 +32,20 @@ def test_a_folder_of_squad_files_is_read_whole(tmp_path: Path) -> None:
         read_squad(tmp_path)
 
 
+def test_articles_without_a_title_are_groups_of_their_own_and_ids_may_be_numbers(tmp_path: Path) -> None:
+    content = samples.squad_file(id=7)
+    del content["data"][0]["title"]
+    content["data"][1]["title"] = " "
+    (tmp_path / "dev.json").write_text(json.dumps(content))
+    questions = read_squad(tmp_path / "dev.json")
+    assert [question.article for question in questions] == ["dev.json data[0]"] * 2 + ["dev.json data[1]"]
+    assert questions[0].id == "7"
+    content["data"][1]["paragraphs"][0]["qas"][0]["id"] = "7"
+    (tmp_path / "dev.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"data\[1\].*id: '7' is the id of another question"):
+        read_squad(tmp_path / "dev.json")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -42,11 +56,15 @@ def test_a_folder_of_squad_files_is_read_whole(tmp_path: Path) -> None:
         ({"answers": [{"text": "France", "answer_start": "91"}]}, "expected a whole number, found '91'"),
         ({"answers": [{"text": "France", "answer_start": True}]}, "expected a whole number, found True"),
         ({"answers": [{"text": "", "answer_start": 3}]}, r"answers\[0\]\.text: is empty"),
+        ({"answers": [{"text": " ", "answer_start": 3}]}, r"answers\[0\]\.text: is empty"),
         ({"answers": [{"text": "France", "answer_begin": 91}]}, r"answers\[0\]: has no 'answer_start'"),
         ({"answers": "France"}, "expected a list"),
         ({"answers": []}, "has no answer, and is_impossible is not true"),
         ({"is_impossible": True}, "is_impossible is true, but there are answers"),
+        ({"id": None}, "id: expected a string, found None"),
+        ({"id": True}, "id: expected a string, found True"),
         ({"is_impossible": "no"}, "expected true or false"),
+        ({"question": "\ud83d?"}, r"question: holds \\ud83d alone, which is half of a character"),
         ({"question": None}, r"question: expected a string, found None"),
         ({"id": "q3"}, "'q3' is the id of another question"),
     ],
@@ -99,6 +117,7 @@ def test_qamr(tmp_path: Path) -> None:
     [
         ("\t60:9 10", "", "dev.tsv:1: has 8 columns; expected 9"),
         ("\t9 10\t", "\t9 99\t", "dev.tsv:1: an answer has the token 99, the sentence only 12 tokens"),
+        ("\t9 10\t", f"\t{'9' * 5000}\t", "dev.tsv:1: an answer is '9999"),
         ("\t9 10\t", "\tan emblem\t", "dev.tsv:1: an answer is 'an emblem'"),
         ("wikinews:2", "wikinews:3", "dev.tsv:3: the sentence 'Wiki1k:wikinews:3:0:0' is not in"),
         ("76\t1", "76\t0", "dev.tsv:2: this pair .* occurs twice"),
@@ -108,3 +127,17 @@ def test_wrong_pairs_name_their_line(tmp_path: Path, old: str, new: str, message
     assert old in samples.QAMR_PAIRS
     with pytest.raises(DataError, match=message):
         read_qamr(*write_qamr(tmp_path, samples.QAMR_PAIRS.replace(old, new)))
+
+
+def test_sentences_are_one_of_an_id_and_answers_have_characters(tmp_path: Path) -> None:
+    pairs, sentences = write_qamr(tmp_path)
+    sentences.write_text(samples.QAMR_SENTENCES * 2)
+    assert len(read_qamr(pairs, sentences)) == 3  # the same again changes nothing
+    sentences.write_text(samples.QAMR_SENTENCES + "Wiki1k:wikinews:2:0:0\tAnother one .\n")
+    with pytest.raises(
+        DataError, match=r"wiki-sentences\.tsv:3: 'Wiki1k:wikinews:2:0:0' is the id of another"
+    ):
+        read_qamr(pairs, sentences)
+    sentences.write_text(samples.QAMR_SENTENCES.replace("in Ohio", "in  Ohio"))
+    with pytest.raises(DataError, match=r"dev\.tsv:3: an answer is '4', tokens without characters"):
+        read_qamr(pairs, sentences)

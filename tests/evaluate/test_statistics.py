@@ -102,7 +102,7 @@ def test_items_of_one_cluster_are_drawn_together() -> None:
 
 def test_clusters_of_other_sizes_tell_less() -> None:
     results = results_of({("a", "", 0): range(12)}, "aaaaaaaabbcd")
-    assert results.table().effective_clusters == pytest.approx(144 / (64 + 4 + 1 + 1))
+    assert results.table().of(MEAN)[1] == pytest.approx(144 / (64 + 4 + 1 + 1))
     (estimate,) = compare(results, MEAN).estimates
     half = estimate.standard_error * student.ppf(0.975, 144 / 70 - 1)
     assert estimate.interval.high - estimate.value == pytest.approx(half)
@@ -307,7 +307,7 @@ def test_runs_that_are_not_paired_are_named() -> None:
 
 def test_wrong_arguments_and_undefined_metrics_are_named() -> None:
     results = results_of({("a", "", 0): [1, 2]})
-    with pytest.raises(ResultsError, match="of one cluster; an interval needs two"):
+    with pytest.raises(ResultsError, match="all items of mean are of one cluster; an interval needs two"):
         compare(results_of({("a", "", 0): [1, 2]}, clusters="xx"), MEAN)
     with pytest.raises(ValueError, match="level is 95"):
         compare(results, MEAN, level=95)
@@ -320,6 +320,9 @@ def test_wrong_arguments_and_undefined_metrics_are_named() -> None:
     )
     with pytest.raises(ResultsError, match=r"EM of a \(seed 0\) is nan: its 2 items do not define it"):
         compare(results, undefined)
+    at_times = SumMetric("EM", MEAN.features, lambda sums: np.where(sums[..., 0] == 2, np.nan, sums[..., 0]))
+    with pytest.raises(ResultsError, match=r"EM of a \(seed 0\) is not defined by \d+ of 2000 resamples"):
+        compare(results, at_times)
 
 
 def test_sums_that_are_not_the_librarys_metric_are_not_resampled() -> None:

@@ -14,8 +14,11 @@ from spanbert_ext.evaluate.data.sources import find_files, plain_name, read_memb
 Mention = tuple[int, int]  # first and last token of a document, both included
 
 SUFFIXES = (".conll", "_conll")  # CoNLL-2012's own files are called .v4_gold_conll
-_BEGIN = re.compile(r"#\s*begin document(?:\s+\((?P<name>.*)\))?(?:;\s*part\s+(?P<part>\d+))?\s*")
-_END = re.compile(r"#\s*end document\s*")
+# The name may stand in parentheses, or be missing.
+_BEGIN = re.compile(
+    r"#\s*begin document\b\s*(?:\((?P<enclosed>.*)\)|(?P<bare>.*?))\s*(?:;\s*(?:part\s+(?P<part>[0-9]{1,9}))?\s*)?"
+)
+_END = re.compile(r"#\s*end document\b.*")
 _BRACKET = re.compile(r"\((\d+)\)|\((\d+)|(\d+)\)")  # a mention of one word, one that opens, one that closes
 _NOTHING = ("", "_", "-", "*")  # how files say that a word opens and closes no mention
 _ESCAPED = {"/.": ".", "/?": "?", "/-": "-"}  # OntoNotes' web texts and conversations
@@ -103,7 +106,7 @@ def _genre(name: str) -> str:
 
 def _word(line: str, number: int, file: str) -> tuple[str, str]:
     """A line's word and coreference column."""
-    columns = line.split("\t") if "\t" in line else line.split()
+    columns = line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))  # a word may hold U+00A0
     if len(columns) != 3 and len(columns) < 5:
         message = f"has {len(columns)} columns; expected 3 (number, word, coreference) or CoNLL-2012's"
         raise DataError(file, message, line=number)
@@ -114,22 +117,30 @@ def _word(line: str, number: int, file: str) -> tuple[str, str]:
     return _ESCAPED.get(word, word), coreference
 
 
-def _documents(text: str, file: str) -> Iterator[CorefDocument]:
-    """The documents of one file."""
+def _documents(text: str, file: str) -> Iterator[tuple[CorefDocument, int]]:
+    """The documents of one file, and the line where each begins. One without a name has that of the file; where there
+    are several of them, with their numbers."""
     document: _Document | None = None
+    unnamed = 0
     for number, line in enumerate(text.split("\n"), 1):
         if found := _BEGIN.fullmatch(line):
             if document is not None:
                 message = f"a document begins inside the one that begins in line {document.begin}"
                 raise DataError(file, message, line=number)
-            name = found["name"] or plain_name(file).rpartition(".")[0] or file
+            name = found["enclosed"] or found["bare"]
+            if not name:
+                unnamed += 1
+                name = plain_name(file).rpartition(".")[0] or file
+                name += f" document {unnamed}" if unnamed > 1 else ""
             part = int(found["part"] or 0)
             document = _Document(f"{name} part {part}" if part else name, number)
         elif _END.fullmatch(line):
             if document is None:
                 raise DataError(file, "a document ends that has not begun", line=number)
-            yield document.finished(file)
+            yield document.finished(file), document.begin
             document = None
+        elif line.startswith("#"):
+            continue  # a comment: words' lines begin with a number or the document's name
         elif not line.strip():
             if document is not None and document.sentences[-1]:
                 document.sentences.append([])
@@ -159,15 +170,15 @@ def read_conll(path: Path | str) -> list[CorefDocument]:
     """The documents of a file, of every file *.conll or *_conll (packed or not) below a folder, or of every such member
     of a .tar, .tar.xz or .tar.gz, sorted by file name.
 
-    Raises `DataError` with file and line for wrong columns, brackets that do not match, a
-    document that does not end, has no words or shares its name with another, or no document at all."""
+    Raises `DataError` with file and line for wrong columns, brackets that do not match, a document that does not end,
+    has no words or shares its name with another, or no document at all."""
     documents: dict[str, CorefDocument] = {}
     for file, text in _texts(Path(path)):
         found = False
-        for document in _documents(text, file):
+        for document, line in _documents(text, file):
             found = True
             if document.name in documents:
-                raise DataError(file, f"{document.name!r} is the name of another document too")
+                raise DataError(file, f"{document.name!r} is the name of another document too", line=line)
             documents[document.name] = document
         if not found:
             raise DataError(file, "holds no document: '#begin document' is missing")

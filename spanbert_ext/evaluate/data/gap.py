@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,10 +42,10 @@ class GapExample:
 
 
 def _offset(path: Path | str, line: int, name: str, mention: str, value: str, text: str) -> int:
-    if not value.isascii() or not value.isdigit():
+    if not re.fullmatch(r"[0-9]{1,9}", value):
         raise DataError(path, f"{name}-offset is {value!r}; expected a number of characters", line=line)
     start = int(value)
-    if not mention or text[start : start + len(mention)] != mention:
+    if not mention.strip() or text[start : start + len(mention)] != mention:
         found = text[start : start + len(mention)]
         raise DataError(path, f"{name} is {mention!r}, but at {start} stands {found!r}", line=line)
     return start

@@ -25,7 +25,7 @@ class GlueTask:
     train: str = "train"  # usual names of its files
     dev: str = "dev"
     range: tuple[float, float] = (0.0, 0.0)  # of a label that is a number
-    skips_broken_lines: bool = False
+    has_flaws: bool = False  # lines with other columns are left out, a text may be empty
 
 
 _BINARY, _ENTAILMENT = ("0", "1"), ("entailment", "not_entailment")
@@ -38,7 +38,8 @@ GLUE_TASKS: dict[str, GlueTask] = {
         GlueTask(
             "sts-b", "sentence1", "sentence2", "score", (), ("Spearman", "Pearson"), "STS-B", range=(0.0, 5.0)
         ),
-        GlueTask(  # a few lines of the benchmark's files are cut in two, and left out by all who read them
+        GlueTask(  # a few lines of the benchmark's files are cut in two, and left out by all who read them; a few pairs
+            # lack a question, and are kept
             "qqp",
             "question1",
             "question2",
@@ -46,7 +47,7 @@ GLUE_TASKS: dict[str, GlueTask] = {
             _BINARY,
             ("F1", "accuracy"),
             "QQP",
-            skips_broken_lines=True,
+            has_flaws=True,
         ),
         GlueTask(
             "mnli",
@@ -84,7 +85,7 @@ def _label(task: GlueTask, value: str, path: Path | str, line: int) -> int | flo
         return task.labels.index(value)
     low, high = task.range
     try:
-        number = float(value)
+        number = float(value.replace("_", "?"))  # 0_1 is a number to Python alone
     except ValueError:
         number = math.nan
     if not low <= number <= high:
@@ -124,12 +125,13 @@ def read_glue(task: str, path: Path | str) -> list[GlueExample]:
     for number, line in enumerate(lines[begin:], begin + 1):
         values = line.split("\t")
         if len(values) != columns:
-            if kind.skips_broken_lines:
+            if kind.has_flaws:
                 continue
             raise DataError(path, f"has {len(values)} columns; expected {columns}", line=number)
         text_a = values[place[kind.text_a]]
         text_b = None if kind.text_b is None else values[place[kind.text_b]]
-        if not text_a.strip() or (text_b is not None and not text_b.strip()):
+        empty = not text_a.strip() or (text_b is not None and not text_b.strip())
+        if empty and not kind.has_flaws:
             raise DataError(path, "a text is empty", line=number)
         examples.append(
             GlueExample(str(number), text_a, text_b, _label(kind, values[place[kind.label]], path, number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from spanbert_ext.evaluate.data.errors import DataError
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number"}
+
+_HALF = re.compile("[\ud800-\udfff]")  # JSON can write a surrogate without its other half; UTF-8 cannot
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,14 @@ class Value:
             yield Value(self.file, f"{self.where}[{number}]", content, self.line)
 
     def string(self) -> str:
-        return self._of(str)
+        text = self._of(str)
+        if half := _HALF.search(text):
+            raise self.error(f"holds \\u{ord(half[0]):04x} alone, which is half of a character")
+        return text
+
+    def identifier(self) -> str:
+        """A string, or a whole number as one."""
+        return str(self.content) if type(self.content) is int else self.string()
 
     def integer(self) -> int:
         return self._of(int)

@@ -13,6 +13,7 @@ from spanbert_ext.evaluate.data.tokens import join_tokens
 _COLUMNS = (
     9  # sentence, target words, worker, number of the question, target word, question, answer, two validators
 )
+_TOKENS = re.compile(r"[0-9]{1,9}( [0-9]{1,9})*")
 _VERDICT = re.compile(r"Invalid|Redundant-\d+")  # what a validator says in place of an answer
 
 
@@ -23,7 +24,9 @@ def _sentences(path: Path | str) -> dict[str, list[str]]:
         name, tab, text = line.partition("\t")
         if not tab or not text.strip():
             raise DataError(path, "expected a sentence's id, a tab and its tokens", line=number)
-        sentences[name] = text.split(" ")
+        tokens = text.split(" ")
+        if sentences.setdefault(name, tokens) != tokens:
+            raise DataError(path, f"{name!r} is the id of another sentence too", line=number)
     return sentences
 
 
@@ -32,7 +35,8 @@ def read_qamr(path: Path | str, sentences: Path | str) -> list[Question]:
 
     The context is the sentence's tokens joined by blanks, the article the sentence's id. An answer whose tokens are
     not all neighbours is the span from its first to its last. Raises `DataError` with file and line for other columns,
-    an unknown sentence, a token that it does not have, a pair that occurs twice, or no pair at all."""
+    an unknown sentence, a token that it does not have, tokens without characters, a pair that occurs twice, two
+    sentences with one id, or no pair at all."""
     tokens_of = _sentences(sentences)
     questions: dict[str, Question] = {}
     for number, line in enumerate(read_lines(path), 1):
@@ -46,13 +50,15 @@ def read_qamr(path: Path | str, sentences: Path | str) -> list[Question]:
         judgments = [validator.partition(":")[2] for validator in validators]
         answers = []
         for text in [answer, *(judgment for judgment in judgments if not _VERDICT.fullmatch(judgment))]:
-            if not re.fullmatch(r"\d+( \d+)*", text):
+            if not _TOKENS.fullmatch(text):
                 raise DataError(path, f"an answer is {text!r}; expected numbers of tokens", line=number)
             answered = [int(token) for token in text.split(" ")]
             if max(answered) >= len(spans):
                 message = f"an answer has the token {max(answered)}, the sentence only {len(spans)} tokens"
                 raise DataError(path, message, line=number)
             start, end = spans[min(answered)][0], spans[max(answered)][1]
+            if not context[start:end].strip():
+                raise DataError(path, f"an answer is {text!r}, tokens without characters", line=number)
             answers.append(Answer(context[start:end], start))
         id_ = f"{name} {targets} {worker} {index}"
         if id_ in questions:

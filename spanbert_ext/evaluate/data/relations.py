@@ -4,7 +4,6 @@ SciERC)."""
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.json_values import Value
-from spanbert_ext.evaluate.data.sources import read_json, read_lines
+from spanbert_ext.evaluate.data.sources import parse_json, read_json, read_lines
 from spanbert_ext.evaluate.data.tokens import join_tokens
 
 Span = tuple[int, int]  # characters of the text, the second excluded
@@ -53,7 +52,7 @@ SEMEVAL_LABELS = (
 TACRED_NEGATIVE = "no_relation"
 
 
-def check_label(label: str, labels: Sequence[str] | None, error_at: Value) -> str:
+def _known_label(label: str, labels: Sequence[str] | None, error_at: Value) -> str:
     """`label`, which must be one of `labels` where those are known."""
     if labels is None or label in labels:
         return label
@@ -64,7 +63,7 @@ def check_label(label: str, labels: Sequence[str] | None, error_at: Value) -> st
 
 def _unmarked(text: str, markers: Sequence[tuple[str, str]], place: Value) -> tuple[str, list[Span]]:
     """The text without its markers, and the span of each pair of them: from its only opening marker to the first
-    closing one after that. Raises `DataError` at `place` where a marker is missing or a span is empty."""
+    closing one after that. Raises `DataError` at `place` where a marker is missing or a span is blank."""
     cuts = []  # begin, end and kind of every marker
     for opening, closing in markers:
         if text.count(opening) != 1:
@@ -82,11 +81,11 @@ def _unmarked(text: str, markers: Sequence[tuple[str, str]], place: Value) -> tu
         return position - sum(end - begin for begin, end in removed if end <= position)
 
     spans = [(moved(cuts[2 * pair][1]), moved(cuts[2 * pair + 1][0])) for pair in range(len(markers))]
-    for (opening, _), (start, end) in zip(markers, spans, strict=True):
-        if start >= end:
-            raise place.error(f"marks an empty span by {opening.strip()!r}")
     for begin, end in reversed(removed):
         text = text[:begin] + text[end:]
+    for (opening, _), (start, end) in zip(markers, spans, strict=True):
+        if not text[start:end].strip():
+            raise place.error(f"marks an empty span by {opening.strip()!r}")
     return text, spans
 
 
@@ -109,7 +108,7 @@ def read_semeval(path: Path | str) -> list[Relation]:
         if number == len(lines) or not lines[number].strip():
             raise place.error("the sentence has no label in the next line")
         number += 1
-        label = check_label(lines[number - 1].strip(), SEMEVAL_LABELS, Value(path, "", None, number))
+        label = _known_label(lines[number - 1].strip(), SEMEVAL_LABELS, Value(path, "", None, number))
         text, (head, tail) = _unmarked(sentence[2], (("<e1>", "</e1>"), ("<e2>", "</e2>")), place)
         if sentence[1] in relations:
             raise place.error(f"{sentence[1]} is the number of another sentence too")
@@ -133,7 +132,9 @@ def read_tacred(path: Path | str, labels: Sequence[str] | None = None) -> list[R
             if not 0 <= first <= last < len(tokens):
                 raise value[f"{name}_end"].error(f"{first} to {last} is no span of {len(tokens)} tokens")
             spans[name] = places[first][0], places[last][1]
-        id_ = value["id"].string()
+            if not text[slice(*spans[name])].strip():
+                raise value[f"{name}_start"].error(f"{first} to {last} are tokens without characters")
+        id_ = value["id"].identifier()
         if id_ in relations:
             raise value["id"].error(f"{id_!r} is the id of another example too")
         relations[id_] = Relation(
@@ -141,8 +142,8 @@ def read_tacred(path: Path | str, labels: Sequence[str] | None = None) -> list[R
             text,
             spans["subj"],
             spans["obj"],
-            check_label(value["relation"].string(), labels, value["relation"]),
-            group=value["docid"].string() if value.has("docid") else id_,
+            _known_label(value["relation"].string(), labels, value["relation"]),
+            group=value["docid"].identifier() if value.has("docid") else id_,
             head_type=value["subj_type"].string(),
             tail_type=value["obj_type"].string(),
         )
@@ -158,13 +159,10 @@ def read_marked(path: Path | str, labels: Sequence[str] | None = None) -> list[R
     missing, a label that is not one of `labels`, or no example at all."""
     relations, first_of_text = [], {}
     for number, line in enumerate(read_lines(path), 1):
-        try:
-            value = Value(path, "", json.loads(line), number)
-        except json.JSONDecodeError as error:
-            raise DataError(path, f"is not JSON: {error.msg}", line=number) from None
+        value = Value(path, "", parse_json(line, path, number), number)
         markers = (("[[ ", " ]]"), ("<< ", " >>"))
         text, (head, tail) = _unmarked(value["text"].string(), markers, value["text"])
-        label = check_label(value["label"].string(), labels, value["label"])
+        label = _known_label(value["label"].string(), labels, value["label"])
         group = first_of_text.setdefault(text, str(number))
         relations.append(Relation(str(number), text, head, tail, label, group))
     if not relations:

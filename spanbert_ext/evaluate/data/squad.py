@@ -24,7 +24,9 @@ class Question:
     """A question on a context; `answers` of several annotators in their order, none where it has no answer."""
 
     id: str
-    article: str  # the group that cross-validation and resampling keep together
+    article: (
+        str  # the group that cross-validation and resampling keep together; its place where it has no title
+    )
     context: str
     question: str
     answers: tuple[Answer, ...]
@@ -36,7 +38,7 @@ class Question:
 
 def _answer(value: Value, context: str) -> Answer:
     text, start = value["text"].string(), value["answer_start"].integer()
-    if not text:
+    if not text.strip():
         raise value["text"].error("is empty")
     if start < 0 or context[start : start + len(text)] != text:
         found = context[max(start, 0) : max(start, 0) + len(text)]
@@ -53,16 +55,17 @@ def _question(value: Value, article: str, context: str) -> Question:
         raise value.error("is_impossible is true, but there are answers")
     if not impossible and not answers:
         raise value.error("has no answer, and is_impossible is not true")
-    return Question(value["id"].string(), article, context, value["question"].string(), answers)
+    return Question(value["id"].identifier(), article, context, value["question"].string(), answers)
 
 
 def _questions(path: Path) -> Iterator[tuple[Question, Value]]:
     for article in Value(path, "", read_json(path))["data"].items():
-        title = article["title"].string()
+        title = article["title"].string().strip() if article.has("title") else ""
+        group = title or f"{path.name} {article.where}"  # the official scorers need no title either
         for paragraph in article["paragraphs"].items():
             context = paragraph["context"].string()
             for value in paragraph["qas"].items():
-                yield _question(value, title, context), value
+                yield _question(value, group, context), value
 
 
 def read_squad(path: Path | str) -> list[Question]:

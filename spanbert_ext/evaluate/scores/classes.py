@@ -84,15 +84,17 @@ def macro_f1(labels: Sequence[str]) -> Metric:
 
 
 def semeval_macro_f1(labels: Sequence[str]) -> Metric:
-    """SemEval-2010 task 8's official score: mean over the relations of each one's F1, without Other. A relation in the
-    wrong direction is wrong, but predicted and gold count both directions together. `labels` are names with directions,
-    "Cause-Effect(e1,e2)", and "Other"."""
+    """SemEval-2010 task 8's official score: mean, over the relations that occur as gold, of each one's F1, without
+    Other. A relation in the wrong direction is wrong, but predicted and gold count both directions together. `labels`
+    are names with directions, "Cause-Effect(e1,e2)", and "Other"."""
     directed = _numbers(labels, "Other")
     names = [labels[number].partition("(")[0] for number in directed]
     relations = sorted(set(names))
     joins = np.array([[name == relation for relation in relations] for name in names], dtype=float)  # [L, R]
 
     def of_sums(sums: np.ndarray) -> np.ndarray:
-        return f1(*(part @ joins for part in _split(sums))).mean(axis=-1)
+        right, predicted, gold = (part @ joins for part in _split(sums))
+        occurs = gold > 0  # the official scorer passes over a relation that its key does not have
+        return ratio((occurs * f1(right, predicted, gold)).sum(axis=-1), occurs.sum(axis=-1))
 
     return SumMetric("official macro F1", counts(directed), of_sums)

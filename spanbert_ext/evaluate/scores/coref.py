@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -81,12 +81,22 @@ def _f1(sums: np.ndarray, score: int) -> np.ndarray:
     return ratio(2 * precision * recall, precision + recall)
 
 
-# Ratios of sums over documents, which the official scorer's totals are.
+def _mentions(rows: np.ndarray) -> np.ndarray:
+    """How many mentions a document has; 1 where it has none, whose predictions still cost precision."""
+    return np.maximum(rows[:, 5], 1)
+
+
+def _metric(name: str, of_sums: Callable[[np.ndarray], np.ndarray]) -> Metric:
+    """A ratio of sums over documents, which the official scorer's totals are."""
+    return SumMetric(name, lambda rows: rows, of_sums, sizes=_mentions)
+
+
 COREF_METRICS: dict[str, Metric] = {
-    "CoNLL F1": SumMetric(
-        "CoNLL F1", lambda rows: rows, lambda sums: sum(_f1(sums, score) for score in range(3)) / 3
-    ),
-    "MUC F1": SumMetric("MUC F1", lambda rows: rows, lambda sums: _f1(sums, 0)),
-    "B3 F1": SumMetric("B3 F1", lambda rows: rows, lambda sums: _f1(sums, 1)),
-    "CEAFe F1": SumMetric("CEAFe F1", lambda rows: rows, lambda sums: _f1(sums, 2)),
+    metric.name: metric
+    for metric in (
+        _metric("CoNLL F1", lambda sums: sum(_f1(sums, score) for score in range(3)) / 3),
+        _metric("MUC F1", lambda sums: _f1(sums, 0)),
+        _metric("B3 F1", lambda sums: _f1(sums, 1)),
+        _metric("CEAFe F1", lambda sums: _f1(sums, 2)),
+    )
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, ratio
@@ -24,20 +22,25 @@ def gap_row(predicted: str, gold: str, gender: str) -> tuple[float, ...]:
     return tuple(map(float, counts))
 
 
-def _of(feminine: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda rows: rows[:, :3] * (rows[:, 4:] == feminine)
-
-
 def _f1(sums: np.ndarray) -> np.ndarray:
     return f1(*np.moveaxis(sums, -1, 0))
+
+
+def _f1_of(gender: str) -> Metric:
+    feminine = float(gender == "feminine")
+
+    def sizes(rows: np.ndarray) -> np.ndarray:
+        return (rows[:, 4] == feminine).astype(float)
+
+    return SumMetric(f"F1 {gender}", lambda rows: rows[:, :3] * sizes(rows)[:, None], _f1, sizes=sizes)
 
 
 GAP_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         SumMetric("F1", lambda rows: rows[:, :3], _f1),
-        SumMetric("F1 feminine", _of(1.0), _f1),
-        SumMetric("F1 masculine", _of(0.0), _f1),
+        _f1_of("feminine"),
+        _f1_of("masculine"),
         SumMetric(
             "accuracy",
             lambda rows: np.stack([rows[:, 3], np.ones(len(rows))], axis=1),

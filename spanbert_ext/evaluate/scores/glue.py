@@ -9,7 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from spanbert_ext.evaluate.scores.classes import accuracy, counts
-from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, ratio
+from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, one_each, ratio
 
 
 def glue_row(prediction: float, label: float) -> tuple[float, float]:
@@ -34,13 +34,15 @@ def _correlation(sums: np.ndarray) -> np.ndarray:
     return ratio(np.where(varies, n * xy - x * y, 0), np.sqrt(np.where(varies, x_variance * y_variance, 0)))
 
 
-def _unless_constant(correlation: Callable) -> Callable[[np.ndarray], float]:
-    """0 where one side is constant, of which scipy says NaN and a warning."""
+def _unless_constant(
+    correlation: Callable[[np.ndarray, np.ndarray], float],
+) -> Callable[[np.ndarray], float]:
+    """0 where one side is constant, of which the libraries warn, and scipy says NaN."""
 
     def of_rows(rows: np.ndarray) -> float:
         if not len(rows) or (np.ptp(rows, axis=0) == 0).any():
             return 0.0
-        return correlation(rows[:, 0], rows[:, 1]).statistic
+        return correlation(rows[:, 0], rows[:, 1])
 
     return of_rows
 
@@ -49,9 +51,11 @@ class _Spearman:
     """Spearman's correlation: ranks depend on which items are drawn, so resamples are ranked anew."""
 
     name = "Spearman"
+    sizes = staticmethod(one_each)
 
     def __call__(self, rows: np.ndarray) -> float:
-        return 100.0 * float(_unless_constant(spearmanr)(np.asarray(rows, dtype=float)))
+        correlation = _unless_constant(lambda x, y: spearmanr(x, y).statistic)
+        return 100.0 * float(correlation(np.asarray(rows, dtype=float)))
 
     def resampler(
         self, rows: np.ndarray, clusters: np.ndarray, count: int
@@ -94,9 +98,11 @@ GLUE_METRICS: dict[str, Metric] = {
             "Matthews",
             _moments,
             _correlation,
-            library=lambda rows: matthews_corrcoef(rows[:, 1], rows[:, 0]),
+            library=_unless_constant(matthews_corrcoef),
         ),
-        SumMetric("Pearson", _moments, _correlation, library=_unless_constant(pearsonr)),
+        SumMetric(
+            "Pearson", _moments, _correlation, library=_unless_constant(lambda x, y: pearsonr(x, y).statistic)
+        ),
         _Spearman(),
     )
 }

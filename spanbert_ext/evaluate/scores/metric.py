@@ -17,6 +17,11 @@ class Metric(Protocol):
 
     def __call__(self, rows: np.ndarray) -> float: ...
 
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """How much each row weighs in the metric [N]; 0 where it is no item of it. A matter of the data alone, whatever
+        was answered: the same for every run."""
+        ...
+
     def resampler(
         self, rows: np.ndarray, clusters: np.ndarray, count: int
     ) -> Callable[[np.ndarray], np.ndarray]:
@@ -37,11 +42,17 @@ def f1(true: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
     return ratio(2 * true, predicted + gold)
 
 
+def one_each(rows: np.ndarray) -> np.ndarray:
+    """The sizes of rows that all weigh the same."""
+    return np.ones(len(rows))
+
+
 @dataclass(frozen=True)
 class SumMetric:
     """A metric that depends on sums over items alone.
 
     `features` makes of rows [N, C] what is summed, [N, F]; `of_sums` of sums [..., F] the metric as a fraction [...].
+    `sizes`: see `Metric`.
     Where a library has the metric, `library` asks it, and is what scores are: `of_sums` is then the same for thousands
     of resamples at once, and the statistics compare the two on the data that they are given."""
 
@@ -49,6 +60,7 @@ class SumMetric:
     features: Callable[[np.ndarray], np.ndarray]
     of_sums: Callable[[np.ndarray], np.ndarray]
     library: Callable[[np.ndarray], float] | None = None
+    sizes: Callable[[np.ndarray], np.ndarray] = one_each
 
     def __call__(self, rows: np.ndarray) -> float:
         rows = np.asarray(rows, dtype=float)

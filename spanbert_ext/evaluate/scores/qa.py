@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torchmetrics.functional.text import squad
 
-from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, ratio
+from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, one_each, ratio
 
 
 def score_answer(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
@@ -29,11 +29,15 @@ def qa_row(span: str, prediction: str, answers: Sequence[str]) -> tuple[float, .
 
 
 def _mean(name: str, column: int, answerable_alone: bool) -> Metric:
-    def features(rows: np.ndarray) -> np.ndarray:
-        weight = rows[:, 0] if answerable_alone else np.ones(len(rows))
-        return np.stack([weight * rows[:, column], weight], axis=1)
+    def sizes(rows: np.ndarray) -> np.ndarray:
+        return rows[:, 0] if answerable_alone else one_each(rows)
 
-    return SumMetric(name, features, lambda sums: ratio(sums[..., 0], sums[..., 1], empty=np.nan))
+    def features(rows: np.ndarray) -> np.ndarray:
+        return np.stack([sizes(rows) * rows[:, column], sizes(rows)], axis=1)
+
+    return SumMetric(
+        name, features, lambda sums: ratio(sums[..., 0], sums[..., 1], empty=np.nan), sizes=sizes
+    )
 
 
 # Over answerable questions, of the best span; and over all questions, of the predictions.

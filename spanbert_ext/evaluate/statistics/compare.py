@@ -59,7 +59,7 @@ class Comparison:
     level: float
     estimates: tuple[Estimate, ...]
     differences: tuple[Difference, ...]
-    items: int
+    items: int  # of the data; the metric may count fewer of them
     clusters: int
     covers: str  # what the intervals speak of, in a sentence
 
@@ -115,13 +115,13 @@ def _difference(first: _System, second: _System, clusters: float) -> tuple[float
     return value, spread(sides, resampled, clusters)
 
 
-def _covers(systems: Sequence[_System], clusters: int) -> str:
-    """What the intervals speak of, in a sentence."""
+def _covers(intervals: str, systems: Sequence[_System], clusters: int) -> str:
+    """What the intervals speak of, in a sentence that begins with `intervals`."""
     seeds = {}
     for system in systems:
         count = len(system.labels)
         seeds[system.name] = f"other {system.seeds} ({count} here)" if count > 1 else "no other seed"
-    items = f"Intervals cover other items like these ({clusters} groups here)"
+    items = f"{intervals} cover other items like these ({clusters} groups here)"
     if len(set(seeds.values())) == 1:
         return f"{items} and {next(iter(seeds.values()))}"
     return f"{items}; " + ", ".join(f"of {name} {covered}" for name, covered in seeds.items())
@@ -151,9 +151,10 @@ def compare(
         raise ValueError(f"level is {level}; expected a number between 0 and 1")
     if replicates < 100:
         raise ValueError(f"replicates is {replicates}; expected 100 or more")
-    table = results.table()
+    whole = results.table()
+    table, effective = whole.of(metric)
     if table.count < 2:
-        raise ResultsError("all items are of one cluster; an interval needs two or more")
+        raise ResultsError(f"all items of {metric.name} are of one cluster; an interval needs two or more")
     if pairs is None:
         pairs = [(later, before) for before, later in itertools.combinations(results.checkpoints, 2)]
     for name in itertools.chain.from_iterable(pairs):
@@ -163,7 +164,7 @@ def compare(
     resampled = resampled_metric(table, metric, values, replicates, seed)
     systems = _systems(results, values, resampled)
 
-    error, effective = 1 - level, table.effective_clusters
+    error = 1 - level
     estimates = []
     for system in systems.values():
         value = float(system.scores.values.mean())
@@ -197,12 +198,13 @@ def compare(
             pairs, found, p_values, holm_p_values(p_values), holm_levels(p_values, error), strict=True
         )
     ]
+    intervals = "Intervals" if table.count == whole.count else f"Intervals of {metric.name}"
     return Comparison(
         metric.name,
         level,
         tuple(estimates),
         tuple(differences),
-        len(table.clusters),
-        table.count,
-        _covers(list(systems.values()), table.count),
+        len(whole.clusters),
+        whole.count,
+        _covers(intervals, list(systems.values()), table.count),
     )

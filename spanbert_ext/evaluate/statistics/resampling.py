@@ -42,7 +42,7 @@ def resampled_metric(
 ) -> dict[Run, np.ndarray]:
     """The metric of every run on each of `replicates` resamples of the clusters, [replicates]. `values` are those of
     the whole table: the resampler must find them too where every cluster is drawn once, or ArithmeticError is
-    raised."""
+    raised. Raises `ResultsError` where a resample does not define the metric."""
     resamplers = {
         run: metric.resampler(rows, table.clusters, table.count) for run, rows in table.rows.items()
     }
@@ -54,4 +54,10 @@ def resampled_metric(
     for weights in cluster_draws(table.count, replicates, seed):
         for run, resampler in resamplers.items():
             parts[run].append(resampler(weights))
-    return {run: np.concatenate(drawn) for run, drawn in parts.items()}
+    resampled = {run: np.concatenate(drawn) for run, drawn in parts.items()}
+    for run, drawn in resampled.items():
+        if undefined := np.count_nonzero(~np.isfinite(drawn)):
+            raise ResultsError(
+                f"{metric.name} of {run} is not defined by {undefined} of {replicates} resamples"
+            )
+    return resampled

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from spanbert_ext.evaluate.scores.metric import Metric
 from spanbert_ext.evaluate.scores.rows import ItemRow
 
 
@@ -36,12 +37,25 @@ class Table:
     clusters: np.ndarray
     count: int
 
-    @property
-    def effective_clusters(self) -> float:
-        """How many clusters of one size would tell as much: `count` where they are of one size, fewer where a few
-        clusters hold most items (Kish's effective sample size)."""
-        sizes = np.bincount(self.clusters)
-        return float(sizes.sum() ** 2 / (sizes**2).sum())
+    def of(self, metric: Metric) -> tuple[Table, float]:
+        """The items that the metric counts, and how many clusters of one size would tell as much as theirs: as many as
+        they are where they are of one size, fewer where a few hold most of what it counts (Kish's effective sample
+        size). Raises `ResultsError` where it counts no item, or not the same ones in every run."""
+        (first, rows), *others = self.rows.items()
+        sizes = metric.sizes(rows)
+        for run, other in others:
+            if (metric.sizes(other) != sizes).any():
+                raise ResultsError(
+                    f"runs cannot be compared: {metric.name} counts other items of {run} than of {first}; were they"
+                    " scored on the same data?"
+                )
+        counted = sizes > 0
+        if not counted.any():
+            raise ResultsError(f"{metric.name} counts none of the {len(rows)} items")
+        numbers, clusters = np.unique(self.clusters[counted], return_inverse=True)
+        table = Table({run: rows[counted] for run, rows in self.rows.items()}, clusters, len(numbers))
+        of_clusters = np.bincount(clusters, sizes[counted])
+        return table, float(of_clusters.sum() ** 2 / (of_clusters**2).sum())
 
 
 @dataclass(slots=True)

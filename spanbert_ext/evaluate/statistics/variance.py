@@ -61,8 +61,8 @@ class Seeds:
         count = len(self.values)
         if count < 2:
             return 0.0, 0.0
-        apart = self.resampled - np.nanmean(self.resampled, axis=0)
-        shared = np.nanvar(apart, axis=1, ddof=1).sum() / (count * (count - 1))
+        apart = self.resampled - self.resampled.mean(axis=0)
+        shared = apart.var(axis=1, ddof=1).sum() / (count * (count - 1))
         return float(self.values.var(ddof=1) / count), float(shared)
 
 
@@ -79,6 +79,6 @@ def spread(sides: Sequence[Seeds], resampled: np.ndarray, clusters: float) -> Sp
         shared += min(also_by_clusters, by_seeds)
         if len(side.values) > 1:
             parts.append((by_seeds, len(side.values) - 1))
-    by_clusters = float(np.nanvar(resampled, ddof=1))
+    by_clusters = float(resampled.var(ddof=1))
     parts.append((max(by_clusters - shared, 0.0), max(clusters - 1, 1.0)))
     return Spread(tuple(parts))
