@@ -43,6 +43,7 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
 
     clusters = "examples"
     items = "examples"
+    method = 2
 
     def load(self, path: Path, options: GlueOptions) -> list[GlueData]:
         """`path`: a task's folder, or one that holds folders of several."""

@@ -50,6 +50,7 @@ class QaTask(Task[QaData, QaOptions]):
 
     clusters = "articles"
     items = "questions"
+    method = 2
 
     def __init__(self) -> None:
         self._windows: dict[
@@ -123,7 +124,10 @@ class QaTask(Task[QaData, QaOptions]):
     ) -> list[list[Window]]:
         """The windows of every question of the data set. Checkpoints with one tokenizer share them."""
         words = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        key = (words, data.files, longest, options.stride, options.max_question)
+        names = tuple(
+            tokenizer.model_input_names
+        )  # one vocabulary serves encoders with and without token types
+        key = (words, names, data.files, longest, options.stride, options.max_question)
         if key not in self._windows:
             of_question: list[list[Window]] = [[] for _ in data.questions]
             for window in make_windows(data.questions, tokenizer, options, longest):

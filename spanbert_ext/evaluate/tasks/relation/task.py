@@ -29,6 +29,7 @@ class RelationTask(Task[RelationData, RelationOptions]):
 
     clusters = "texts"
     items = "relations"
+    method = 2
 
     def load(self, path: Path, options: RelationOptions) -> list[RelationData]:
         found = find_relations(path)
