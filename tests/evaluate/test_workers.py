@@ -20,9 +20,7 @@ JOBS = SimpleNamespace(task="none", device="cpu")
 def run(monkeypatch, names: list[str], jobs: SimpleNamespace = JOBS):
     monkeypatch.setattr(workers, "_work", working_process.work)
     done, shares = {}, []
-    failures = do_jobs(
-        jobs, names, 2, done.__setitem__, lambda job, share: shares.append((job, share))
-    )
+    failures = do_jobs(jobs, names, 2, done.__setitem__, lambda job, share: shares.append((job, share)))
     assert all((name, 1.0) in shares for name in [*done, *(f.job for f in failures if "status" in f.message)])
     return done, failures
 

@@ -101,7 +101,10 @@ def _do_in_processes(
                 process, job = at_work[pipe]
                 try:
                     answer = pipe.recv()
-                except (EOFError, ConnectionError):  # the process has died; an error where it had not read its job
+                except (
+                    EOFError,
+                    ConnectionError,
+                ):  # the process has died; an error where it had not read its job
                     process.join()
                     at_work.pop(pipe)
                     failures.append(Failure(job, f"its process ended with status {process.exitcode}"))
