@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,11 @@ class QaTask(Task[QaData, QaOptions]):
         if data.has_unanswerable:
             metrics |= {name: QA_METRICS[name] for name in ("F1 with no-answer", "EM with no-answer")}
         return metrics
+
+    def constant_answers(self, data: QaData, items: Sequence[int]) -> Iterator[list[ItemRow]]:
+        """No answer."""
+        questions = [data.questions[index] for index in items]
+        yield [ItemRow(q.article, q.id, qa_row("", "", [text for text, _ in q.answers])) for q in questions]
 
     def train_and_predict(
         self, checkpoint: Checkpoint, data: QaData, fold: Fold, options: QaOptions, conditions: Conditions
