@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -18,6 +19,9 @@ from fake_task import FakeTask
 from tiny_models import one_thread  # noqa: F401
 
 from spanbert_ext.evaluate import evaluate_cli
+from spanbert_ext.evaluate.run import store
+from spanbert_ext.evaluate.scores.classes import accuracy
+from spanbert_ext.evaluate.scores.metric import SumMetric
 from spanbert_ext.evaluate.tasks import registry
 
 
@@ -132,6 +136,7 @@ def test_summary_and_page_hold_scores_and_differences(folder) -> None:
         right = [row[0] == row[1] for one in rows for _, _, row in one]
         assert estimate["value"] == pytest.approx(100 * sum(right) / len(right))
         assert estimate["interval"]["low"] < estimate["value"] < estimate["interval"]["high"]
+    assert summary["data"][0]["constant_answer"] == {"accuracy": 50.0}
     page = (folder / "out" / "report.html").read_text()
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     assert page.count("<svg") == 2 and "b - a" in page
@@ -212,9 +217,10 @@ def test_a_damaged_result_says_what_to_do(folder, capsys) -> None:
     assert run("--seeds", "1") == 0
     damaged = folder / "out" / "results" / results(folder)[0]
     damaged.write_text(damaged.read_text()[:50])
-    assert f"{damaged.name} cannot be read" in error_of(capsys, "--seeds", "1")
+    assert f"{damaged.name} cannot be read" in error_of(capsys, "--seeds", "2")
+    assert len(FakeTask.calls) == 4  # before anything more is done
     damaged.unlink()
-    assert run("--seeds", "1") == 0
+    assert run("--seeds", "1") == 0 and len(FakeTask.calls) == 5
 
 
 def test_a_second_command_on_the_folder_is_refused(folder, capsys) -> None:
@@ -234,7 +240,9 @@ def test_a_second_command_on_the_folder_is_refused(folder, capsys) -> None:
     process.start()
     try:
         assert ready.wait(60)
-        assert "out is in use by another run" in error_of(capsys, "--seeds", "1")
+        about = (folder / "out" / "evaluation.json").read_text()
+        assert "out is in use by another run" in error_of(capsys, "--seeds", "2")
+        assert (folder / "out" / "evaluation.json").read_text() == about
     finally:
         leave.set()
         process.join()
@@ -274,10 +282,47 @@ def test_wrong_places_are_named(folder, capsys) -> None:
     assert "out is a file" in error_of(capsys)
 
 
+def test_what_a_command_left_that_could_not_write_is_no_obstacle(folder, capsys, monkeypatch) -> None:
+    def full(*given) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_json", full)
+        assert "--output out is not writable: No space left on device" in error_of(capsys)
+    (folder / "out" / ".evaluation.json.123").write_text("{")  # of a process that was killed
+    (folder / "out" / ".lock").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "run_lock", full)
+        assert "--output out is not writable" in error_of(capsys)
+    assert run("--seeds", "1") == 0 and len(FakeTask.calls) == 4
+    (folder / "out" / "evaluation.json").unlink()
+    assert "out is not empty and holds no evaluation" in error_of(capsys)
+
+
+def test_names_of_many_bytes_make_names_of_files(folder) -> None:
+    shutil.copy(folder / "labels.txt", folder / f"{'語' * 80}.txt")
+    given = {"data": f"{'語' * 80}.txt", "checkpoints": (f"{'模' * 100}=a", "b")}
+    assert run("--seeds", "1", **given) == 0 and run("--seeds", "1", **given) == 0
+    assert len(FakeTask.calls) == len(results(folder)) == 4
+
+
 def test_a_checkpoint_without_a_tokenizer_is_refused_before_anything_is_trained(folder, capsys) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (folder / "b" / name).unlink(missing_ok=True)
     assert "b has no tokenizer (none of tokenizer.json" in error_of(capsys)
+    assert not FakeTask.calls and not (folder / "out").exists()
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(folder, capsys, monkeypatch) -> None:
+    fake_task.write_labels(folder / "labels.txt", 8)  # of two pages
+    said = error_of(capsys, "--only-folds", "2")
+    assert (
+        "labels: the 4 answers to test are all of one of the pages (1); an interval needs two at least"
+        in said
+    )
+    never = SumMetric("length", lambda rows: rows, lambda sums: sums[..., 0] * float("nan"))
+    monkeypatch.setattr(FakeTask, "metrics", lambda self, data: {"accuracy": accuracy(), "length": never})
+    assert "labels: the 8 answers to test have no length: test more folds" in error_of(capsys)
     assert not FakeTask.calls and not (folder / "out").exists()
 
 

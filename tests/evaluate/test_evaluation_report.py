@@ -60,12 +60,15 @@ def comparison(metric: str, gap: float, half: float) -> Comparison:
     return Comparison(metric, 0.95, estimates, (difference,), 2910, 16, "intervals cover other articles")
 
 
-def section(*comparisons: Comparison, diverged: int = 0, name: str = "squad2") -> Section:
+def section(
+    *comparisons: Comparison, diverged: int = 0, name: str = "squad2", constant: float = 20.0
+) -> Section:
     trainings = [
         Training(n, 6, diverged, 75.0, {"updates": 500, "learning_rates": {"": 2e-4}})
         for n in ("tokens", "spans")
     ]
-    return Section(name, "qa", "questions", "articles", comparisons, trainings)
+    constants = {comparison.metric: constant for comparison in comparisons}
+    return Section(name, "qa", "questions", "articles", comparisons, constants, trainings)
 
 
 def test_the_table_says_scores_differences_and_what_they_mean() -> None:
@@ -73,10 +76,11 @@ def test_the_table_says_scores_differences_and_what_they_mean() -> None:
     assert text == (
         "squad2: 2,910 questions of 16 articles\n"
         "\n"
-        "95 % intervals  F1                 EM\n"
-        "--------------  -----------------  -----------------\n"
-        "tokens          60.0 [59.0, 61.0]  60.0 [59.0, 61.0]\n"
-        "spans           62.5 [61.5, 63.5]  60.5 [59.5, 61.5]\n"
+        "95 % intervals     F1                 EM\n"
+        "-----------------  -----------------  -----------------\n"
+        "tokens             60.0 [59.0, 61.0]  60.0 [59.0, 61.0]\n"
+        "spans              62.5 [61.5, 63.5]  60.5 [59.5, 61.5]\n"
+        "a constant answer  20.0               20.0\n"
         "\n"
         "difference          95 % interval      p        Holm's p\n"
         "--------------  --  -----------------  -------  --------  -------------\n"
@@ -101,12 +105,39 @@ def test_runs_that_diverged_are_named_once_each() -> None:
     assert text.count("2 of 6 runs of") == 2
 
 
-def test_what_the_same_answer_to_everything_reaches_is_said_once() -> None:
+@pytest.mark.parametrize("gap, higher", [(2.5, "spans"), (-2.5, "tokens")])
+@pytest.mark.parametrize("constant", [20.0, 58.0, 61.0, 62.0, 80.0])
+def test_a_gap_below_a_constant_answer_is_no_win(gap: float, higher: str, constant: float) -> None:
+    one = section(comparison("F1", gap, 1.0), constant=constant)
+    wins = constant < max(60.0, 60.0 + gap) - 1
+    verdict = f"{higher} higher" if wins else f"{higher} higher, but not above a constant answer"
+    assert f"  {verdict}\n" in terminal_tables([one])
+    page = build_page([one], ABOUT)
+    assert (f'<td class="separated">{verdict}</td>' if wins else f"<td>{verdict}</td>") in page
+    assert f"a constant answer</td><td>{constant:.1f}</td>" in page
+    drawn = constant > min(60.0, 60.0 + gap) - 1
+    assert page.count('class="zero dashed"') == page.count("dashed: a constant answer") == drawn
+
+
+def test_what_makes_a_comparison_unequal_is_said() -> None:
     plain = section(comparison("F1", 2.5, 1.0))
-    reached = {"constant_answer": {"F1": 66.666, "accuracy": 50.0}}
-    trainings = [dataclasses.replace(training, facts=reached) for training in plain.trainings]
-    text = terminal_tables([dataclasses.replace(plain, trainings=trainings)])
-    assert text.endswith("The same answer to every item reaches at best F1 66.7, accuracy 50.0.")
+    assert "Checkpoints differ" not in terminal_tables([plain])
+    first, second = plain.trainings
+    other = dataclasses.replace(second, facts=second.facts | {"updates": 620, "learning_rates": {"": 5e-5}})
+    text = terminal_tables([dataclasses.replace(plain, trainings=[first, other])])
+    assert "Checkpoints differ in updates: tokens 500; spans 620." in text
+    assert "Checkpoints differ in learning rates: tokens all 0.0002; spans all 5e-05." in text
+
+
+def test_tables_of_a_narrow_terminal_stay_in_it() -> None:
+    metrics = ("F1", "EM", "F1 with no-answer", "EM with no-answer")
+    one = section(*(comparison(metric, 2.5, 1.0) for metric in metrics))
+    wide, narrow = terminal_tables([one]), terminal_tables([one], 80)
+    assert max(map(len, wide.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+    assert wide == terminal_tables([one], 200)
+    for text in (wide, narrow):
+        assert text.count("62.5 [61.5, 63.5]") == 4 and text.count("+2.5 [+1.5, +3.5]") == 4
+    assert "\nspans - tokens\n  F1 " in narrow and "\nspans              EM with no-answer  62.5 [" in narrow
 
 
 class Tags(HTMLParser):

@@ -87,8 +87,8 @@ def test_parameter_groups_have_rates_by_prefix_and_no_decay_of_vectors() -> None
     assert found == {(1e-5, 0.1): 1, (1e-3, 0.1): 1, (1e-3, 0.0): 3}
 
 
-def rows_of_a_line() -> list[dict]:
-    return [{"input_ids": [0], "x": i / 10, "y": 3 * i / 10 - 1} for i in range(20)]
+def rows_of_a_line(count: int = 20) -> list[dict]:
+    return [{"input_ids": [0], "x": 2 * i / count, "y": 6 * i / count - 1} for i in range(count)]
 
 
 def test_a_model_is_trained_by_the_options() -> None:
@@ -113,9 +113,21 @@ def test_a_rate_of_zero_leaves_weights_as_they_are() -> None:
 
 
 def test_a_loss_that_is_no_number_is_a_fact_and_no_error() -> None:
-    rows = [row | {"y": float("nan")} for row in rows_of_a_line()]
-    facts = fine_tune(Line(), rows, collate, TrainingOptions(epochs=1), Conditions(0), rates=[("", 0.1)])
-    assert facts["diverged"] is True
+    """At the last update too, which is no multiple of those whose losses are logged; from then on nothing is done."""
+    options = TrainingOptions(epochs=1, batch_size=1)
+    for wrong, updates in ((58, 59), (3, 4)):
+        rows = [row | {"input_ids": [0] * (59 - i)} for i, row in enumerate(rows_of_a_line(59))]
+        order = [i for (i,) in training_batches([len(row["input_ids"]) for row in rows], 1, 1, seed=0)]
+        rows[order[wrong]]["y"] = float("nan")
+        facts = fine_tune(Line(), rows, collate, options, Conditions(0), rates=[("", 0.01)])
+        assert facts["diverged"] is True and facts["updates"] == updates
+    facts = fine_tune(Line(), rows_of_a_line(59), collate, options, Conditions(0), rates=[("", 0.01)])
+    assert "diverged" not in facts and facts["updates"] == facts["losses"][-1][0] == 59
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    with pytest.raises(EvaluationError, match="no token of anything"):
+        fine_tune(Line(), [], collate, TrainingOptions(), Conditions(0), rates=[("", 0.1)])
 
 
 @pytest.mark.parametrize("hidden, rate", [(64, 5e-4), (128, 5e-4), (384, 2e-4), (768, 5e-5), (1024, 2e-5)])

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
-from spanbert_ext.evaluate.tasks.form import EvaluationError
+from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
 from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
 
 
@@ -38,13 +38,56 @@ def test_new_weights_are_the_seeds_and_the_encoder_is_the_checkpoints(checkpoint
     assert not torch.equal(first.qa_outputs.weight, other.qa_outputs.weight)
 
 
-def test_what_is_drawn_afterwards_does_not_depend_on_a_pooler(checkpoint, tmp_path) -> None:
-    without = torch.randn(3) if load_model(AutoModel, checkpoint, 1) is not None else None
-    model = load_model(AutoModel, checkpoint, 1)
-    model.save_pretrained(tmp_path / "pooled")
-    tiny_tasks.tokenizer_of(["a b c"]).save_pretrained(tmp_path / "pooled")
-    load_model(AutoModel, type(checkpoint)("pooled", tmp_path / "pooled", ""), 1)
-    assert torch.equal(torch.randn(3), without)
+def saved(model, folder) -> Checkpoint:
+    model.save_pretrained(folder)
+    tiny_tasks.tokenizer_of(["a b c"]).save_pretrained(folder)
+    return Checkpoint(folder.name, folder, "")
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSequenceClassification])
+def test_a_head_and_what_is_drawn_afterwards_do_not_depend_on_a_pooler(
+    checkpoint, tmp_path, auto_class
+) -> None:
+    first = load_model(auto_class, checkpoint, 1)
+    drawn = torch.randn(3)
+    pooled = saved(load_model(AutoModel, checkpoint, 2), tmp_path / "pooled")
+    other = load_model(auto_class, pooled, 1)
+    assert torch.equal(torch.randn(3), drawn)
+    if auto_class is AutoModelForSequenceClassification:
+        assert torch.equal(first.classifier.weight, other.classifier.weight)
+        assert not torch.equal(first.bert.pooler.dense.weight, other.bert.pooler.dense.weight)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_head_that_was_trained_before_is_drawn_anew(checkpoint, tmp_path, classes: int) -> None:
+    trained = load_model(AutoModelForSequenceClassification, checkpoint, 1, num_labels=2)
+    with torch.no_grad():
+        trained.classifier.weight.fill_(1.0)
+        trained.classifier.bias.fill_(1.0)
+    other = saved(trained, tmp_path / "trained")
+    heads = [
+        load_model(AutoModelForSequenceClassification, one, 3, num_labels=classes).classifier
+        for one in (checkpoint, other)
+    ]
+    assert torch.equal(heads[0].weight, heads[1].weight) and not heads[1].bias.any()
+
+
+def test_an_encoder_of_another_shape_than_its_configuration_is_refused(checkpoint) -> None:
+    path = checkpoint.folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 96}))
+    with pytest.raises(EvaluationError, match=r"bert\.encoder\..* has not the shape that config.json says"):
+        load_model(AutoModelForQuestionAnswering, checkpoint, 0)
+
+
+@pytest.mark.parametrize("types, given", [(2, True), (1, False), (0, False)])
+def test_token_types_are_given_to_encoders_that_have_two(tmp_path, types: int, given: bool) -> None:
+    tokenizer = tiny_tasks.tokenizer_of(["a b c"])
+    checkpoint = tiny_tasks.save_checkpoint(tmp_path / "model", tokenizer, type_vocab_size=max(types, 1))
+    path = checkpoint.folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"type_vocab_size": types}))
+    encoded = load_tokenizer(checkpoint)("a", "b")
+    assert list(encoded) == ["input_ids", *["token_type_ids"] * given, "attention_mask"]
 
 
 @pytest.mark.parametrize(
@@ -84,3 +127,7 @@ def test_a_tokenizer_without_the_tokens_of_a_row_is_refused(checkpoint) -> None:
 def test_a_row_is_as_long_as_the_encoder_reads(checkpoint) -> None:
     assert longest_row(checkpoint, 384) == 128
     assert longest_row(checkpoint, 64) == 64
+    path = checkpoint.folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 6}))
+    with pytest.raises(EvaluationError, match="has positions for 6 tokens, expected 16 at least"):
+        longest_row(checkpoint, 64)

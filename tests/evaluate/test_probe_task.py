@@ -26,7 +26,7 @@ from spanbert_ext.evaluate.tasks.probe.features import read_states
 from spanbert_ext.evaluate.tasks.probe.heads import features_of, train_and_score
 from spanbert_ext.evaluate.tasks.probe.items import Item
 from spanbert_ext.evaluate.tasks.probe.options import ProbeOptions
-from spanbert_ext.evaluate.tasks.probe.task import ProbeTask, constant_answer
+from spanbert_ext.evaluate.tasks.probe.task import ProbeTask
 
 OPTIONS = ProbeOptions(folds=2, epochs=3.0, head_size=16, max_length=96)
 
@@ -101,7 +101,7 @@ def test_every_probe_answers_every_item_from_states_that_are_computed_once(
                 assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)
         rows = np.array([row.row for row in outcome.rows])
         for name, metric in task.metrics(data).items():
-            assert 0 <= metric(rows) <= 100 and 0 <= outcome.facts["constant_answer"][name] <= 100
+            assert 0 <= metric(rows) <= 100 and 0 <= constant_answer(data)[name] <= 100
         assert outcome.facts["reads_without_a_state"] == 0
         json.dumps(outcome.facts)
     assert len(calls) == len(sets)
@@ -210,6 +210,11 @@ def test_of_two_names_at_most_one_is_right_and_one_classifier_scores_both(sets, 
     assert outcome.facts["features"] == 5 * (4 + 2)
 
 
+def constant_answer(data) -> dict[str, float]:
+    found = ProbeTask().constant_scores(data, range(data.split, len(data.items)))
+    return {name: round(score, 2) for name, score in found.items()}
+
+
 def test_the_constant_answer_is_the_best_of_all(sets) -> None:
     items = tuple(Item(str(n), "c", "t", (0,), (int(n < 3),)) for n in range(10))
     data = dataclasses.replace(sets["mentions, tiny"], items=items, split=0)
@@ -254,6 +259,14 @@ def test_a_split_stays_one_and_max_items_holds_for_both_parts(tmp_path) -> None:
         assert {data.items[i].cluster for i in fold.train} <= {"lamp", "farm", "line"}
 
 
+def test_a_split_whose_training_part_has_nothing_to_ask_is_not_divided_anew(tmp_path) -> None:
+    (tmp_path / "d" / "train").mkdir(parents=True)
+    (tmp_path / "d" / "train" / "a.conll").write_text(tiny_documents.conll("a", ["The farm sells plums ."]))
+    tiny_documents.write_conll(tmp_path / "d" / "dev", ["song", "line"])
+    with pytest.raises(EvaluationError, match="--probe is mentions, but .* has nothing to ask it on"):
+        ProbeTask().load(tmp_path / "d", dataclasses.replace(OPTIONS, probe="mentions"))
+
+
 def test_the_command_compares_checkpoints_on_every_probe(checkpoint, folder, tmp_path, capsys) -> None:
     from spanbert_ext.evaluate import evaluate_cli
 
@@ -266,5 +279,5 @@ def test_the_command_compares_checkpoints_on_every_probe(checkpoint, folder, tmp
     assert "48 jobs of 2 fine-tuning seeds" in found
     for name in ("mentions, tiny", "coreference, GAP", "relations, SemEval-2010-8"):
         assert f"\n{name}: " in found
-    assert found.count("The same answer to every item reaches at best") == 6
+    assert found.count("\na constant answer ") == 6
     assert evaluate_cli.main(command) == 0 and "48 done before" in capsys.readouterr().out

@@ -69,6 +69,18 @@ def test_facts_say_how_it_was_trained(learnt) -> None:
     assert "diverged" not in facts
 
 
+def test_encoders_with_and_without_token_types_take_turns(checkpoint, data, tmp_path) -> None:
+    """With one vocabulary, whose windows are kept."""
+    other = tiny_tasks.save_checkpoint(tmp_path / "one", tiny_tasks.squad_tokenizer(), type_vocab_size=1)
+    task, options = QaTask(), dataclasses.replace(OPTIONS, epochs=0.1)
+    fold = task.folds(data, options)[0]
+    found = [
+        task.train_and_predict(one, data, fold, options, Conditions(0))
+        for one in (checkpoint, other, checkpoint)
+    ]
+    assert found[0].rows == found[2].rows and len(found[1].rows) == len(fold.test)
+
+
 def test_the_same_seed_gives_the_same_answers_and_another_does_not(checkpoint, data) -> None:
     options = dataclasses.replace(OPTIONS, epochs=2)  # 2 updates
     fold = QaTask().folds(data, options)[0]

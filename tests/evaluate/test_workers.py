@@ -17,12 +17,10 @@ from spanbert_ext.evaluate.run.workers import Failure, do_jobs
 JOBS = SimpleNamespace(task="none", device="cpu")
 
 
-def run(monkeypatch, names: list[str], processes: int = 2):
+def run(monkeypatch, names: list[str], jobs: SimpleNamespace = JOBS):
     monkeypatch.setattr(workers, "_work", working_process.work)
     done, shares = {}, []
-    failures = do_jobs(
-        JOBS, names, processes, done.__setitem__, lambda job, share: shares.append((job, share))
-    )
+    failures = do_jobs(jobs, names, 2, done.__setitem__, lambda job, share: shares.append((job, share)))
     assert all((name, 1.0) in shares for name in [*done, *(f.job for f in failures if "status" in f.message)])
     return done, failures
 
@@ -45,6 +43,14 @@ def test_without_processes_the_rest_fails(monkeypatch) -> None:
     assert not done and jobs[2:] == ["a", "b"]
     assert {*jobs[:2]} == {"dies", "dies too"}  # in two processes: in any order
     assert failures[-1].message == "no process was left to do it"
+
+
+def test_a_process_that_dies_before_it_reads_its_job(monkeypatch) -> None:
+    """As one whose imports want more memory than there is."""
+    jobs = SimpleNamespace(task="dies at once", device="cpu")
+    done, failures = run(monkeypatch, ["a", "b", "c"], jobs)
+    assert not done and sorted(failure.job for failure in failures) == ["a", "b", "c"]
+    assert [failure.message for failure in failures].count("its process ended with status 7") == 2
 
 
 def test_each_process_sees_a_gpu_of_its_own(monkeypatch) -> None:

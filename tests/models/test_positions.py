@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from transformers import BertConfig, RobertaConfig, T5Config, XLMConfig
+from transformers import BertConfig, MPNetConfig, RobertaConfig, T5Config, XLMConfig
 
 from spanbert_ext.models.positions import most_positions
 
@@ -14,6 +14,7 @@ from spanbert_ext.models.positions import most_positions
 def test_positions_of_a_configuration() -> None:
     assert most_positions(BertConfig(max_position_embeddings=512)) == 512
     assert most_positions(RobertaConfig(max_position_embeddings=514, pad_token_id=1)) == 512
+    assert most_positions(MPNetConfig(max_position_embeddings=514, pad_token_id=1)) == 512
     assert most_positions(XLMConfig(max_position_embeddings=300)) == 300
 
 

@@ -24,12 +24,19 @@ class Bar:
     points: Sequence[float] = ()
 
 
-def svg(title: str, bars: Sequence[Bar], unit: str, zero: bool = False) -> str:
-    """A row a bar; with `zero` a line stands at 0, which an interval may hold."""
+def svg(title: str, bars: Sequence[Bar], unit: str, zero: bool = False, constant: float | None = None) -> str:
+    """A row a bar; with `zero` a line stands at 0, which an interval may hold, and a dashed one at `constant`."""
     known = [
         x
         for bar in bars
-        for x in (bar.value, bar.low, bar.high, *bar.points, *[0.0] * zero)
+        for x in (
+            bar.value,
+            bar.low,
+            bar.high,
+            *bar.points,
+            *[0.0] * zero,
+            *[constant] * (constant is not None),
+        )
         if math.isfinite(x)
     ]
     marks = ticks(min(known, default=0.0), max(known, default=1.0))
@@ -48,6 +55,9 @@ def svg(title: str, bars: Sequence[Bar], unit: str, zero: bool = False) -> str:
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 3}" text-anchor="middle">{escape(unit)}</text>'
     )
+    if constant is not None:
+        x = across(constant)
+        parts.append(f'<line class="zero dashed" x1="{x}" x2="{x}" y1="{TOP}" y2="{height - BOTTOM}"/>')
     for place, bar in enumerate(bars):
         y = TOP + ROW * place + ROW / 2
         label = bar.label if len(bar.label) <= 26 else f"{bar.label[:25]}…"

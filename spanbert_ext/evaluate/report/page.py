@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from spanbert_ext.evaluate.report.intervals import STYLE as INTERVAL_STYLE
 from spanbert_ext.evaluate.report.intervals import Bar, svg
-from spanbert_ext.evaluate.report.table import change, notes, probability, score, verdict
+from spanbert_ext.evaluate.report.table import (
+    CONSTANT,
+    change,
+    fact,
+    is_win,
+    notes,
+    probability,
+    score,
+    verdict,
+)
 from spanbert_ext.evaluate.statistics.compare import Comparison
 from spanbert_ext.files.wording import duration
 from spanbert_ext.pages.assets import STYLE
@@ -49,7 +57,8 @@ def _head(title: str, sections: Sequence[Section], about: Mapping[str, Any]) -> 
     names = dict.fromkeys(estimate.checkpoint for s in sections for estimate in s.comparisons[0].estimates)
     items = "".join(f"<li>{_swatch(place)}{_text(name)}</li>" for place, name in enumerate(names))
     level = f"{about['level']:.0%}".replace("%", " %")
-    note = f"{about['seeds']} fine-tuning seeds; {level} intervals; {about['precision']} on {about['device']}"
+    seeds = f"{about['seeds']} fine-tuning seed{'s'[: about['seeds'] - 1]}"
+    note = f"{seeds}; {level} intervals; {about['precision']} on {about['device']}"
     return f'<header><h1>{_text(title)}</h1><p class="soft">{_text(note)}</p><ul class="legend">{items}</ul></header>'
 
 
@@ -60,7 +69,7 @@ def _section(section: Section) -> str:
         count += f" of {first.clusters:,} {section.clusters}"
     parts = [f"<h2>{_text(section.name)}</h2>", f'<p class="soft">{_text(count)}</p>', _scores(section)]
     parts.append('<div class="charts">')
-    parts += [_drawn_scores(comparison) for comparison in section.comparisons]
+    parts += [_drawn_scores(c, section.constant_answer[c.metric]) for c in section.comparisons]
     if first.differences:
         parts += [_drawn_differences(comparison) for comparison in section.comparisons]
     parts.append("</div>")
@@ -89,19 +98,23 @@ def _scores(section: Section) -> str:
         rows.append(
             f"<tr><td>{_swatch(place)}{_text(estimate.checkpoint)}</td>{cells}<td>{estimate.runs}</td></tr>"
         )
+    cells = "".join(f"<td>{section.constant_answer[c.metric]:.1f}</td>" for c in section.comparisons)
+    rows.append(f'<tr><td class="soft">{CONSTANT}</td>{cells}<td></td></tr>')
     return _table(head, rows)
 
 
-def _drawn_scores(comparison: Comparison) -> str:
+def _drawn_scores(comparison: Comparison, constant: float) -> str:
+    """What a constant answer reaches is drawn where an interval begins below it; elsewhere it would only take room."""
     bars = [
         Bar(e.checkpoint, place, e.value, e.interval.low, e.interval.high, e.seed_values)
         for place, e in enumerate(comparison.estimates)
     ]
-    seeds = comparison.estimates[0].seeds
+    note = f"mean and interval; circles: {comparison.estimates[0].seeds}"
+    is_near = any(bar.low <= constant for bar in bars)
     return _figure(
         comparison.metric,
-        f"mean and interval; circles: {seeds}",
-        svg(comparison.metric, bars, comparison.metric),
+        f"{note}; dashed: {CONSTANT}" if is_near else note,
+        svg(comparison.metric, bars, comparison.metric, constant=constant if is_near else None),
     )
 
 
@@ -125,7 +138,8 @@ def _differences(section: Section) -> str:
     rows = []
     for comparison in section.comparisons:
         for d in comparison.differences:
-            kind = ' class="separated"' if d.separated else ""
+            constant = section.constant_answer[comparison.metric]
+            kind = ' class="separated"' if is_win(d, comparison, constant) else ""
             cells = [
                 comparison.metric,
                 change(d.value, d.interval),
@@ -134,9 +148,8 @@ def _differences(section: Section) -> str:
                 probability(d.holm_p_value),
             ]
             row = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-            rows.append(
-                f"<tr><td>{_text(d.first)} - {_text(d.second)}</td>{row}<td{kind}>{_text(verdict(d))}</td></tr>"
-            )
+            row += f"<td{kind}>{_text(verdict(d, comparison, constant))}</td>"
+            rows.append(f"<tr><td>{_text(d.first)} - {_text(d.second)}</td>{row}</tr>")
     return f"<h3>Differences</h3>{_table(head, rows)}"
 
 
@@ -151,7 +164,7 @@ def _trainings(trainings: Sequence[Training]) -> str:
             training.runs,
             training.diverged,
             took,
-            *(_value(training.facts.get(name)) for name in names),
+            *(fact(training.facts.get(name)) for name in names),
         ]
         row = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
         rows.append(f"<tr><td>{_swatch(place)}{_text(training.checkpoint)}</td>{row}</tr>")
@@ -172,15 +185,5 @@ def _about(about: Mapping[str, Any]) -> str:
         name: value for name, value in about.items() if name not in ("checkpoints", "options", "versions")
     }
     rows += [*rest.items(), *about["options"].items(), *about["versions"].items()]
-    body = [f"<tr><td>{_text(name)}</td><td>{_text(_value(value))}</td></tr>" for name, value in rows]
+    body = [f"<tr><td>{_text(name)}</td><td>{_text(fact(value))}</td></tr>" for name, value in rows]
     return f"<h2>How</h2>{_table((), body, words=True)}"
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name or 'all'} {_value(x)}" for name, x in value.items())
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +35,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Section:
-    """A data set: its comparisons, one a metric, and the trainings of each checkpoint."""
+    """A data set: its comparisons, one a metric; by metric the best that the same answer to every item reaches; and the
+    trainings of each checkpoint."""
 
     name: str
     task: str
     items: str
     clusters: str
     comparisons: Sequence[Comparison]
+    constant_answer: Mapping[str, float]
     trainings: Sequence[Training]
 
 
@@ -52,7 +56,9 @@ def report(evaluation: Evaluation, request: Request) -> str:
     with explained("the report", folder):
         write_json(about | {"data": [dataclasses.asdict(section) for section in sections]}, folder / SUMMARY)
         write_synced(build_page(sections, about), folder / PAGE)
-    return f"{terminal_tables(sections)}\n\nPage: {folder / PAGE}"
+    in_terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if in_terminal else None
+    return f"{terminal_tables(sections, width)}\n\nPage: {folder / PAGE}"
 
 
 def _section(evaluation: Evaluation, number: int) -> Section:
@@ -66,8 +72,9 @@ def _section(evaluation: Evaluation, number: int) -> Section:
                 results.add(checkpoint.name, checkpoint.pretraining_seed, job.seed, job.fold, result.rows)
                 facts.setdefault(checkpoint.name, []).append(result.facts)
     comparisons = [compare(results, metric, level=LEVEL) for metric in task.metrics(data).values()]
+    constant = task.constant_scores(data, jobs.tested(number))
     trainings = [_training(name, own) for name, own in facts.items()]
-    return Section(data.name, jobs.task, task.items, task.clusters, comparisons, trainings)
+    return Section(data.name, jobs.task, task.items, task.clusters, comparisons, constant, trainings)
 
 
 def _training(name: str, facts: Sequence[dict[str, Any]]) -> Training:

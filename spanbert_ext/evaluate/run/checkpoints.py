@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,17 +74,21 @@ def digest_of(folder: Path) -> str:
 
 def _name_and_place(text: str) -> tuple[str | None, str]:
     name, equals, place = text.partition("=")
-    if not equals or given_path(text).exists():
+    if not equals or _is_there(text):
         name, place = "", text
     if (equals and not name.strip() and place != text) or not place.strip():
         raise EvaluationError(f"checkpoint {text!r}: expected FOLDER or NAME=FOLDER")
     return name.strip() or None, place
 
 
+def _is_there(place: str) -> bool:
+    """Also of a text that is too long for the name of a file, which pathlib's own question ends by an error."""
+    return os.path.exists(given_path(place))
+
+
 def _shortest_ends(places: Sequence[str]) -> list[str]:
     parts = [
-        given_path(place).absolute().parts if given_path(place).exists() else Path(place).parts
-        for place in places
+        given_path(place).absolute().parts if _is_there(place) else Path(place).parts for place in places
     ]
     found = []
     for own in parts:
@@ -97,9 +102,9 @@ def _shortest_ends(places: Sequence[str]) -> list[str]:
 def _local(place: str) -> Path:
     """The folder of a checkpoint; of one on the Hugging Face hub that of its copy."""
     folder = given_path(place)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
-    if folder.exists():
+    if _is_there(place):
         raise EvaluationError(f"checkpoint {place} is a file; expected a folder that save_pretrained wrote")
     if place.startswith((".", "/", "~")) or place.count("/") > 1:
         raise EvaluationError(

@@ -15,10 +15,9 @@ from spanbert_ext.evaluate.run.jobs import Job, Jobs, plan_jobs
 from spanbert_ext.evaluate.run.store import Store
 from spanbert_ext.evaluate.run.workers import Failure, do_jobs
 from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError, Task
-from spanbert_ext.evaluate.tasks.loading import load_config, load_tokenizer
+from spanbert_ext.evaluate.tasks.loading import load_config, load_tokenizer, longest_row
 from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.evaluate.tasks.registry import TASKS
-from spanbert_ext.files.lock import run_lock
 
 
 @dataclass
@@ -61,6 +60,7 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
     for checkpoint in checkpoints:
         load_config(checkpoint)
         load_tokenizer(checkpoint)
+        longest_row(checkpoint, wanted=1)
     jobs = plan_jobs(
         request.task,
         task,
@@ -73,9 +73,8 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
         bf16,
     )
     store = Store(request.output)
-    store.open(about)
     evaluation = Evaluation(task, checkpoints, jobs, store)
-    with run_lock(request.output):
+    with store.held(about):
         done = store.done(jobs)
         print(describe(evaluation, len(done)))
         # one checkpoint under two names has each job once

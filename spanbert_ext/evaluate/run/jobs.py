@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from spanbert_ext.evaluate.tasks.folds import at_most
 from spanbert_ext.evaluate.tasks.form import Checkpoint, DataSet, EvaluationError, Fold, Task
@@ -40,6 +43,10 @@ class Jobs:
     folds: tuple[tuple[Fold, ...], ...]
     jobs: tuple[Job, ...]
 
+    def tested(self, data: int) -> list[int]:
+        """Indices of the items of a data set that its folds test."""
+        return tested_by(self.folds[data])
+
     def of(self, data: int) -> list[Job]:
         return [job for job in self.jobs if job.data == data]
 
@@ -55,8 +62,11 @@ def plan_jobs(
     device: str,
     bf16: bool,
 ) -> Jobs:
-    """only_folds: numbers from 1 of the folds to do; all where it is empty. Raises `EvaluationError`."""
+    """only_folds: numbers from 1 of the folds to do; all where it is empty. Raises `EvaluationError`, also where what
+    is tested could not be compared whatever the checkpoints answer."""
     folds = tuple(tuple(_folds(task, one, options, only_folds)) for one in data)
+    for one, own in zip(data, folds, strict=True):
+        _check_comparable(task, one, own)
     common = {
         "task": name,
         "method": task.method,
@@ -92,6 +102,25 @@ def _folds(task: Task[Any, Any], data: DataSet, options: TaskOptions, only: Sequ
                 if not items:
                     raise EvaluationError(f"{data.name}: fold {fold.name!r} has nothing to {part}")
             yield at_most(fold, options.max_train)
+
+
+def tested_by(folds: Sequence[Fold]) -> list[int]:
+    """Indices of the items that folds test, all together."""
+    return [index for fold in folds for index in fold.test]
+
+
+def _check_comparable(task: Task[Any, Any], data: DataSet, folds: Sequence[Fold]) -> None:
+    rows = next(task.constant_answers(data, tested_by(folds)))
+    found = {row.cluster for row in rows}
+    what = f"{data.name}: the {len(rows):,} {task.items} to test"
+    if len(found) < 2:
+        raise EvaluationError(
+            f"{what} are all of one of the {task.clusters} ({min(found)}); an interval needs two at least: test more"
+            " folds or more data"
+        )
+    for name, metric in task.metrics(data).items():
+        if not math.isfinite(metric(np.array([row.row for row in rows]))):
+            raise EvaluationError(f"{what} have no {name}: test more folds or more data")
 
 
 def _order(

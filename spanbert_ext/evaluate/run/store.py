@@ -7,6 +7,8 @@ import json
 import math
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from spanbert_ext._version import __version__
 from spanbert_ext.evaluate.run.jobs import Job, Jobs
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.form import EvaluationError, Outcome
-from spanbert_ext.files.disk import explained, write_synced
+from spanbert_ext.files.disk import explained, temporaries, write_synced
+from spanbert_ext.files.lock import LOCK_FILE, run_lock
 from spanbert_ext.files.run_files import finite, write_json
 
 RESULTS = "results"
@@ -42,24 +45,43 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def open(self, about: dict[str, Any]) -> None:
-        """Makes the folder, or takes one that an evaluation made. Raises `EvaluationError`."""
+    @contextmanager
+    def held(self, about: dict[str, Any]) -> Iterator[None]:
+        """Makes the folder, or takes one that an evaluation made, and keeps other commands out of it. Nothing of an
+        evaluation that another command holds is touched. Raises `EvaluationError`, `InUse`."""
         folder = self.folder
         if folder.exists() and not folder.is_dir():
             raise EvaluationError(f"--output {folder} is a file; expected a folder")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
-            raise EvaluationError(
-                f"--output {folder} is not empty and holds no evaluation: choose another folder"
-            )
-        try:
-            (folder / RESULTS).mkdir(parents=True, exist_ok=True)
-            write_json(about, folder / ABOUT)
-        except OSError as error:
-            raise EvaluationError(f"--output {folder} is not writable: {error.strerror or error}") from error
+        with ExitStack() as stack:
+            try:
+                if folder.is_dir() and self._is_foreign():
+                    raise EvaluationError(
+                        f"--output {folder} is not empty and holds no evaluation: choose another folder"
+                    )
+                (folder / RESULTS).mkdir(parents=True, exist_ok=True)
+                stack.enter_context(run_lock(folder))
+                write_json(about, folder / ABOUT)
+            except OSError as error:
+                message = f"--output {folder} is not writable: {error.strerror or error}"
+                raise EvaluationError(message) from error
+            yield
+
+    def _is_foreign(self) -> bool:
+        """Whether the folder holds what no evaluation made. One that ended before it had written what it is, as on a
+        full disk, leaves an empty folder of results, a lock, and a temporary file."""
+        about, results = self.folder / ABOUT, self.folder / RESULTS
+        own = {self.folder / LOCK_FILE, *temporaries(about)}
+        if results.is_dir() and not any(results.iterdir()):
+            own.add(results)
+        return not about.is_file() and not own.issuperset(self.folder.iterdir())
 
     def done(self, jobs: Jobs) -> set[str]:
-        """Keys of the jobs that have a result."""
-        return {job.key for job in jobs.jobs if self._find(job) is not None}
+        """Keys of the jobs that have a result. Raises `EvaluationError` for one that cannot be read: better now than
+        when all others are done."""
+        found = [job for job in jobs.jobs if self._find(job) is not None]
+        for job in found:
+            self.read(job)
+        return {job.key for job in found}
 
     def others(self, jobs: Jobs) -> int:
         """How many results are of none of these jobs."""
@@ -119,8 +141,13 @@ class Store:
     def _path(self, jobs: Jobs, job: Job) -> Path:
         fold = jobs.folds[job.data][job.fold].name
         parts = (jobs.data[job.data].name, job.checkpoint.name, job.checkpoint.pretraining_seed, fold)
-        words = [re.sub(r"[^\w.]+", "_", part)[-60:] for part in parts if part]
+        words = [_file_name(part) for part in parts if part]
         return self.folder / RESULTS / "-".join([*words, f"seed{job.seed}", f"{job.key}.json"])
+
+
+def _file_name(part: str) -> str:
+    """At most 60 bytes: a name of several parts stays within the 255 that file systems have."""
+    return re.sub(r"[^\w.]+", "_", part).encode()[-60:].decode(errors="ignore")
 
 
 def versions() -> dict[str, str]:

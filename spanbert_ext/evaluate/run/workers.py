@@ -89,7 +89,7 @@ def _do_in_processes(
             at_work.pop(pipe, None)
         else:
             at_work[pipe] = (process, job)
-        with contextlib.suppress(BrokenPipeError):  # a process that has died is found by its pipe's end
+        with contextlib.suppress(ConnectionError):  # a process that has died is found by its pipe's end
             pipe.send(job)
 
     processes = [_start(jobs, number, count) for number in range(count)]
@@ -101,7 +101,10 @@ def _do_in_processes(
                 process, job = at_work[pipe]
                 try:
                     answer = pipe.recv()
-                except EOFError:  # the process has died
+                except (
+                    EOFError,
+                    ConnectionError,
+                ):  # the process has died; an error where it had not read its job
                     process.join()
                     at_work.pop(pipe)
                     failures.append(Failure(job, f"its process ended with status {process.exitcode}"))
@@ -173,5 +176,5 @@ def _work(pipe: Connection, jobs: Jobs, threads: int) -> None:
         while (job := pipe.recv()) is not None:
             shown = 0.0
             pipe.send(_do(task, jobs, job, progress))
-    except (EOFError, BrokenPipeError):  # the first process has ended
+    except (EOFError, ConnectionError):  # the first process has ended
         pass

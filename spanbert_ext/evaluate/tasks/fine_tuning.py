@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from spanbert_ext.evaluate.tasks.batches import prediction_batches, training_batches
-from spanbert_ext.evaluate.tasks.form import Conditions
+from spanbert_ext.evaluate.tasks.form import Conditions, EvaluationError
 from spanbert_ext.evaluate.tasks.options import TrainingOptions
 
 Row = Mapping[str, Any]  # `input_ids` and what else the model reads
@@ -74,11 +74,15 @@ def fine_tune(
     lengths: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Trains `model`, whose output of a collated batch has a `loss`, in place. Its facts: updates, rows, seconds, the
-    course of the loss, the peak rates, and `diverged` where the loss at the end is no number.
+    course of the loss, the peak rates, and `diverged` where the loss at the end is no finite number. A loss that is no
+    number ends the training: it has made all weights none, and no update makes them numbers again. Raises
+    `EvaluationError` where there are no rows.
 
     rates: see `parameter_groups`. epochs: in the place of the options'. lengths: of the rows, by which they are put
     together; those of their `input_ids` where they are not given. Rows are ordered by `conditions.seed` alone,
     and dropout draws from it."""
+    if not rows:
+        raise EvaluationError("the tokenizer makes no token of anything that is to be trained on")
     epochs = options.epochs if epochs is None else epochs
     lengths = _lengths(rows) if lengths is None else lengths
     batches = training_batches(lengths, options.batch_size, epochs, conditions.seed)
@@ -91,20 +95,20 @@ def fine_tune(
             data_collator=collate,
             train_dataset=[[rows[index] for index in batch] for batch in batches],
             optimizers=(optimizer, None),
-            callbacks=[_Progress(conditions)],
+            callbacks=[_Course(conditions)],
         )
         for callback in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(callback)
         trainer.train()
     losses = [(log["step"], log["loss"]) for log in trainer.state.log_history if "loss" in log]
     facts = {
-        "updates": len(batches),
+        "updates": trainer.state.global_step,
         "training_rows": len(rows),
         "learning_rates": dict(rates),
         "training_seconds": round(time.perf_counter() - begun, 3),
         "losses": losses,
     }
-    if not all(math.isfinite(loss) for _, loss in losses[-1:]):
+    if not math.isfinite(losses[-1][1]):
         facts["diverged"] = True
     return facts
 
@@ -192,7 +196,9 @@ class _Trainer(Trainer):
         return (output["loss"], output) if return_outputs else output["loss"]
 
 
-class _Progress(TrainerCallback):
+class _Course(TrainerCallback):
+    """Tells how far a training is, has its last losses logged too, and ends one that has diverged."""
+
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
 
@@ -200,3 +206,9 @@ class _Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.conditions.progress(TRAINING_SHARE * state.global_step / state.max_steps)
+        control.should_log |= state.global_step == state.max_steps
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_training_stop |= math.isnan(state.log_history[-1].get("loss", 0.0))

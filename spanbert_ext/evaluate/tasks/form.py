@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
 
 from spanbert_ext.evaluate.scores.metric import Metric
 from spanbert_ext.evaluate.scores.rows import ItemRow
@@ -52,8 +54,8 @@ class Fold:
 @dataclass(frozen=True)
 class Outcome:
     """One row for every test item, in any order. predictions: by item, for people; facts: of the job, for people; both
-    of JSON's types. `facts["diverged"]` true: training ended in a loss that is no number; its rows count all the same.
-    `facts["constant_answer"]`: by metric what the same answer to every item of the data set reaches, for the tables."""
+    of JSON's types. `facts["diverged"]` true: training ended in a loss that is no number; its rows count all the
+    same."""
 
     rows: Sequence[ItemRow]
     predictions: Mapping[str, Any] = field(default_factory=dict)
@@ -104,6 +106,17 @@ class Task(ABC, Generic[Data, Options]):
     @abstractmethod
     def metrics(self, data: Data) -> dict[str, Metric]:
         """The metrics of a data set by their names, the one that matters most first."""
+
+    @abstractmethod
+    def constant_answers(self, data: Data, items: Sequence[int]) -> Iterator[list[ItemRow]]:
+        """The rows of items, given by their indices, for who gives the same answer to every one: for each answer that
+        may be the best, one at least."""
+
+    def constant_scores(self, data: Data, items: Sequence[int]) -> dict[str, float]:
+        """By metric the best that the same answer to every item reaches: a score that is no higher tells nothing of a
+        checkpoint."""
+        answers = [np.array([row.row for row in rows]) for rows in self.constant_answers(data, items)]
+        return {name: max(map(metric, answers)) for name, metric in self.metrics(data).items()}
 
     @abstractmethod
     def train_and_predict(

@@ -22,13 +22,16 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+_FEWEST_POSITIONS = 16
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """A fast one: places of tokens in the text are read from it. Raises `EvaluationError`."""
+    """A fast one: places of tokens in the text are read from it. It gives token types only where the encoder has two.
+    Raises `EvaluationError`."""
     if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
         raise EvaluationError(f"{checkpoint.folder} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
     try:
@@ -43,12 +46,16 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
     if missing:
         raise EvaluationError(f"the tokenizer in {checkpoint.folder} has no {', '.join(missing)}")
-    words = getattr(load_config(checkpoint), "vocab_size", None)
+    config = load_config(checkpoint)
+    words = getattr(config, "vocab_size", None)
     if words is not None and len(tokenizer) > words:
         raise EvaluationError(
             f"the tokenizer in {checkpoint.folder} has {len(tokenizer):,} tokens, the model {words:,}: they do not"
             " belong together"
         )
+    if (getattr(config, "type_vocab_size", 0) or 0) < 2:
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
     return tokenizer
 
 
@@ -63,15 +70,22 @@ def load_config(checkpoint: Checkpoint) -> Any:
 
 
 def longest_row(checkpoint: Checkpoint, wanted: int) -> int:
-    """Tokens of a row: as many as wanted, where the encoder has positions for them."""
+    """Tokens of a row: as many as wanted, where the encoder has positions for them. Raises `EvaluationError` for one
+    with so few that a row has no room for what every row needs."""
     positions = most_positions(load_config(checkpoint))
+    if positions is not None and positions < _FEWEST_POSITIONS:
+        raise EvaluationError(
+            f"the encoder in {checkpoint.folder} has positions for {positions} tokens, expected {_FEWEST_POSITIONS}"
+            " at least"
+        )
     return wanted if positions is None else min(wanted, positions)
 
 
 def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configuration: Any) -> PreTrainedModel:
     """The checkpoint's encoder, in float32, with the head of a transformers auto class (or, of AutoModel, without one).
-    New weights are drawn by `seed`, and what is drawn afterwards is the same for every checkpoint. Raises
-    `EvaluationError` where weights of the encoder are not there."""
+    The head is drawn by `seed` alone: the same for all encoders of one size, whether they have a pooler or not, and
+    also where the checkpoint holds a head that was trained before. Raises `EvaluationError` where weights of the
+    encoder are not there or of another shape."""
     torch.manual_seed(seed)
     try:
         with _quiet():
@@ -80,12 +94,16 @@ def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configurati
                 trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # of a head for other classes; those of the encoder are refused below
                 **configuration,
             )
     except Exception as error:
         raise EvaluationError(f"{checkpoint.folder} cannot be loaded: {reason(error)}") from error
-    torch.manual_seed(seed)  # a checkpoint without a pooler has drawn more
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    if wrong := sorted(name for name, *_ in loading["mismatched_keys"] if name.startswith(prefix)):
+        raise EvaluationError(
+            f"{checkpoint.folder} cannot be loaded: {wrong[0]} has not the shape that config.json says"
+        )
     missing = sorted(
         name for name in loading["missing_keys"] if name.startswith(prefix) and ".pooler." not in f".{name}"
     )
@@ -94,7 +112,21 @@ def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configurati
             f"{checkpoint.folder} lacks {len(missing)} weights of its encoder ({missing[0]}, ...): it would be"
             " judged by random ones"
         )
+    _draw_head(model, seed)
     return model
+
+
+@torch.no_grad()
+def _draw_head(model: PreTrainedModel, seed: int) -> None:
+    """Draws the weights outside the encoder anew, and leaves torch's generator where every checkpoint leaves it."""
+    torch.manual_seed(seed)
+    encoder = set(model.base_model.modules())
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and module not in encoder:
+            for parameter in own:
+                parameter._is_hf_initialized = False  # else transformers keeps what was loaded
+            model._init_weights(module)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class CorefTask(Task[CorefData, CorefOptions]):
 
     def metrics(self, data: CorefData) -> dict[str, Metric]:
         return dict(COREF_METRICS)
+
+    def constant_answers(self, data: CorefData, items: Sequence[int]) -> Iterator[list[ItemRow]]:
+        """No cluster."""
+        documents = [data.documents[index] for index in items]
+        yield [ItemRow(d.name, d.name, coref_row(d.clusters, [])) for d in documents]
 
     def train_and_predict(
         self,

@@ -88,8 +88,8 @@ def _all(path: Path, options: ProbeOptions) -> Iterator[ProbeData]:
     if asked("coreference"):
         files = tuple(file for file in _files(path, (".tsv",)) if path.is_file() or _is_gap(file))
         if files:
-            items = _gap_items(files)
-            yield _data("coreference, GAP", files, [], items, 3, "gap", options, pairs=True, alternatives=2)
+            items = tuple(chosen(_gap_items(files), options.max_items))
+            yield ProbeData("coreference, GAP", files, items, 0, 3, "gap", pairs=True, alternatives=2)
     if asked("relations"):
         files = _files(path, (".json", ".jsonl", ".txt"))
         if any(reader_of(file, certain=path.is_file()) for file in files):
@@ -131,11 +131,11 @@ def _of_documents(data: CorefData, probes: Sequence[str], options: ProbeOptions)
             items, known = word_items(data.documents, options.passage_words)
             tested = {document.name for document in test}
             parts = [[item for item in items if (item.cluster in tested) == side] for side in (False, True)]
-            yield _data(name, data.files, *parts, len(known), "found", options, several=True)
+            yield _data(name, data, *parts, len(known), "found", options, several=True)
             continue
         make, classes, scoring, pairs = _OF_DOCUMENTS[probe]
         parts = [list(make(part, options.passage_words)) for part in (train, test)]
-        yield _data(name, data.files, *parts, classes, scoring, options, pairs=pairs)
+        yield _data(name, data, *parts, classes, scoring, options, pairs=pairs)
 
 
 def _of_relations(data: RelationData, options: ProbeOptions) -> ProbeData:
@@ -147,12 +147,12 @@ def _of_relations(data: RelationData, options: ProbeOptions) -> ProbeData:
         )
     ]
     name, labels = f"relations, {data.name}", data.labels
-    return _data(name, data.files, *parts, len(labels), "relations", options, labels=labels)
+    return _data(name, data, *parts, len(labels), "relations", options, labels=labels)
 
 
 def _data(
     name: str,
-    files: tuple[Path, ...],
+    source: CorefData | RelationData,
     train: Sequence[Item],
     test: Sequence[Item],
     classes: int,
@@ -160,10 +160,11 @@ def _data(
     options: ProbeOptions,
     **kind: Any,
 ) -> ProbeData:
-    """train: none where the data has no split."""
+    """source: what the items were made of. No items where there are none to test, or of data with a split none to train
+    on, which is not divided in another way."""
     train, test = chosen(train, options.max_items), chosen(test, options.max_items)
-    items = (*train, *test) if test else ()
-    return ProbeData(name, files, items, len(train), classes, scoring, **kind)
+    items = (*train, *test) if test and (train or not source.split) else ()
+    return ProbeData(name, source.files, items, len(train), classes, scoring, **kind)
 
 
 # --- Scores ------------------------------------------------------------------------------------------------------

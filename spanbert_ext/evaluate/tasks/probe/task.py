@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +46,14 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
     def metrics(self, data: ProbeData) -> dict[str, Metric]:
         return data.metrics()
 
+    def constant_answers(self, data: ProbeData, items: Sequence[int]) -> Iterator[list[ItemRow]]:
+        """Where an item may have several, the most frequent ones."""
+        asked = [data.items[index] for index in items]
+        counts = Counter(answer for item in asked for answer in item.answer)
+        order = sorted(counts, key=lambda answer: (-counts[answer], answer))
+        for best in [order] if data.several else [[answer] for answer in order]:
+            yield [ItemRow(item.cluster, item.id, row_of(data, item, best)) for item in asked]
+
     def train_and_predict(
         self,
         checkpoint: Checkpoint,
@@ -82,7 +89,6 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
             "training_items": len(fold.train),
             "reads_without_a_state": missing,
             "loss": loss,
-            "constant_answer": constant_answer(data),
         }
         if not math.isfinite(loss):
             facts["diverged"] = True
@@ -132,18 +138,3 @@ def _answers(items: Sequence[Item], data: ProbeData) -> Tensor:
     if data.alternatives == 1:
         return answers
     return torch.nn.functional.one_hot(answers, data.classes)[:, :-1].flatten()
-
-
-def constant_answer(data: ProbeData) -> dict[str, float]:
-    """By metric what who always gives the same answer reaches on the test items, at best: a classifier that learnt
-    nothing from the states."""
-    items = data.items[data.split :]
-    counts = Counter(answer for item in items for answer in item.answer)
-    order = [answer for answer, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
-    answers = [order] if data.several else [[answer] for answer in order]
-    found: dict[str, float] = {}
-    for best in answers:
-        rows = np.array([row_of(data, item, best) for item in items])
-        for name, metric in data.metrics().items():
-            found[name] = max(round(metric(rows), 2), found.get(name, 0.0))
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,7 @@ class QaTask(Task[QaData, QaOptions]):
 
     clusters = "articles"
     items = "questions"
+    method = 2
 
     def __init__(self) -> None:
         self._windows: dict[
@@ -78,6 +79,11 @@ class QaTask(Task[QaData, QaOptions]):
         if data.has_unanswerable:
             metrics |= {name: QA_METRICS[name] for name in ("F1 with no-answer", "EM with no-answer")}
         return metrics
+
+    def constant_answers(self, data: QaData, items: Sequence[int]) -> Iterator[list[ItemRow]]:
+        """No answer."""
+        questions = [data.questions[index] for index in items]
+        yield [ItemRow(q.article, q.id, qa_row("", "", [text for text, _ in q.answers])) for q in questions]
 
     def train_and_predict(
         self, checkpoint: Checkpoint, data: QaData, fold: Fold, options: QaOptions, conditions: Conditions
@@ -123,7 +129,10 @@ class QaTask(Task[QaData, QaOptions]):
     ) -> list[list[Window]]:
         """The windows of every question of the data set. Checkpoints with one tokenizer share them."""
         words = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        key = (words, data.files, longest, options.stride, options.max_question)
+        names = tuple(
+            tokenizer.model_input_names
+        )  # one vocabulary serves encoders with and without token types
+        key = (words, names, data.files, longest, options.stride, options.max_question)
         if key not in self._windows:
             of_question: list[list[Window]] = [[] for _ in data.questions]
             for window in make_windows(data.questions, tokenizer, options, longest):

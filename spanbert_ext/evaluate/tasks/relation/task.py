@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class RelationTask(Task[RelationData, RelationOptions]):
 
     clusters = "texts"
     items = "relations"
+    method = 2
 
     def load(self, path: Path, options: RelationOptions) -> list[RelationData]:
         found = find_relations(path)
@@ -44,6 +45,12 @@ class RelationTask(Task[RelationData, RelationOptions]):
 
     def metrics(self, data: RelationData) -> dict[str, Metric]:
         return relation_metrics(data.labels)
+
+    def constant_answers(self, data: RelationData, items: Sequence[int]) -> Iterator[list[ItemRow]]:
+        relations = [data.relations[index] for index in items]
+        number = {label: place for place, label in enumerate(data.labels)}
+        for answer in sorted({number[relation.label] for relation in relations}):
+            yield [ItemRow(r.group, r.id, class_row(answer, number[r.label])) for r in relations]
 
     def train_and_predict(
         self,
