@@ -204,13 +204,12 @@ def probed(separated: bool, value: float = 10.0) -> dict[str, Any]:
         "differences": [difference],
         "covers": "Intervals cover other items",
     }
-    trainings = [{"facts": {"constant_answer": {"accuracy": 55.0}}}]
     data = {
         "name": "mentions",
         "items": "items",
         "clusters": "texts",
         "comparisons": [comparison],
-        "trainings": trainings,
+        "constant_answer": {"accuracy": 55.0},
     }
     return {"data": [data]}
 

@@ -63,9 +63,8 @@ def evaluations(plan: Plan) -> Iterator[Finding]:
                 items += f" of {first['clusters']:,} {data['clusters']}"
             runs = first["estimates"][0]["runs"]
             items += f"; {runs} runs of each system" if runs > 1 else "; one run of each system"
-            constant = data["trainings"][0]["facts"].get("constant_answer", {})
             name = data["name"] if evaluation.task == "probe" else f"{evaluation.task}, {data['name']}"
-            yield Finding(name, evaluation.kind, items, data["comparisons"], constant)
+            yield Finding(name, evaluation.kind, items, data["comparisons"], data["constant_answer"])
 
 
 def _law_sums(plan: Plan) -> dict[tuple[str, int], Mapping[str, Any]]:
