@@ -26,7 +26,7 @@ def make_workplace(folder: Path) -> None:
         rows.writerow(["text", "label"])
         rows.writerows((line, number % 2) for number, line in enumerate(tiny_texts(8)))
     published = str(folder / "spanbert_large_with_head")
-    assert convert([str(ours), "--to", "fairseq", "--output", published, "--no-progress"]) == 0
+    assert convert([str(ours), "--to", "fairseq", "--with-args", "--output", published, "--no-progress"]) == 0
 
 
 def trained() -> SpanBertForPreTraining:
