@@ -127,8 +127,26 @@ def test_commands_parse(path: Path, line: list[str], capsys) -> None:
             arguments = arguments[: arguments.index(sign)]
     try:
         importlib.import_module(module).build_parser().parse_args(arguments)
-    except SystemExit as end:
+    except SystemExit as end:  # --help, or a mistake
         assert end.code == 0, f"{path}: {line}: {capsys.readouterr().err}"
+
+
+QUICK = ("spanbert-fill", "spanbert-convert")
+
+
+def with_quick_commands() -> list[Path]:
+    return [*dict.fromkeys(path for path, line in shell_lines() if line[0] in QUICK)]
+
+
+@pytest.mark.parametrize("path", with_quick_commands(), ids=named)
+def test_commands_that_take_a_second_run(path: Path, workplace: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(workplace)
+    for page, line in shell_lines():
+        if page != path or line[0] not in QUICK or "--interactive" in line or ">" in line:
+            continue
+        status = importlib.import_module(COMMANDS[line[0]]).main(line[1:])
+        printed = capsys.readouterr()
+        assert status == 0 and printed.out, f"{path}: {line}: {printed.err}"
 
 
 # --- Names and messages ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ def make_workplace(folder: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(["text", "label"])
         rows.writerows((line, number % 2) for number, line in enumerate(tiny_texts(8)))
-    published = str(folder / "spanbert_large_with_head")
-    assert convert([str(ours), "--to", "fairseq", "--with-args", "--output", published, "--no-progress"]) == 0
+    published = folder / "spanbert_large_with_head"
+    form = ["--to", "fairseq", "--with-args", "--no-progress"]
+    assert convert([str(ours), *form, "--output", str(published)]) == 0
+    shutil.copy(published / "vocab.txt", folder)
 
 
 def trained() -> SpanBertForPreTraining:
