@@ -33,7 +33,7 @@ OTHER_PROGRAMS = {"git", "cd", "make", "pip", "python", "torchrun", "accelerate"
 
 
 def named(path: Path) -> str:
-    return str(path.relative_to(DOCS).with_suffix(""))
+    return str(path.relative_to(ROOT).with_suffix(""))
 
 
 def with_python() -> list[Path]:
