@@ -52,6 +52,16 @@ $(INSTALLED): $(VENV)/.torch pyproject.toml $(NATIVE)
 bench: $(INSTALLED) ## the benchmarks that this machine can run; BENCH=--quick shows that they work, BENCH=--help more
 	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
+.PHONY: docs
+$(VENV)/.docs: $(INSTALLED)
+	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs ## the documentation's pages, in build/docs; warnings and broken links are errors
+	rm -rf build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/docs-cache docs build/docs
+	$(BIN)/python tools/check_site.py build/docs
+
 # The sanitizers' runtimes must be the first libraries of the process; Python itself is not built with them.
 SANITIZED := build/sanitized
 RUNTIME = $(shell for name in asan ubsan stdc++; do $(CXX) -print-file-name=lib$$name.so; done)

@@ -68,15 +68,17 @@ class HeadFillings:
 
 @dataclass(frozen=True)
 class FilledSpan:
-    """Attributes:
-    start, stop: token positions in the row; `len(span)` tokens.
-    left, right: the tokens outside it, as people read them.
-    heads: by name, "mlm", "sbo", "both".
-    agreement: for each token how much the MLM and the SBO head agree, from 0 to 1: 1 minus the Jensen-Shannon
-        divergence in bits of their distributions over the vocabulary; None where not both were asked, or the
-        SBO head does not predict.
-    sbo_absent: why the span-boundary head does not predict some tokens, for which "both" is the MLM head alone; empty
-        where it predicts all, or was not asked.
+    """A masked span and what each head fills in.
+
+    Attributes:
+        start, stop: token positions in the row; `len(span)` tokens.
+        left, right: the tokens outside it, as people read them.
+        heads: by name, "mlm", "sbo", "both".
+        agreement: for each token how much the MLM and the SBO head agree, from 0 to 1: 1 minus the Jensen-Shannon
+            divergence in bits of their distributions over the vocabulary; None where not both were asked, or the
+            SBO head does not predict.
+        sbo_absent: why the span-boundary head does not predict some tokens, for which "both" is the MLM head alone;
+            empty where it predicts all, or was not asked.
     """
 
     start: int

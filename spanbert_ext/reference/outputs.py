@@ -10,11 +10,12 @@ from torch import Tensor
 class SpanMaskOutput(NamedTuple):
     """K = ceil(ratio * L). Unused entries of the `[B, K]` tensors are -1; used ones come first, by position.
 
-    masked_ids: `[B, L]`, the dtype of `input_ids`, the ids after replacement.
-    labels: int64 `[B, L]`, the original id at masked positions, -100 elsewhere.
-    masked_positions: int64 `[B, K]`, the position of each masked token.
-    left_boundary, right_boundary: int64 `[B, K]`, the positions just outside the token's span; both -1 when
-        the token has no SBO target. Its position slot is `masked_positions - left_boundary - 1`.
+    Attributes:
+        masked_ids: `[B, L]`, the dtype of `input_ids`, the ids after replacement.
+        labels: int64 `[B, L]`, the original id at masked positions, -100 elsewhere.
+        masked_positions: int64 `[B, K]`, the position of each masked token.
+        left_boundary, right_boundary: int64 `[B, K]`, the positions just outside the token's span; both -1 when
+            the token has no SBO target. Its position slot is `masked_positions - left_boundary - 1`.
     """
 
     masked_ids: Tensor
