@@ -124,8 +124,8 @@ cudaError_t launch_gather_boundaries(const GatherBoundaries& task, cudaStream_t 
   const bool packs =
       moves_tokens<kValues>(task.tokens) && moves_packs<kValues>(task.type, task.out, task.pitch);
   return dispatch_float(task.type, [&]<typename T>() {
-    return launch(packs ? gather_boundaries<T, kValues> : gather_boundaries<T, 1>,
-                  dim3(blocks_of(task.rows, 1)), dim3(kGatherThreads), 0, stream, task);
+    return launch(packs ? gather_boundaries<T, kValues> : gather_boundaries<T, 1>, grid_of(task.rows),
+                  dim3(kGatherThreads), 0, stream, task);
   });
 }
 
@@ -134,15 +134,15 @@ cudaError_t launch_gather_tokens(const GatherTokens& task, cudaStream_t stream) 
   const bool packs = moves_tokens<kValues>(task.tokens) &&
                      moves_packs<kValues>(task.tokens.type, task.out, task.tokens.hidden);
   return dispatch_float(task.tokens.type, [&]<typename T>() {
-    return launch(packs ? gather_tokens<T, kValues> : gather_tokens<T, 1>,
-                  dim3(blocks_of(task.index.rows, 1)), dim3(kGatherThreads), 0, stream, task);
+    return launch(packs ? gather_tokens<T, kValues> : gather_tokens<T, 1>, grid_of(task.index.rows),
+                  dim3(kGatherThreads), 0, stream, task);
   });
 }
 
 cudaError_t launch_find_token_rows(const FindTokenRows& task, cudaStream_t stream) {
   const int64_t rows = std::max(task.boundaries.capacity, task.handed_out.rows);
   if (rows == 0) return cudaSuccess;
-  return launch(find_token_rows, dim3(blocks_of(rows, kGatherThreads)), dim3(kGatherThreads), 0, stream,
+  return launch(find_token_rows, grid_of(divide_up(rows, kGatherThreads)), dim3(kGatherThreads), 0, stream,
                 task);
 }
 
@@ -153,7 +153,7 @@ cudaError_t launch_sum_into_tokens(const SumIntoTokens& task, cudaStream_t strea
                      moves_packs<kSummedValues>(task.accumulate_type, task.grads, 2 * task.columns) &&
                      moves_packs<kSummedValues>(task.x_type, task.grad_rows, task.hidden) &&
                      moves_packs<kSummedValues>(task.x_type, task.grad_x, task.hidden);
-  const dim3 grid(blocks_of(tokens, kTokensPerBlock)), block(kWarpLanes, kTokensPerBlock);
+  const dim3 grid = grid_of(divide_up(tokens, kTokensPerBlock)), block(kWarpLanes, kTokensPerBlock);
   const bool is_double = task.accumulate_type == FloatType::kDouble;
   const auto single = is_double ? sum_into_tokens<double, 1> : sum_into_tokens<float, 1>;
   const auto packed =

@@ -77,8 +77,8 @@ cudaError_t launch_sum_by_slot(const SumBySlot& task, cudaStream_t stream) {
   const int64_t tile = kWarpLanes * (packs ? kSlotValues : 1), tiles = divide_up(task.columns, tile);
   return dispatch_float(task.type, [&]<typename T>() {
     return launch(packs ? sum_by_slot<T, kSlotValues> : sum_by_slot<T, 1>,
-                  dim3(static_cast<unsigned>(tiles * task.index.slots), static_cast<unsigned>(groups)),
-                  dim3(kWarpLanes, kSlotWarps), 0, stream, task, tiles);
+                  grid_of(tiles * task.index.slots, groups), dim3(kWarpLanes, kSlotWarps), 0, stream, task,
+                  tiles);
   });
 }
 
@@ -86,7 +86,7 @@ cudaError_t launch_sum_partials(const SumPartials& task, cudaStream_t stream) {
   int64_t columns = 0;
   for (int i = 0; i < task.count; ++i) columns = std::max(columns, task.sums[i].columns);
   if (columns == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>(divide_up(columns, kWarpLanes)), static_cast<unsigned>(task.count));
+  const dim3 grid = grid_of(divide_up(columns, kWarpLanes), task.count);
   return launch(task.accumulate_type == FloatType::kDouble ? sum_partials<double> : sum_partials<float>, grid,
                 dim3(kWarpLanes, kPartialRows), 0, stream, task);
 }

@@ -265,9 +265,8 @@ cudaError_t launch_layer(void (*packed)(Layer, Plan), void (*single)(Layer, Plan
       std::clamp<int64_t>(divide_up(columns, per_warp) * kWarpLanes, kWarpLanes, kMaxThreads);
   const bool keep = bytes <= kSharedBytes;
   const Plan plan{.keep = keep, .inverse_columns = 1.0 / static_cast<double>(columns)};
-  return launch(packs ? packed : single, dim3(static_cast<unsigned>(blocks)),
-                dim3(static_cast<unsigned>(threads)), keep ? static_cast<size_t>(bytes) : 0, stream, layer,
-                plan);
+  return launch(packs ? packed : single, grid_of(blocks), dim3(static_cast<unsigned>(threads)),
+                keep ? static_cast<size_t>(bytes) : 0, stream, layer, plan);
 }
 
 }  // namespace

@@ -10,6 +10,10 @@ enum class Capability { kDefault, kAvx2, kAvx512 };
 Capability cpu_capability();
 const char* capability_name(Capability capability);
 
+// Whether this CPU takes hundreds of cycles for the instruction that selects a bit (pdep): AMD's and Hygon's before the
+// third generation of Zen.
+bool has_slow_bit_select();
+
 // The function (or function template's instance) of the namespace compiled for this CPU:
 // SPANBERT_EXT_CPU_DISPATCH(column_statistics<float, float>)(arguments...).
 #if defined(__x86_64__)

@@ -17,10 +17,16 @@ namespace spanbert_ext {
 constexpr int kWarpLanes = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// Of a grid, for `per_block` items each.
-inline unsigned blocks_of(int64_t items, int64_t per_block) {
-  return static_cast<unsigned>(divide_up(items, per_block));
+// A grid of x times y blocks. More than CUDA has, or none, is a grid of none, which `launch` refuses: a number of
+// blocks that is narrowed would leave rows out.
+constexpr dim3 grid_of(int64_t x, int64_t y = 1) {
+  constexpr int64_t kMost = 0x7fffffff, kMostInY = 65535;
+  if (x < 1 || y < 1 || x > kMost || y > kMostInY) return dim3(0);
+  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
 }
+static_assert(grid_of(0x7fffffff, 65535).x == 0x7fffffff && grid_of(3, 65535).y == 65535);
+static_assert(grid_of(int64_t{1} << 31).x == 0 && grid_of((int64_t{1} << 32) + 1).x == 0);
+static_assert(grid_of(1, 65536).x == 0 && grid_of(0).x == 0 && grid_of(1, 0).x == 0 && grid_of(-1).x == 0);
 
 // The dynamic shared memory of a kernel as an array of `type`.
 #ifdef SPANBERT_EXT_EMULATE_CUDA
@@ -36,6 +42,7 @@ inline unsigned blocks_of(int64_t items, int64_t per_block) {
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
                    cudaStream_t stream, const Arguments&... arguments) {
+  if (grid.x == 0) return cudaErrorInvalidConfiguration;
 #ifdef SPANBERT_EXT_EMULATE_CUDA
   static_cast<void>(stream);
   return emulated_cuda::run(grid, block, shared_bytes,

@@ -54,7 +54,7 @@ inline RankGrid rank_grid(int64_t rows) {
   if (threads == 0) threads = kWarpLanes;
   if (threads > kMaxRankThreads) threads = kMaxRankThreads;
   const int64_t blocks = rows == 0 ? 1 : divide_up(rows, threads);
-  return {dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads))};
+  return {grid_of(blocks), dim3(static_cast<unsigned>(threads))};
 }
 
 }  // namespace spanbert_ext

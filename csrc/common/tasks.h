@@ -6,6 +6,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "common/plain_dispatch.h"
+
 namespace spanbert_ext {
 
 // Tasks 0 .. count - 1, each handed out once.
@@ -23,12 +25,16 @@ class TaskQueue {
 };
 
 // Runs worker(queue) once on every thread, at most one per task. A thread takes its next task when it is done
-// with one, so a core that other programs use does less. Tasks must not share what they write.
+// with one, so a core that other programs use does less. Tasks must not share what they write. What ATen is asked in
+// them goes past autograd and autocast, as in the operator: a thread of the pool does not inherit that.
 template <typename Worker>
 void share_tasks(int64_t count, const Worker& worker) {
   TaskQueue queue(count);
   const int64_t workers = std::min<int64_t>(count, at::get_num_threads());
-  at::parallel_for(0, workers, 1, [&](int64_t, int64_t) { worker(queue); });
+  at::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
+    const PlainDispatch plain;
+    worker(queue);
+  });
 }
 
 }  // namespace spanbert_ext

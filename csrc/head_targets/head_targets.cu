@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kMeansThreads) average_batch(HeadStatistics ta
 }  // namespace
 
 cudaError_t launch_head_targets(const HeadTargets& task, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(head_entry_blocks(task.batch.total))), block(kEntryThreads);
+  const dim3 grid = grid_of(head_entry_blocks(task.batch.total)), block(kEntryThreads);
   const cudaError_t error = launch(&count_heads, grid, block, 0, stream, task);
   if (error != cudaSuccess) return error;
   return launch(task.accumulate == FloatType::kDouble ? &write_heads<double> : &write_heads<float>, grid,
@@ -142,9 +142,8 @@ cudaError_t launch_head_targets(const HeadTargets& task, cudaStream_t stream) {
 cudaError_t launch_head_statistics(const HeadStatistics& task, cudaStream_t stream) {
   const bool wide = task.accumulate == FloatType::kDouble;
   if (task.batch > 0) {
-    const cudaError_t error =
-        launch(wide ? &sum_batch_row<double> : &sum_batch_row<float>, dim3(static_cast<unsigned>(task.batch)),
-               dim3(kStatisticsThreads), 0, stream, task);
+    const cudaError_t error = launch(wide ? &sum_batch_row<double> : &sum_batch_row<float>,
+                                     grid_of(task.batch), dim3(kStatisticsThreads), 0, stream, task);
     if (error != cudaSuccess) return error;
   }
   return launch(wide ? &average_batch<double> : &average_batch<float>, dim3(1), dim3(kMeansThreads), 0,

@@ -16,11 +16,10 @@ namespace {
 
 constexpr int64_t kTokensPerTask = 16384;
 
-// AMD's processors before Zen 3 take hundreds of cycles for the instruction that selects a bit (pdep).
 template <typename Id>
 auto mask_rows_here() {
 #if defined(__x86_64__)
-  static const bool slow = __builtin_cpu_is("amdfam17h");
+  static const bool slow = has_slow_bit_select();
   if (slow) return DEFAULT::mask_rows<Id>;
 #endif
   return SPANBERT_EXT_CPU_DISPATCH(mask_rows<Id>);

@@ -206,8 +206,8 @@ template <typename Id>
 cudaError_t launch_span_mask(const SpanBatch<Id>& batch, const SpanRules& rules, uint64_t* workspace,
                              cudaStream_t stream) {
   const SpanMaskLayout layout(batch.bit_words, batch.length, sizeof(Id));
-  return launch(mask_row<Id>, dim3(static_cast<unsigned>(batch.rows)), dim3(kThreads),
-                static_cast<size_t>(layout.shared_bytes()), stream, batch, rules, workspace);
+  return launch(mask_row<Id>, grid_of(batch.rows), dim3(kThreads), static_cast<size_t>(layout.shared_bytes()),
+                stream, batch, rules, workspace);
 }
 
 template cudaError_t launch_span_mask(const SpanBatch<int32_t>&, const SpanRules&, uint64_t*, cudaStream_t);

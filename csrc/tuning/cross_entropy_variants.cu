@@ -11,7 +11,7 @@ cudaError_t launch_variant(const CrossEntropy& problem, cudaStream_t stream) {
   constexpr int kBlocks = kThreads == 1024 ? 1 : 3;  // what 58 KB of shared memory each allow
   const size_t bytes = static_cast<size_t>(problem.chunk.pitch) * sizeof(__nv_bfloat16);
   return launch(&cross_entropy_rows<__nv_bfloat16, kThreads, kUnroll, kBlocks, true, false>,
-                dim3(static_cast<unsigned>(problem.chunk.rows)), dim3(kThreads), bytes, stream, problem);
+                grid_of(problem.chunk.rows), dim3(kThreads), bytes, stream, problem);
 }
 
 }  // namespace

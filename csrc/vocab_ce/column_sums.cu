@@ -57,13 +57,13 @@ cudaError_t launch_column_sums(const LogitsChunk& chunk, void* partial, void* db
   return dispatch_float(chunk.type, [&]<typename T>() {
     using A = Accumulate<T>;
     A* const sums = static_cast<A*>(partial);
-    const dim3 grid(blocks_of(chunk.pitch, kColumnThreads * int64_t{kPackValues<T>}),
-                    static_cast<unsigned>(column_slices(chunk.rows)));
+    const dim3 grid =
+        grid_of(divide_up(chunk.pitch, kColumnThreads * int64_t{kPackValues<T>}), column_slices(chunk.rows));
     const cudaError_t error = launch(&sum_columns<T>, grid, dim3(kColumnThreads), 0, stream, chunk, sums);
     if (error != cudaSuccess) return error;
-    return launch(
-        &add_slices<A>, dim3(blocks_of(chunk.vocab, kColumnThreads), static_cast<unsigned>(chunk.groups)),
-        dim3(kColumnThreads), 0, stream, chunk, static_cast<const A*>(sums), static_cast<A*>(db), accumulate);
+    return launch(&add_slices<A>, grid_of(divide_up(chunk.vocab, kColumnThreads), chunk.groups),
+                  dim3(kColumnThreads), 0, stream, chunk, static_cast<const A*>(sums), static_cast<A*>(db),
+                  accumulate);
   });
 }
 

@@ -17,8 +17,8 @@ cudaError_t launch_rows(const CrossEntropy& problem, cudaStream_t stream) {
                                         : &cross_entropy_rows<T, kThreads, kUnroll, kBlocks, true, false>)
                            : (smoothing ? &cross_entropy_rows<T, kThreads, kUnroll, kBlocks, false, true>
                                         : &cross_entropy_rows<T, kThreads, kUnroll, kBlocks, false, false>);
-  return launch(kernel, dim3(static_cast<unsigned>(problem.chunk.rows)), dim3(kThreads),
-                keep ? static_cast<size_t>(bytes) : 0, stream, problem);
+  return launch(kernel, grid_of(problem.chunk.rows), dim3(kThreads), keep ? static_cast<size_t>(bytes) : 0,
+                stream, problem);
 }
 
 }  // namespace

@@ -139,8 +139,8 @@ cudaError_t launch_wide(const CrossEntropy& problem, int64_t limit, cudaStream_t
   const int64_t bytes = problem.chunk.vocab / kPackValues<T> * kPackBytes;
   const bool keep = problem.need_grad && bytes <= limit;
   return launch(keep ? &cross_entropy_wide<T, true> : &cross_entropy_wide<T, false>,
-                dim3(static_cast<unsigned>(problem.chunk.rows)), dim3(kThreads),
-                keep ? static_cast<size_t>(bytes) : 0, stream, problem);
+                grid_of(problem.chunk.rows), dim3(kThreads), keep ? static_cast<size_t>(bytes) : 0, stream,
+                problem);
 }
 
 }  // namespace

@@ -100,7 +100,9 @@ void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64
     const Vec b(bias_at(bias, v));
     const auto gradient = [&](int64_t c) {
       const Vec x = load(row + c) + b - load(softmax.maximum + c);
-      return load(softmax.scale + c) * (x.exp() - load(softmax.uniform + c));
+      const Vec g = load(softmax.scale + c) * (x.exp() - load(softmax.uniform + c));
+      // Below the smallest normal number products take a hundred cycles each. NaN is kept.
+      return Vec::blendv(g, Vec(acc_t(0)), g.abs() < Vec(std::numeric_limits<acc_t>::min()));
     };
     Vec row_sum(acc_t(0));
     int64_t c = 0;

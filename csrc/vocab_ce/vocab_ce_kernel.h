@@ -38,7 +38,8 @@ SPANBERT_EXT_DECLARE_CPU_KERNELS(
   void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
                          ColumnStatistics<acc_t> out);
 
-  // The gradient without its one-hot part: grad [size, columns], each row also summed into grad_bias.
+  // The gradient without its one-hot part: grad [size, columns], each row also summed into grad_bias. What is no normal
+  // number is 0.
   template <typename T, typename acc_t>
   void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
                        ColumnSoftmax<acc_t> softmax, T* grad, acc_t* grad_bias);

@@ -175,8 +175,8 @@ cudaError_t launch_pack_decoder(const PackDecoder& task, cudaStream_t stream) {
   const bool packs = moves_packs<kValues>(task.weight_type, task.weight, task.width) &&
                      moves_packs<kValues>(task.type, task.operand, task.pitch);
   return dispatch_float(task.type, [&]<typename T>() {
-    return launch(packs ? &pack_decoder<T, kValues> : &pack_decoder<T, 1>,
-                  dim3(static_cast<unsigned>(task.rows)), dim3(kRowThreads), 0, stream, task);
+    return launch(packs ? &pack_decoder<T, kValues> : &pack_decoder<T, 1>, grid_of(task.rows),
+                  dim3(kRowThreads), 0, stream, task);
   });
 }
 
@@ -185,8 +185,8 @@ cudaError_t launch_gather_hidden(const GatherHidden& task, cudaStream_t stream) 
   const bool packs = task.width % kValues == 0 && moves_packs<kValues>(task.h_type, task.h, task.stride) &&
                      moves_packs<kValues>(task.type, task.compact, task.pitch);
   return dispatch_float(task.type, [&]<typename T>() {
-    return launch(packs ? &gather_hidden<T, kValues> : &gather_hidden<T, 1>,
-                  dim3(static_cast<unsigned>(task.rows)), dim3(kRowThreads), 0, stream, task);
+    return launch(packs ? &gather_hidden<T, kValues> : &gather_hidden<T, 1>, grid_of(task.rows),
+                  dim3(kRowThreads), 0, stream, task);
   });
 }
 
@@ -201,8 +201,8 @@ cudaError_t launch_gradient_rows(const GradientRows& task, cudaStream_t stream) 
   const bool packs = moves_packs<kValues>(task.type, task.rows, task.width) &&
                      moves_packs<kValues>(task.out_type, task.out, task.width);
   return dispatch_float(task.type, [&]<typename T>() {
-    return launch(packs ? &gradient_rows<T, kValues> : &gradient_rows<T, 1>,
-                  dim3(static_cast<unsigned>(task.total)), dim3(kRowThreads), 0, stream, task);
+    return launch(packs ? &gradient_rows<T, kValues> : &gradient_rows<T, 1>, grid_of(task.total),
+                  dim3(kRowThreads), 0, stream, task);
   });
 }
 
@@ -212,8 +212,7 @@ cudaError_t launch_scale(FloatType type, void* values, int64_t count, const void
   return dispatch_float(type, [&]<typename T>() {
     const int64_t per_block = kScaleThreads * int64_t{kPackValues<T>};
     const int64_t blocks = divide_up(count, per_block);
-    return launch(&scale_values<T>,
-                  dim3(static_cast<unsigned>(blocks < kMostScaleBlocks ? blocks : kMostScaleBlocks)),
+    return launch(&scale_values<T>, grid_of(blocks < kMostScaleBlocks ? blocks : kMostScaleBlocks),
                   dim3(kScaleThreads), 0, stream, static_cast<T*>(values), count,
                   static_cast<const Accumulate<T>*>(scale));
   });

@@ -42,7 +42,7 @@ struct alignas(16) float4 {
 };
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration };
 // Less than any GPU has, so that small tests meet the case of too little.
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 inline cudaError_t cudaGetDevice(int* device) {
