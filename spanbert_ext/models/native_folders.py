@@ -87,8 +87,9 @@ class NativeFolders:
         model card, README.md, but where one is that you wrote or changed.
 
         Args:
-            card: what the card says of you: some of `base_model`, `language`, `license`, `corpus`, `training` and
-                `metrics`; see `model_card.check_facts`.
+            card: what the card says by your word, some of: `base_model`, a name on the hub; `language` and `license`, as
+                the hub writes them; `corpus`, what it was trained on; `training` and `metrics`, Markdown, the latter
+                with how they were measured. Each is a text, `language` and `corpus` may be a list of them.
 
         Raises:
             TypeError: a card of another form.
@@ -128,7 +129,7 @@ class NativeFolders:
         A card that is there, and that you wrote or changed, stays as it is.
 
         Args:
-            card: what the card says of you, as in `save_pretrained`; or the path of a card, which then takes the place
+            card: what the card says by your word, as in `save_pretrained`; or the path of a card, which then takes the place
                 of that on the hub, whoever wrote it.
         """
         facts = {} if isinstance(card, (str, os.PathLike)) else check_facts(card)

@@ -47,7 +47,7 @@ def _training(options: Options, metrics: Mapping[str, Any]) -> str:
         "rows": f"{options.rows}, at most {options.block_size:,} tokens",
         "begun with": begun,
         "steps": f"{metrics['steps']:,}",
-        "text": f"{metrics['train_tokens']:,} tokens trained on; {metrics['documents']:,} documents with those held out",
+        "text": f"{metrics['train_tokens']:,} tokens; {metrics['documents']:,} documents, with those held out",
         "learning rate": f"{options.learning_rate:g}, linear to 0 (warm-up steps: {options.warmup_steps:,})",
         "precision": "bfloat16" if options.bf16 else "float32",
         "seed": f"{options.seed}",
