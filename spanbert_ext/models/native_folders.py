@@ -87,8 +87,8 @@ class NativeFolders:
         model card, README.md, but where one is that you wrote or changed.
 
         Args:
-            card: what the card says by your word, some of: `base_model`, a name on the hub; `language` and `license`, as
-                the hub writes them; `corpus`, what it was trained on; `training` and `metrics`, Markdown, the latter
+            card: what the card says by your word, some of: `base_model`, a name on the hub; `language` and `license`,
+                as the hub writes them; `corpus`, what it was trained on; `training` and `metrics`, Markdown, the latter
                 with how they were measured. Each is a text, `language` and `corpus` may be a list of them.
 
         Raises:
@@ -129,8 +129,8 @@ class NativeFolders:
         A card that is there, and that you wrote or changed, stays as it is.
 
         Args:
-            card: what the card says by your word, as in `save_pretrained`; or the path of a card, which then takes the place
-                of that on the hub, whoever wrote it.
+            card: what the card says by your word, as in `save_pretrained`; or the path of a card, which then takes the
+                place of that on the hub, whoever wrote it.
         """
         facts = {} if isinstance(card, (str, os.PathLike)) else check_facts(card)
         api = HfApi(token=token, library_name="spanbert_ext", library_version=__version__)
