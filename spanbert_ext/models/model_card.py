@@ -98,8 +98,9 @@ def _marked(text: str) -> str:
 
 def _base_model(model: Any) -> str | None:
     """The name on the hub that the model was loaded by; None where it was a folder, or nothing."""
-    name = getattr(model, "name_or_path", None) or ""
-    return name if _ON_THE_HUB.fullmatch(name) and not os.path.exists(name) else None
+    name = model.loaded_from
+    on_the_hub = isinstance(name, str) and _ON_THE_HUB.fullmatch(name) and not os.path.exists(name)
+    return name if on_the_hub else None
 
 
 def _description(model: Any, base: str | None) -> str:

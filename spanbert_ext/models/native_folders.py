@@ -32,6 +32,9 @@ class NativeFolders:
     """The part of a model class that loads, initialises, saves and resizes, in front of the native class."""
 
     native_class: type[PreTrainedModel] = PreTrainedModel
+    loaded_from: Any = (
+        None  # as `name_or_path`, which a model with random weights takes from its configuration
+    )
 
     @classmethod
     def from_pretrained(
@@ -47,6 +50,7 @@ class NativeFolders:
         if issubclass(cls, PreTrainedModel):  # made for one type of configuration
             found = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
             model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
+            model.loaded_from = pretrained_model_name_or_path
             if model.sbo.untrained:
                 _logger.warning(
                     f"spanbert_ext: {pretrained_model_name_or_path} has no trained span-boundary head. Its weights, "

@@ -74,11 +74,17 @@ def test_facts_of_another_form(tmp_path, card):
 def test_the_base_is_a_name_on_the_hub_alone(tmp_path):
     model = make_model()
     for name, base in {"bert-base-cased": "bert-base-cased", "me/mine": "me/mine"}.items():
-        model.name_or_path = name
+        model.loaded_from = name
         assert ModelCard(saved_text(model, tmp_path)).data.base_model == base
     for name in (str(tmp_path), "/nowhere/model", "./model", ""):
-        model.name_or_path = name
+        model.loaded_from = name
         assert ModelCard(saved_text(model, tmp_path)).data.base_model is None
+    assert SpanBertForPreTraining.from_pretrained(tmp_path).loaded_from == tmp_path
+    config = tiny_config()
+    config._name_or_path = "bert-base-cased"  # its weights are not those
+    model = SpanBertForPreTraining(config)
+    assert model.name_or_path == "bert-base-cased"
+    assert ModelCard(saved_text(model, tmp_path)).data.base_model is None
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n\n"])
