@@ -21,6 +21,7 @@ from spanbert_ext.convert.write_fairseq import write_dictionary, write_fairseq
 from spanbert_ext.convert.write_legacy import write_legacy, write_vocabulary
 from spanbert_ext.files.disk import megabytes, size_of
 from spanbert_ext.files.paths import given_path
+from spanbert_ext.models.model_card import card_text, write_card
 
 FORMS = ("transformers", "fairseq", "legacy")
 _SEED = 0  # of heads that the source does not have: the same source gives the same files
@@ -93,6 +94,8 @@ def _write(
     model = source.model
     if options.to == "transformers":
         model.save_pretrained(folder)
+        made = {"training": "Converted from another form of checkpoint; not trained further."}
+        write_card(folder, card_text(model, "converted-spanbert", made))  # the same bytes in any folder
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         return

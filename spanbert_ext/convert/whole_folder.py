@@ -12,6 +12,7 @@ from pathlib import Path
 
 from spanbert_ext.convert.checkpoint_file import CheckpointError
 from spanbert_ext.files.disk import explained, sync, sync_tree
+from spanbert_ext.models.model_card import CARD, is_our_card
 
 # What conversions write. A folder with anything else in it is nobody's to delete.
 _OURS = (
@@ -69,6 +70,8 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
             f"--output {folder} exists and is not empty: choose another folder, or give --overwrite"
         )
     for name in names:
+        if name == CARD and is_our_card(folder / name):
+            continue
         if (folder / name).is_dir() or not any(fnmatch(name, pattern) for pattern in _OURS):
             raise CheckpointError(
                 f"--output {folder} holds {name}, which no conversion wrote: --overwrite deletes only what one wrote"

@@ -15,15 +15,17 @@ from spanbert_ext.fill.masked_text import MaskedRow, encode_text, read_marks
 from spanbert_ext.fill.predictions import (
     Predictions,
     chosen_heads,
-    longest_text,
     missing_sbo,
     plain_model,
     predict,
 )
 from spanbert_ext.fill.results import FilledSpan, FilledText, Guess, HeadFillings, SpanFilling
 from spanbert_ext.fill.vocabulary import Vocabulary
+from spanbert_ext.models.positions import most_positions
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.ops._common import integer, shown
+
+_UNLIMITED = 2**16  # tokens of a text for a model that states no limit
 
 
 @overload
@@ -138,7 +140,7 @@ class Filler:
             )
         allowed = self.vocabulary.ids(allowed, size)
         self._allowed = None if allowed is None else torch.tensor(allowed, device=self.model.device)  # [C]
-        self._most = longest_text(self.model)
+        self._most = most_positions(self.model) or _UNLIMITED
 
     def read(self, text: str) -> MaskedRow:
         """A text's spans and tokens."""

@@ -20,7 +20,6 @@ from spanbert_ext.ops._common import accumulation_dtype, shown
 
 HEADS = ("mlm", "sbo", "both")
 TITLES = {"mlm": "MLM head", "sbo": "SBO head", "both": "both"}
-_UNLIMITED = 2**16  # tokens of a text for a model that states no limit
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,6 @@ def plain_model(model: Any) -> PreTrainedModel:
             f"model is {shown(model)}; expected a SpanBertForPreTraining or another masked language model"
         )
     return inner
-
-
-def longest_text(model: PreTrainedModel) -> int:
-    """How many tokens a model reads. Of RoBERTa's kin, which number positions from behind the padding's id, that many
-    less than it has."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
-        return _UNLIMITED
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return positions - module.padding_idx - 1
-    return positions
 
 
 def chosen_heads(model: PreTrainedModel, heads: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from huggingface_hub import HfApi
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import logging
 
+from spanbert_ext._version import __version__
+from spanbert_ext.models.model_card import CARD, card_text, check_facts, write_card
 from spanbert_ext.models.native_classes import registered_configs
 from spanbert_ext.models.options import wants_nsp
 from spanbert_ext.models.span_boundary_head import SpanBoundaryHead
 
+_logger = logging.get_logger("transformers.spanbert_ext")  # as loud as transformers' own reports
 _HUB_ARGUMENTS = {
     *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
     "trust_remote_code",
@@ -24,6 +32,9 @@ class NativeFolders:
     """The part of a model class that loads, initialises, saves and resizes, in front of the native class."""
 
     native_class: type[PreTrainedModel] = PreTrainedModel
+    loaded_from: Any = (
+        None  # as `name_or_path`, which a model with random weights takes from its configuration
+    )
 
     @classmethod
     def from_pretrained(
@@ -37,7 +48,16 @@ class NativeFolders:
             "code_revision", None
         )  # as AutoModelForMaskedLM, which hands nothing of it on
         if issubclass(cls, PreTrainedModel):  # made for one type of configuration
-            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+            found = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+            model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
+            model.loaded_from = pretrained_model_name_or_path
+            if model.sbo.untrained:
+                _logger.warning(
+                    f"spanbert_ext: {pretrained_model_name_or_path} has no trained span-boundary head. Its weights, "
+                    "sbo.*, are random until they are trained; all others are those of the checkpoint, but what is "
+                    "listed as MISSING beside them."
+                )
+            return found
         if isinstance(config, PreTrainedConfig):
             config_class, saved = type(config), getattr(config, "span_pretraining", None)
         else:
@@ -64,21 +84,81 @@ class NativeFolders:
         is_main_process: bool = True,
         state_dict: dict[str, Any] | None = None,
         push_to_hub: bool = False,
+        card: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Saves as the native class does, under its name: what loads the native model loads this one."""
+        """Saves as the native class does, under its name: what loads the native model loads this one. Beside it goes a
+        model card, README.md, but where one is that you wrote or changed.
+
+        Args:
+            card: what the card says by your word, some of: `base_model`, a name on the hub; `language` and `license`,
+                as the hub writes them; `corpus`, what it was trained on; `training` and `metrics`, Markdown, the latter
+                with how they were measured. Each is a text, `language` and `corpus` may be a list of them.
+
+        Raises:
+            TypeError: a card of another form.
+        """
+        facts = check_facts(card)
         super().save_pretrained(
             save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs
         )
         self.config.architectures = [self.native_class.__name__]
+        base = os.path.basename(os.path.abspath(save_directory))
         if is_main_process:
             config = copy.deepcopy(self.config)
             del config.keys_to_ignore_at_inference  # of our outputs, not of the native ones
             config.save_pretrained(save_directory)
+            write_card(save_directory, card_text(self, kwargs.get("repo_id") or base, facts))
         if push_to_hub:  # only now: the folder is complete
             wanted = ("commit_message", "private", "token", "create_pr", "revision")
-            name = kwargs.get("repo_id") or os.path.basename(os.path.normpath(save_directory))
-            self.push_to_hub(name, **{key: kwargs[key] for key in wanted if key in kwargs})
+            given = {key: kwargs[key] for key in wanted if key in kwargs}
+            self.push_to_hub(kwargs.get("repo_id") or base, card=os.path.join(save_directory, CARD), **given)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        tags: str | Sequence[str] | None = None,
+        card: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    ) -> Any:
+        """Uploads the model with its card to the Hugging Face hub; arguments as in transformers.
+
+        A card that is there, and that you wrote or changed, stays as it is.
+
+        Args:
+            card: what the card says by your word, as in `save_pretrained`; or the path of a card, which then takes the
+                place of that on the hub, whoever wrote it.
+        """
+        facts = {} if isinstance(card, (str, os.PathLike)) else check_facts(card)
+        api = HfApi(token=token, library_name="spanbert_ext", library_version=__version__)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size, card=facts)
+            path = os.path.join(folder, CARD)
+            if isinstance(card, (str, os.PathLike)):
+                shutil.copyfile(card, path)
+            else:
+                os.unlink(path)
+                _fetch_card(api, repo_id, revision, path)
+                tags = [tags] if isinstance(tags, str) else tags or []
+                write_card(folder, card_text(self, repo_id, facts, tags))
+            if revision is not None and not revision.startswith("refs/pr"):
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+            )
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
@@ -105,6 +185,12 @@ class NativeFolders:
             module.reset_parameters(init, _initial_std(self.config))
         elif module is self and "masking_step" in self._buffers:
             init.zeros_(self.masking_step)
+
+
+def _fetch_card(api: HfApi, repo_id: str, revision: str | None, path: str) -> None:
+    """Puts the card that a repository has at `path`; nothing where it has none."""
+    if api.file_exists(repo_id, CARD, revision=revision):
+        shutil.copyfile(api.hf_hub_download(repo_id, CARD, revision=revision), path)
 
 
 def _initial_std(config: Any) -> float:

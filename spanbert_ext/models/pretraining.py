@@ -25,6 +25,7 @@ from spanbert_ext.models.inputs import (
 from spanbert_ext.models.last_layers import LayerShape
 from spanbert_ext.models.masking_here import MaskingHere
 from spanbert_ext.models.mlm_heads import HeadShape
+from spanbert_ext.models.model_card import TAGS
 from spanbert_ext.models.native_classes import (
     check_head,
     compare_head,
@@ -136,6 +137,7 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
         config.span_pretraining = options
         config.keys_to_ignore_at_inference = IGNORED_AT_INFERENCE
         super().__init__(config, *args, **kwargs)
+        self.model_tags = [*TAGS]  # on the hub
         self.loss_type = "ForMaskedLM"  # of loss_function: transformers reads it off the name of the class
 
         check_head(self, self.head_shape)

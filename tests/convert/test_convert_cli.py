@@ -91,7 +91,11 @@ def test_the_summary_of_a_published_checkpoint(tmp_path, checkpoint, vocabulary,
 def test_without_a_vocabulary_it_says_so(tmp_path, checkpoint, capsys):
     assert command(checkpoint, "--output", tmp_path / "out") == 0
     assert "--vocab gives one" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
 
 
 def test_what_a_source_has_not_is_said(tmp_path, capsys):
@@ -312,7 +316,9 @@ def test_files_are_on_the_disk_before_the_folder_is_there(tmp_path, checkpoint, 
     monkeypatch.setattr(disk, "sync", sync)
     monkeypatch.setattr(whole_folder, "sync", sync)
     assert command(checkpoint, "--output", tmp_path / "out") == 0
-    assert {"config.json", "model.safetensors"} <= {path.name for path in synced} and synced[-1] == tmp_path
+    assert {"README.md", "config.json", "model.safetensors"} <= {path.name for path in synced} and synced[
+        -1
+    ] == tmp_path
 
 
 def test_the_same_source_gives_the_same_bytes(tmp_path, checkpoint):

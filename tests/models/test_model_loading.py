@@ -98,18 +98,3 @@ class TestLoading:
         batch["input_ids"][1, 2] = len(VOCABULARY)
         with pytest.raises(IndexError, match=rf"input_ids\[1, 2\] is {len(VOCABULARY)}, but the model has"):
             make_model()(**batch)
-
-    def test_pushing_sends_the_finished_folder(self, tmp_path, monkeypatch):
-        model, pushed = make_model(), []
-
-        def push(name, **kwargs):
-            config = json.loads((tmp_path / "model" / "config.json").read_text())
-            pushed.append((name, kwargs, config["architectures"]))
-
-        monkeypatch.setattr(model, "push_to_hub", push)
-        model.save_pretrained(tmp_path / "model", push_to_hub=True, private=True)
-        model.save_pretrained(tmp_path / "model", push_to_hub=True, repo_id="me/other")
-        assert pushed == [
-            ("model", {"private": True}, ["BertForMaskedLM"]),
-            ("me/other", {}, ["BertForMaskedLM"]),
-        ]

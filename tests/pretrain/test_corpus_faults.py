@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from tiny_models import tiny_tokenizer
 
 from spanbert_ext.pretrain.rows.held_out import split_documents
 from spanbert_ext.pretrain.rows.token_documents import tokenize_documents
-from spanbert_ext.pretrain.text.corpus import find_files, load_documents
+from spanbert_ext.pretrain.text.corpus import find_files, load_documents, passed_over
 from spanbert_ext.pretrain.text.corpus_names import DATASET, absolute_names
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
@@ -41,6 +43,105 @@ def test_a_pipe_and_a_device(tmp_path):
         os.close(writing)
     with pytest.raises(CorpusError, match="/dev/null.* is a device"):
         find_files(["/dev/null"])
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Makes paths unreadable, for root too, to whom permissions say nothing."""
+    scandir, access, closed = os.scandir, os.access, set()
+
+    def refusing(path="."):
+        if os.fspath(path) in closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **more: os.fspath(path) not in closed and access(path, mode, **more)
+    )
+    yield lambda path: (path.chmod(0), closed.add(str(path)))
+    for path in closed:
+        Path(path).chmod(0o700)
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.txt", "*/*.txt", "*/deeper/*.txt", "in*/*/*.txt", "**/*"])
+def test_a_folder_that_cannot_be_entered_is_refused(tmp_path, closed, pattern):
+    folder = tmp_path / "inside" / "deeper"
+    folder.mkdir(parents=True)
+    (tmp_path / "inside" / "a.txt").write_text("One.")
+    (folder / "b.txt").write_text("Two.")
+    name = str(tmp_path / pattern)
+    assert find_files([name])
+    closed(folder if pattern != "*/*.txt" else folder.parent)
+    with pytest.raises(CorpusError, match="inside.* cannot be (searched|looked for): .*ermission denied"):
+        find_files([name])
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "c.txt").write_text("Three.")
+    assert find_files([f"{tmp_path}/o*/*.txt"]) == [other / "c.txt"]  # it does not lead there
+
+
+@pytest.mark.parametrize("name", ["text.txt", "", "*.txt"])
+def test_a_file_that_cannot_be_read_is_refused_before_any_is(tmp_path, closed, name):
+    for file in ("a.txt", "text.txt"):
+        (tmp_path / file).write_text("One.")
+    closed(tmp_path / "text.txt")
+    with pytest.raises(CorpusError, match=r"text\.txt cannot be read by you: change its permissions"):
+        find_files([str(tmp_path / name)])
+    assert find_files([str(tmp_path / "a.txt")])
+
+
+def special_files(folder: Path) -> dict[str, str]:
+    """A file and what is none, by name."""
+    (folder / "a.txt").write_text("One.")
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "dead.jsonl").symlink_to("nowhere.jsonl")
+    (folder / "circle.txt").symlink_to("round.txt")
+    (folder / "round.txt").symlink_to("circle.txt")
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(folder)  # the path of a socket is short
+        try:
+            server.bind("socket.txt")
+        finally:
+            os.chdir(here)
+    circle = "is a link that leads in a circle"
+    return {
+        **{"circle.txt": circle, "round.txt": circle, "dead.jsonl": "is a link that leads nowhere"},
+        **{"pipe.txt": "is a pipe", "socket.txt": "is a socket"},
+    }
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    others = special_files(tmp_path)
+    (tmp_path / "folder.txt").mkdir()
+    assert find_files([str(tmp_path)]) == find_files([f"{tmp_path}/*"]) == [tmp_path / "a.txt"]
+    (said,) = passed_over([str(tmp_path)])
+    assert said == (
+        f"Passed over in {tmp_path}: circle.txt is a link that leads in a circle, dead.jsonl is a link that leads"
+        " nowhere, pipe.txt is a pipe, ...."
+    )
+    for name, what in others.items():
+        (said,) = passed_over([f"{tmp_path}/{name[:3]}*"])
+        assert said == f"Passed over in {tmp_path}/{name[:3]}*: {tmp_path / name} {what}."
+        with pytest.raises(CorpusError, match=f"{name}' {what}"):
+            find_files([str(tmp_path / name)])
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(CorpusError, match=r"holds no file that ends in .*, but circle\.txt is a link"):
+        find_files([str(tmp_path)])
+
+
+def test_links_to_folders_are_not_entered_which_is_said(tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("One.")
+    (tmp_path / "text" / "up").symlink_to(tmp_path)  # a circle, were it entered
+    (tmp_path / "text" / "b.txt").symlink_to("a.txt")
+    assert find_files([str(tmp_path / "text")]) == [tmp_path / "text" / "a.txt"]  # once
+    assert passed_over([str(tmp_path / "text")]) == [
+        f"Passed over in {tmp_path}/text: 1 link to folders (up), which are read where they are named."
+    ]
+    (tmp_path / "link").symlink_to("text")
+    assert find_files([str(tmp_path / "link")]) == [tmp_path / "link" / "a.txt"]
 
 
 @pytest.mark.parametrize("name", ["", " "])

@@ -45,6 +45,7 @@ def test_commands_can_be_copied_whatever_the_names():
         "it's here-further",
     )
     compile(lines[1].split(maxsplit=2)[2], "printed", "exec")
+    assert "UNEXPECTED, which is right" in lines[1]
 
 
 def test_a_text_is_read_again_as_it_was():

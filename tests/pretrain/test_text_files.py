@@ -87,6 +87,36 @@ def test_zstd_members_are_one_text_and_a_missing_end_is_named(tmp_path):
     assert "cannot read" in message(tmp_path, whole + b"no frame", "a.txt.zst")
 
 
+def skipped(data: bytes, kind: int = 0) -> bytes:
+    """A frame that holds no text."""
+    return bytes([0x50 + kind]) + b"\x2a\x4d\x18" + len(data).to_bytes(4, "little") + data
+
+
+@pytest.mark.parametrize("kind", range(16))
+def test_zstd_frames_without_text_are_skipped_wherever_they_stand(tmp_path, kind):
+    pytest.importorskip("zstandard")
+    data = TEXT.encode()
+    frames = [zstd_frame(data[:20]), zstd_frame(b""), zstd_frame(data[20:])]
+    note = skipped(b"notes", kind)
+    for begin, middle, end in ((1, 0, 0), (3, 0, 0), (0, 1, 0), (0, 2, 2), (1, 1, 1)):
+        packed = note * begin + frames[0] + note * middle + frames[1] + note * middle + frames[2] + note * end
+        assert read(tmp_path, packed, "a.txt.zst") == DOCUMENTS
+    long, empty = skipped(b"\0" * 5_000, kind), skipped(b"", kind)  # longer than what is unpacked at once
+    assert read(tmp_path, long + empty + frames[0] + long + frames[2] + empty, "a.txt") == DOCUMENTS
+    assert read(tmp_path, note + empty, "a.txt.zst") == []
+    for cut in (note[:-1], note[:6], long[:-1], frames[0] + note[:-1], note + zstd_frame(data)[:-1]):
+        assert "cannot read" in message(tmp_path, cut, "a.txt.zst")
+    for rubbish in (note + data, note + frames[0] + b"no frame"):
+        assert "cannot read" in message(tmp_path, rubbish, "a.txt.zst")
+
+
+def test_zstd_of_any_beginning_is_named_where_nothing_reads_it(tmp_path, monkeypatch):
+    for module in ("compression.zstd", "zstandard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for data in (zstd_frame(b"x"), skipped(b"notes") + zstd_frame(b"x"), skipped(b"", 15)):
+        assert "packed by zstd" in message(tmp_path, data, "a.txt.zst")
+
+
 def _peekable(folder: Path, data: bytes):
     (folder / "peek").write_bytes(data)
     return (folder / "peek").open("rb")

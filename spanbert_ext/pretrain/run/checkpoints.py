@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from spanbert_ext.files.disk import empty, make_anew, sha256_of, sync, sync_tree, temporaries, write_synced
 from spanbert_ext.files.lock import LOCK_FILE
 from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE
+from spanbert_ext.models.model_card import CARD, is_our_card
 from spanbert_ext.pretrain.settings.options import Options, save_options
 
 RUN_FILE = "run.json"  # marks a folder as the output of a run
@@ -138,11 +139,13 @@ def delete_run(folder: Path) -> None:
         (folder / TOKENIZER).rmdir()  # that of the next run takes its place in one step
     for name in (METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE, *written):
         (folder / name).unlink(missing_ok=True)
+    if is_our_card(folder / CARD):
+        (folder / CARD).unlink()
 
 
 def delete_unfinished_files(folder: Path) -> None:
     """Deletes what a process has left that was killed while it wrote a file of the run. For who holds its lock."""
-    for name in _FILES:
+    for name in (*_FILES, CARD):
         for path in temporaries(folder / name):
             path.unlink(missing_ok=True)
 

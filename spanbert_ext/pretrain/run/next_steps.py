@@ -47,6 +47,7 @@ def next_commands(options: Options) -> str:
     again += "".join(f" {word}" for name in _UNSAID for word in _if_not_unsaid(name, getattr(options, name)))
     again += f" --output {shlex.quote(f'{folder}-further')}"
     load = f"AutoModelForQuestionAnswering.from_pretrained({str(folder)!r})"
+    load += "  # lists both pre-training heads as UNEXPECTED, which is right"
     commands = (
         ("fine-tune it", f"from transformers import AutoModelForQuestionAnswering; model = {load}"),
         ("look at it", f"spanbert-report {quoted}"),

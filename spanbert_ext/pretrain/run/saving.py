@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
 from spanbert_ext.files.disk import DiskError, explained, make_anew, sync, sync_tree
+from spanbert_ext.models.model_card import CARD
 from spanbert_ext.pretrain.run.bad_loss import BadLossError
 from spanbert_ext.pretrain.run.checkpoints import UNFINISHED, checkpoint_name, publish, seal
 from spanbert_ext.pretrain.run.sharding import all_finite
@@ -53,6 +54,7 @@ class VerifiedSaving:
                 self._staging = None
             self.accelerator.wait_for_everyone()  # each process has a file of its own in it
             if self.is_world_process_zero():
+                (staging / name / CARD).unlink(missing_ok=True)  # who edits it would damage the checkpoint
                 seal(staging / name)
                 publish(staging / name, root / name, KEPT)
             self.accelerator.wait_for_everyone()
@@ -69,6 +71,7 @@ class VerifiedSaving:
             self.save_model(str(staging))
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
+                (staging / CARD).unlink(missing_ok=True)  # the run writes one that has its losses
                 sync_tree(staging)
                 names = sorted(path.name for path in staging.iterdir())
                 for name in names:

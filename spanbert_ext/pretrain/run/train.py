@@ -53,6 +53,7 @@ from spanbert_ext.pretrain.run.resuming import (
     remember_moved,
 )
 from spanbert_ext.pretrain.run.room import check_room
+from spanbert_ext.pretrain.run.run_card import write_run_card
 from spanbert_ext.pretrain.run.sharding import check_kind, check_launch, choose_settings
 from spanbert_ext.pretrain.run.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.run.starting_model import build_model, check_ids, check_model
@@ -243,6 +244,9 @@ def _close(loaded: Loaded, folder: Path) -> dict[str, Any]:
             f"the held-out loss is not a number ({losses}): {folder / METRICS_FILE} holds null"
         )
     if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        with explained("the model card", folder):
+            write_run_card(folder, model, options, metrics)
         add_to_run_file(folder, finished=trainer.state.global_step)
         print(f"\n{before_and_after(trainer.state.log_history)}\n\n{next_commands(options)}")
     return metrics

@@ -5,13 +5,14 @@ second run over the same, unchanged files reads the table."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import inspect
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from datasets import Dataset, Features, Value
@@ -51,8 +52,8 @@ def find_files(corpus: Sequence[str]) -> list[Path]:
     """The files that `corpus` names, each once, in the order given (a folder's and a pattern's files sorted).
 
     `corpus`: files, folders (searched in depth) and glob patterns (`**` allowed; like a search in depth it does not
-    enter folders by symbolic links). Raises `CorpusError` for a name that matches nothing and for a file whose name
-    has no ending that `form_of` knows."""
+    enter folders by symbolic links). Raises `CorpusError` for a name that matches nothing, for a file whose name has no
+    ending that `form_of` knows, and for files and folders among them that the user may not read."""
     return [Path(name) for name in find_sources(corpus)]
 
 
@@ -88,28 +89,28 @@ def _find(name: str) -> list[Path]:
             raise CorpusError(
                 f"corpus folder {shown(path)} was saved by the datasets library: name it {DATASET}{shown(name)}"
             )
-        matches = sorted(p for p in path.rglob("*") if _is_read(p.name) and p.is_file())
+        matches = sorted(p for p in _files_below(path) if _is_read(p.name) and _is_file(p))
         if not matches:
             others = _say_others(path)
             raise CorpusError(
                 f"corpus folder {shown(path)} holds no file that ends in {ENDINGS}{others and f', but {others}'}"
             )
-        return matches
+        return _readable(matches)
     if path.is_file():
         if form_of(path.name) is None:
             raise CorpusError(f"corpus file {shown(path)} does not end in {ENDINGS}, nor in .md or .rst")
-        return [path]
+        return _readable([path])
     kind = _special_kind(path)
     if kind is not None:
         raise CorpusError(
             f"corpus {shown(name)!r} is {kind}, which can be read only once, and a corpus is read several times: write"
             " it to a file. Packed files (.gz, .xz, .bz2, .zst) are read as they are."
         )
-    matches = sorted(_matches(path)) if glob.has_magic(name) else []
+    matches = sorted(filter(_is_file, _matches(path))) if glob.has_magic(name) else []
     if not matches:
-        reason = f"matches no file that ends in {ENDINGS}" if glob.has_magic(name) else "does not exist"
+        reason = f"matches no file that ends in {ENDINGS}" if glob.has_magic(name) else _absence(path)
         raise CorpusError(f"corpus {shown(name)!r} {reason}")
-    return matches
+    return _readable(matches)
 
 
 def _is_read(name: str) -> bool:
@@ -117,29 +118,113 @@ def _is_read(name: str) -> bool:
     return form_of(name) not in (None, "markup")
 
 
+def _readable(files: list[Path]) -> list[Path]:
+    """`files`, after a look at their permissions: one of them may be read only after hours."""
+    for path in files:
+        if not os.access(path, os.R_OK):
+            raise CorpusError(
+                f"corpus file {shown(path)} cannot be read by you: change its permissions, or move it away"
+            )
+    return files
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`. Raises `CorpusError` for a folder that cannot be entered: its text would be missing unnoticed."""
+    for root, folders, names in os.walk(folder, onerror=_refuse):
+        yield Path(root), folders, names
+
+
+def _refuse(error: OSError) -> None:
+    raise CorpusError(
+        f"corpus folder {shown(error.filename)} cannot be searched: {error.strerror}; change its permissions, or name"
+        " the files and folders that are to be read"
+    ) from error
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return (root / name for root, _, names in _walk(folder) for name in names)
+
+
+def _absence(path: Path) -> str:
+    """Why there is neither a file nor a folder."""
+    return _not_a_file(path) if path.is_symlink() else "does not exist"
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file, or a link to one. Raises OSError where that cannot be known."""
+    return _not_a_file(path) is None
+
+
+def _not_a_file(path: Path) -> str | None:
+    """What stands in the place of a file, as "is a pipe"; None for a file."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is a link that leads nowhere" if path.is_symlink() else "is gone"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return "is a link that leads in a circle"
+    if stat.S_ISREG(mode):
+        return None
+    return f"is {next((kind for is_kind, kind in _SPECIAL.items() if is_kind(mode)), 'no file')}"
+
+
 def passed_over(corpus: Sequence[str]) -> list[str]:
-    """For each folder in `corpus` with files that are not read, a line that says how many and names some."""
-    folders = [given_path(name) for name in corpus if name and not name.startswith(DATASET)]
-    found = [(folder, _say_others(folder)) for folder in folders if folder.is_dir()]
-    return [f"Passed over in {shown(folder)}: {others}." for folder, others in found if others]
+    """For each folder and pattern in `corpus` with files that are not read, a line that says how many and names
+    some."""
+    lines = []
+    for name in corpus:
+        if not name or name.startswith(DATASET):
+            continue
+        path = given_path(name)
+        if path.is_dir():
+            others = _say_others(path)
+        else:
+            others = _say_not_files(_matches(path)) if glob.has_magic(name) and not path.is_file() else ""
+        if others:
+            lines.append(f"Passed over in {shown(path)}: {others}.")
+    return lines
 
 
 def _say_others(folder: Path) -> str:
-    """The files in a folder that are not read, hidden ones left out; empty where there are none."""
-    others = []
-    for root, folders, names in os.walk(folder):
+    """What is not read in a folder, hidden files left out; empty where that is nothing."""
+    others, links, named = [], [], []
+    for root, folders, names in _walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        others += [Path(root, x) for x in sorted(names) if not x.startswith(".") and not _is_read(x)]
-    if not others:
-        return ""
-    some = ", ".join(shown(path.relative_to(folder)) for path in others[:_NAMED])
-    more = ", ..." * (len(others) > _NAMED)
-    said = f"{len(others):,} file{'s' * (len(others) > 1)} of other endings ({some}{more})"
-    markup = next((path for path in others if is_plain_text(path.name)), None)
-    if markup is not None:
-        pattern = folder / "**" / f"*{markup.suffix}"
-        said += f"; a pattern reads such text: --corpus '{shown(pattern)}'"
-    return said
+        links += [root / name for name in folders if (root / name).is_symlink()]
+        seen = [root / name for name in sorted(names) if not name.startswith(".")]
+        others += [path for path in seen if not _is_read(path.name)]
+        named += [path for path in seen if _is_read(path.name)]
+    parts = []
+    if others:
+        said = _counted(others, folder, "file", "of other endings")
+        markup = next((path for path in others if is_plain_text(path.name)), None)
+        if markup is not None:
+            pattern = folder / "**" / f"*{markup.suffix}"
+            said += f"; a pattern reads such text: --corpus '{shown(pattern)}'"
+        parts.append(said)
+    if links:
+        parts.append(_counted(links, folder, "link", "to folders") + ", which are read where they are named")
+    return "; ".join(part for part in (*parts, _say_not_files(named, folder)) if part)
+
+
+def _say_not_files(paths: Iterable[Path], folder: Path | None = None) -> str:
+    """Those of `paths` that have a name that is read and are no file; empty where there are none."""
+    found = [(path, what) for path in sorted(paths) if (what := _not_a_file(path)) is not None]
+    found = [
+        (path, what) for path, what in found if what != "is no file"
+    ]  # a folder of such a name is searched
+    return ", ".join(
+        [f"{shown(path.relative_to(folder) if folder else path)} {what}" for path, what in found[:_NAMED]]
+        + ["..."] * (len(found) > _NAMED)
+    )
+
+
+def _counted(paths: Sequence[Path], folder: Path, what: str, which: str) -> str:
+    some = ", ".join(shown(path.relative_to(folder)) for path in paths[:_NAMED])
+    more = ", ..." * (len(paths) > _NAMED)
+    return f"{len(paths):,} {what}{'s' * (len(paths) > 1)} {which} ({some}{more})"
 
 
 def _special_kind(path: Path) -> str | None:
@@ -151,11 +236,26 @@ def _special_kind(path: Path) -> str | None:
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
+    """What a pattern matches, of names that are read. Raises `CorpusError` for a folder that it leads through and that
+    cannot be entered."""
     root = Path(pattern.anchor)
-    for path in root.glob(str(pattern.relative_to(root))):
-        asked = _is_read(path.name) or (form_of(path.name) and form_of(pattern.name))
-        if asked and path.is_file():
+    steps = pattern.relative_to(root).parts
+    for depth, step in enumerate(steps):
+        if depth and glob.has_magic(step):  # the folders before it are searched
+            for folder in root.glob(os.path.join(*steps[:depth])):
+                if folder.is_dir():
+                    _check_search(folder)
+    for path in root.glob(os.path.join(*steps)):
+        if _is_read(path.name) or (form_of(path.name) and form_of(pattern.name)):
             yield path
+
+
+def _check_search(folder: Path) -> None:
+    try:
+        with os.scandir(folder):
+            pass
+    except OSError as error:
+        _refuse(error)
 
 
 def read_source(source: str, separator: str | None = None, text_field: str = "text") -> Iterator[str]:

@@ -21,7 +21,10 @@ from spanbert_ext.pretrain.text.sentences import LONGEST, sentence_spans
 
 LONGEST_DOCUMENT = 1 << 22  # characters; a longer one is several, cut where a sentence ends
 _PIECE = 1 << 20  # bytes that are decoded at once
-_GZIP, _XZ, _ZSTD = b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
+_GZIP, _XZ = b"\x1f\x8b\x08", b"\xfd7zXZ\0"
+_ZSTD = re.compile(
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"
+)  # a frame of text; one to be skipped (pzstd's first)
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")  # "BZh" alone may begin a text
 _BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark its own begins with
     (codecs.BOM_UTF8, "UTF-8"),
@@ -88,7 +91,7 @@ def _unpacked(file: BinaryIO, path: Path) -> BinaryIO | _Zstandard:
         return lzma.LZMAFile(file)
     if _BZIP2.match(first):
         return bz2.BZ2File(file)
-    if first.startswith(_ZSTD):
+    if _ZSTD.match(first):
         try:
             return importlib.import_module("compression.zstd").ZstdFile(file)  # from Python 3.14 on
         except ImportError:
