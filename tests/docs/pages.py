@@ -1,4 +1,4 @@
-"""What stands in a page of the documentation: its blocks of code, and what marks them."""
+"""What stands in README and in a page of the documentation: its blocks of code, and what marks them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+README = DOCS.parent / "README.md"
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[^\s`]*)[^\n`]*\n(?P<text>.*?)^(?P=fence)$", re.M | re.S)
 # In the line before a block: <!-- not run: WHY -->
 _NOT_RUN = re.compile(r"<!-- not run: ([^>]+) -->\s*\Z")
@@ -25,7 +26,7 @@ class Block:
 
 
 def pages() -> list[Path]:
-    return sorted(path for path in DOCS.rglob("*.md") if "_" not in path.name[0])
+    return [README, *sorted(path for path in DOCS.rglob("*.md") if "_" not in path.name[0])]
 
 
 def blocks(path: Path) -> list[Block]:

@@ -1,4 +1,4 @@
-"""The documentation is true: its Python runs and prints what it shows, its commands parse, its names exist."""
+"""README and the documentation are true: its Python runs and prints what it shows, its commands parse, its names exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from pages import DOCS, Block, blocks, commands, pages
+from pages import DOCS, README, Block, blocks, commands, pages
 from tiny_models import one_thread  # noqa: F401
 from workplace import make_workplace
 
@@ -207,7 +207,7 @@ def test_every_benchmarked_device_has_its_page() -> None:
 
 
 def test_no_page_is_left_out_of_the_contents() -> None:
-    listed = {DOCS / "index.md"}
+    listed = {README, DOCS / "index.md"}
     for path in pages():
         for block in blocks(path):
             if block.language == "{toctree}":
