@@ -52,12 +52,14 @@ class CMakeBuild(build_ext):
         cmake = find_tool("cmake")
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         target = ROOT if self.inplace else Path(self.build_lib).resolve()
+        # Paths of the sources do not count: an unpacked sdist finds what its checkout compiled.
+        environment = {"CCACHE_BASEDIR": str(ROOT / "csrc"), **os.environ}
         for command in (
             [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *configure],
             [cmake, "--build", str(build), "--parallel", jobs],
             [cmake, "--install", str(build), "--prefix", str(target)],
         ):
-            if subprocess.call(command) != 0:
+            if subprocess.call(command, env=environment) != 0:
                 raise SystemExit(f"building spanbert-ext failed, see above: {' '.join(command)}")
 
 
@@ -80,10 +82,11 @@ class Metadata(egg_info):
                 raise SystemExit("SPANBERT_EXT_RELEASE=ON names the torch of the build, and there is none")
             label = runpy.run_path(str(ROOT / "spanbert_ext" / "_version.py"))["torch_label"]
             self.tag_build = f"+{label(torch.version, torch.cuda)}"
-            self.distribution.install_requires = [
+            requirements = [
                 f"torch=={torch.version.partition('+')[0]}" if re.match(r"torch\b", requirement) else requirement
                 for requirement in self.distribution.install_requires
             ]
+            self.distribution.install_requires = self.distribution.metadata.install_requires = requirements
         super().finalize_options()
 
     def find_sources(self) -> None:
