@@ -82,8 +82,9 @@ class Metadata(egg_info):
                 raise SystemExit("SPANBERT_EXT_RELEASE=ON names the torch of the build, and there is none")
             label = runpy.run_path(str(ROOT / "spanbert_ext" / "_version.py"))["torch_label"]
             self.tag_build = f"+{label(torch.version, torch.cuda)}"
+            this_torch = f"torch=={torch.version.partition('+')[0]}"
             requirements = [
-                f"torch=={torch.version.partition('+')[0]}" if re.match(r"torch\b", requirement) else requirement
+                this_torch if re.match(r"torch\b", requirement) else requirement
                 for requirement in self.distribution.install_requires
             ]
             self.distribution.install_requires = self.distribution.metadata.install_requires = requirements

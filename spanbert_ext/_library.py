@@ -15,7 +15,7 @@ import torch
 
 from spanbert_ext._version import __version__, torch_label
 
-_REBUILD = "To build them anew, in the source folder of spanbert-ext: pip install --force-reinstall --no-deps ."
+_REBUILD = "Rebuild them, in the source folder of spanbert-ext: pip install --force-reinstall --no-deps ."
 
 
 def _check_versions(built: ModuleType, python: str, torch_version: str, torch_cuda: str | None) -> None:
@@ -40,7 +40,7 @@ def _check_versions(built: ModuleType, python: str, torch_version: str, torch_cu
     wheel = f"spanbert_ext-{__version__}+{needed}-cp{python.replace('.', '')}-*.whl"
     raise ImportError(
         f"spanbert_ext's operators were compiled for {wanted}, but this is {present}."
-        f" The wheel that fits here is {wheel}. {_REBUILD}"
+        f" Take the wheel {wheel}. Where there is none: {_REBUILD}"
     )
 
 

@@ -4,9 +4,8 @@ __version__ = "0.1.0"
 
 
 def torch_label(version: str, cuda: str | None) -> str:
-    """What a torch must agree in with the one that the operators were compiled for: "torch2.13.0.cpu", "torch2.14.1.cu13".
-
-    It stands in the name of a wheel, behind the version and a "+".
+    """In what a torch must agree with the one that the operators were compiled for: "torch2.13.0.cpu" or, with CUDA,
+    "torch2.14.1.cu13". It stands in the name of a wheel, behind the version and a "+".
 
     version, cuda: as `torch.__version__` and `torch.version.cuda`.
     """

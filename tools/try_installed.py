@@ -40,7 +40,7 @@ def training_steps(count: int) -> list[float]:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     torch.manual_seed(0)
     batch = DataCollatorForSpanMasking(tokenizer, seed=1)([tokenizer(" ".join(words * 3)) for _ in range(4)])
-    small = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     model = SpanBertForPreTraining(BertConfig(vocab_size=len(vocabulary), **small))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
@@ -54,7 +54,7 @@ def training_steps(count: int) -> list[float]:
 
 
 def command_faults(name: str) -> list[str]:
-    """A line for each of --help and, of a command that needs an extra, a call without it that does not end as it should."""
+    """A line for --help, and for a call without the extra that the command needs, where it does not end as it should."""
     program = Path(sysconfig.get_path("scripts"), name)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +87,8 @@ def main() -> int:
         faults.append("the model does not learn")
     if find_spec("datasets"):
         faults.append("datasets is installed, of which the library has no need")
-    commands = sorted(point.name for point in entry_points(group="console_scripts") if "spanbert_ext" in point.value)
+    scripts = entry_points(group="console_scripts")
+    commands = sorted(script.name for script in scripts if script.value.startswith("spanbert_ext."))
     for name in commands:
         faults += command_faults(name)
     print(f"{'commands':18} {', '.join(commands)}")

@@ -23,7 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 IMPORTED_AS = {"scikit-learn": "sklearn"}
 BROUGHT = {  # by what is required
     "": {"huggingface_hub", "psutil", "safetensors", "tokenizers", "tqdm"},
-    "pretrain": {"pyarrow", "textblob", "zstandard", "compression"},  # textblob and zstandard only where they are needed
+    "pretrain": {
+        "pyarrow",
+        "textblob",
+        "zstandard",
+        "compression",
+    },  # all but the first where they are needed
 }
 ROOMS = {"fill": "plots", "pretrain": "pretrain", "evaluate": "evaluate"}
 
@@ -65,7 +70,8 @@ def test_what_is_imported_is_required() -> None:
         foreign = roots - library - {*PACKAGES[extra]} - BROUGHT.get(extra, set())
         assert not foreign, f"{file.relative_to(package)} imports {foreign}"
         seen |= roots
-    assert {name for names in PACKAGES.values() for name in names} - seen == {"tensorboard"}  # transformers does
+    unseen = {name for names in PACKAGES.values() for name in names} - seen
+    assert unseen == {"tensorboard"}  # which transformers imports
 
 
 @pytest.mark.parametrize("program", COMMANDS)

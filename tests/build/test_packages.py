@@ -128,12 +128,13 @@ def test_a_released_wheel_is_kept_beside_the_torch_that_it_fits(source: Path) ->
         requirements = re.findall(r"^Requires-Dist: ([^;\n]*)$", archive.read(name).decode(), re.MULTILINE)
     release = torch.__version__.partition("+")[0]
     assert [line for line in requirements if line.startswith("torch")] == [f"torch=={release}"]
-    assert [re.match(r"\w+", line)[0] for line in requirements] == ["torch", "numpy", "transformers", "accelerate"]
+    names = [re.match(r"\w+", line)[0] for line in requirements]
+    assert names == ["torch", "numpy", "transformers", "accelerate"]
 
 
 # --- The checks see faults -----------------------------------------------------------------------------------------
 
-COMMITTED = ["README.md", ".ci/run", ".github/ISSUE_TEMPLATE/bug.md", "csrc/a.cpp", "spanbert_ext/__init__.py"]
+COMMITTED = ["README.md", ".ci/run", ".github/bug.md", "csrc/a.cpp", "spanbert_ext/__init__.py"]
 WHEEL = [
     "spanbert_ext/__init__.py",
     "spanbert_ext/_build_config.py",
@@ -141,7 +142,7 @@ WHEEL = [
     "spanbert_ext-0.1.0.dist-info/METADATA",
     "spanbert_ext-0.1.0.dist-info/licenses/LICENSE",
 ]
-SDIST = ["README.md", "csrc/a.cpp", "spanbert_ext/__init__.py", "PKG-INFO", "spanbert_ext.egg-info/SOURCES.txt"]
+SDIST = ["README.md", "csrc/a.cpp", "spanbert_ext/__init__.py", "PKG-INFO", "spanbert_ext.egg-info/PKG-INFO"]
 
 
 def without(names: Iterable[str], part: str) -> list[str]:
@@ -194,7 +195,7 @@ def config(version: str, cuda: str, architectures: str = "") -> str:
         ("torch2.14.1.cu13", config("2.14.1+cu130", "13.0", "90"), "torch==2.14.1", None),
         ("torch2.12.0.cpu", config("2.13.0+cpu", ""), "torch==2.13.0", "its name does not say"),
         ("torch2.13.0.cpu", config("2.13.0+cpu", ""), "torch>=2.11", "does not require torch==2.13.0"),
-        ("torch2.14.1.cu13", config("2.14.1+cu130", "13.0"), "torch==2.14.1", "no CUDA kernels: nvcc was not"),
+        ("torch2.14.1.cu13", config("2.14.1+cu130", "13.0"), "torch==2.14.1", "no CUDA kernels"),
     ],
 )
 def test_faults_of_a_label(label: str, built: str, requirement: str, fault: str | None) -> None:
@@ -208,7 +209,7 @@ def test_faults_of_a_label(label: str, built: str, requirement: str, fault: str 
     [
         ("manylinux_2_34_x86_64", "manylinux_2_34_x86_64", "libtorch_cpu.so", None),
         ("manylinux_2_17_x86_64.manylinux2014_x86_64", "manylinux_2_17_x86_64", "libc10.so", None),
-        ("manylinux_2_28_x86_64", "manylinux_2_34_x86_64", "libc10.so", "its symbols allow manylinux_2_34_x86_64"),
+        ("manylinux_2_28_x86_64", "manylinux_2_34_x86_64", "libc10.so", "allow manylinux_2_34"),
         ("linux_x86_64", "linux_x86_64", "libc10.so", "is tagged linux_x86_64"),
         ("manylinux_2_34_x86_64", "manylinux_2_34_x86_64", "libmkl_rt.so.2", "needs libmkl_rt.so.2"),
     ],
