@@ -2,8 +2,8 @@
 
   python tools/check_packages.py dist/spanbert_ext-*.tar.gz build/packages/spanbert_ext-*-linux_*.whl dist
 
-writes the tagged wheel into dist. The sdist holds what is committed, but for the settings of the continuous integration;
-the wheel the committed files of spanbert_ext/ and the compiled operators, and no library of torch.
+writes the tagged wheel into dist. The sdist holds what is committed, but for the settings of the continuous
+integration; the wheel the committed files of spanbert_ext/ and the compiled operators, and no library of torch.
 """
 
 from __future__ import annotations

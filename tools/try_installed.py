@@ -54,7 +54,7 @@ def training_steps(count: int) -> list[float]:
 
 
 def command_faults(name: str) -> list[str]:
-    """A line for --help, and for a call without the extra that the command needs, where it does not end as it should."""
+    """A line for --help, and for a call without the extra that the command needs, where it does not end as it ought."""
     program = Path(sysconfig.get_path("scripts"), name)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
