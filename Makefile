@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
 FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: demo test test-slow test-lowest lint format sanitize emulate cuda-build cuda-check device-site wheels clean
+.PHONY: demo test test-slow test-lowest lint format sanitize emulate cuda-build cuda-check device-site wheels test-wheels clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
@@ -130,6 +130,11 @@ wheels: $(VENV)/.packaging ## dist/: an sdist and a manylinux wheel, which is tr
 	$(TRIED) -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS) dist/*.whl
 	$(TRIED) -m pip --disable-pip-version-check check
 	cd $(PACKAGES) && $(abspath $(TRIED)) $(CURDIR)/tools/try_installed.py
+
+# From its folder of tests, where Python finds the installed package.
+test-wheels: wheels ## the tests that the sdist brings, with the wheel
+	$(TRIED) -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS) "$$(ls dist/*.whl)[test]"
+	cd $(PACKAGES)/spanbert_ext-*/tests && $(abspath $(PACKAGES))/venv/bin/pytest $(PARALLEL) $(WHEEL_TESTS)
 
 clean: ## all that was built
 	rm -rf build dist demo-output .venv .venv-lowest .venv-cuda spanbert_ext/*.so spanbert_ext/_build_config.py
