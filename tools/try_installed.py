@@ -53,23 +53,17 @@ def training_steps(count: int) -> list[float]:
     return losses
 
 
-def command_faults(name: str) -> list[str]:
-    """A line for --help, and for a call without the extra that the command needs, where it does not end as it ought."""
+def command_fault(name: str) -> str | None:
+    """What is wrong with a command: with its --help or, where it needs an extra, with what it says without."""
+    extra, *arguments = NEED_EXTRAS.get(name, ("", "--help"))
     program = Path(sysconfig.get_path("scripts"), name)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-
-    faults = []
-    if (result := run("--help")).returncode != 0 or not result.stdout.startswith(f"usage: {name}"):
-        faults.append(f"{name} --help: status {result.returncode}\n{result.stderr}")
-    if name in NEED_EXTRAS:
-        extra, *arguments = NEED_EXTRAS[name]
-        result = run(*arguments)
+    result = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    if extra:
         advice = f"pip install 'spanbert-ext[{extra}]'\n"
-        if result.returncode != 2 or not result.stderr.endswith(advice) or result.stderr.count("\n") != 1:
-            faults.append(f"{name} without [{extra}]: status {result.returncode}\n{result.stderr}")
-    return faults
+        right = result.returncode == 2 and result.stderr.endswith(advice) and result.stderr.count("\n") == 1
+    else:
+        right = result.returncode == 0 and result.stdout.startswith(f"usage: {name}")
+    return None if right else f"{name} {' '.join(arguments)}: status {result.returncode}\n{result.stderr}"
 
 
 def main() -> int:
@@ -89,8 +83,7 @@ def main() -> int:
         faults.append("datasets is installed, of which the library has no need")
     scripts = entry_points(group="console_scripts")
     commands = sorted(script.name for script in scripts if script.value.startswith("spanbert_ext."))
-    for name in commands:
-        faults += command_faults(name)
+    faults += filter(None, map(command_fault, commands))
     print(f"{'commands':18} {', '.join(commands)}")
     torch = next(line for line in requires("spanbert-ext") or () if line.startswith("torch"))
     print(f"{'requires':18} {torch}")
