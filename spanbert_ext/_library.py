@@ -13,33 +13,34 @@ if sys.platform == "win32":
 
 import torch
 
-from spanbert_ext._version import __version__
+from spanbert_ext._version import __version__, torch_label
 
 _REBUILD = "Rebuild them, in the source folder of spanbert-ext: pip install --force-reinstall --no-deps ."
 
 
 def _check_versions(built: ModuleType, python: str, torch_version: str, torch_cuda: str | None) -> None:
-    """Raises ImportError when the library was compiled for another Python, torch release or CUDA major.
+    """Raises ImportError when the library was compiled for another Python, torch release or CUDA major, and names the
+    wheel that fits.
 
     torch's C++ interface changes with every release: the library would fail on an undefined symbol or,
     worse, load.
     """
 
-    def fits(version: str, cuda: str | None) -> tuple[str, str]:
-        return version.partition("+")[0], (cuda or "").partition(".")[0]
-
     def describe(version: str, cuda: str | None) -> str:
         return f"torch {version} ({f'CUDA {cuda}' if cuda else 'a CPU build'})"
 
     built_for = (built.TORCH_VERSION, built.TORCH_CUDA_VERSION)
+    needed = torch_label(torch_version, torch_cuda)
     if python != built.PYTHON_VERSION:
         wanted, present = f"Python {built.PYTHON_VERSION}", f"Python {python}"
-    elif fits(*built_for) != fits(torch_version, torch_cuda):
+    elif torch_label(*built_for) != needed:
         wanted, present = describe(*built_for), describe(torch_version, torch_cuda)
     else:
         return
+    wheel = f"spanbert_ext-{__version__}+{needed}-cp{python.replace('.', '')}-*.whl"
     raise ImportError(
-        f"spanbert_ext's operators were compiled for {wanted}, but this is {present}. {_REBUILD}"
+        f"spanbert_ext's operators were compiled for {wanted}, but this is {present}."
+        f" Take the wheel {wheel}. Where there is none: {_REBUILD}"
     )
 
 

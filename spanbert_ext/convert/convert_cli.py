@@ -11,6 +11,7 @@ from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser, escaped
 from spanbert_ext.files.output import lasting_output
+from spanbert_ext.files.packages import missing_packages
 
 DESCRIPTION = """Reads a SpanBERT or BERT checkpoint, with the heads that are in it, and writes it in another form.
 SOURCE is
@@ -91,6 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 for what the user can correct, 128 + signal when stopped."""
     given = vars(build_parser().parse_args(arguments))
+    if missing := missing_packages(""):
+        print(f"spanbert-convert: error: {missing}", file=sys.stderr)
+        return 2
     from spanbert_ext.convert.checkpoint_file import CheckpointError  # only now: --help answers at once
     from spanbert_ext.convert.convert import ConvertOptions, convert
     from spanbert_ext.files.disk import DiskError

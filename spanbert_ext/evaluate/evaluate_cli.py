@@ -20,6 +20,7 @@ from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.evaluate.tasks.registry import TASKS, Entry
 from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.files.output import lasting_output
+from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
 
 FAILED, WRONG = 1, 2
@@ -216,15 +217,8 @@ def _given(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 def _evaluate(given: dict[str, Any], output: Path, arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
-    try:
-        import scipy  # noqa: F401
-        import sklearn  # noqa: F401
-        import torchmetrics  # noqa: F401
-    except ModuleNotFoundError as error:
-        print(
-            f"{PROGRAM}: error: {error.name} is not installed: pip install 'spanbert-ext[evaluate]'",
-            file=sys.stderr,
-        )
+    if missing := missing_packages("evaluate"):
+        print(f"{PROGRAM}: error: {missing}", file=sys.stderr)
         return WRONG
     from spanbert_ext.evaluate.data.errors import DataError  # only now: --help answers at once
     from spanbert_ext.evaluate.report.summary import report

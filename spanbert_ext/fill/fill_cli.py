@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from spanbert_ext.files.messages import CommandParser, escaped, reason
 from spanbert_ext.files.output import lasting_output
+from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def _run(given: argparse.Namespace) -> None:
     """Raises `_Wrong`."""
     if given.top_k < 1:
         raise _Wrong(f"--top-k is {given.top_k}; expected 1 or more")
+    if missing := missing_packages("plots" if given.heat_map else ""):
+        raise _Wrong(missing)
     _check_picture(given.heat_map)
     if sys.stdin is None and (given.interactive or given.file == "-"):
         raise _Wrong("standard input is closed")

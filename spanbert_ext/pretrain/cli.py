@@ -15,6 +15,7 @@ from typing import Any
 
 from spanbert_ext.files.disk import FULL
 from spanbert_ext.files.output import lasting_output
+from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options
 from spanbert_ext.pretrain.settings.parser import build_parser
@@ -62,6 +63,8 @@ def _command(arguments: Sequence[str] | None) -> int:
     output = str(given.get("output", Options.output))
     try:
         with _sigterm_interrupts():
+            if missing := missing_packages("pretrain"):
+                return _fail(missing, WRONG)
             options = read_options(given)
             if arguments is None:
                 _share_cores(options.model)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.pretrain.settings.common_options import (
     add_corpus_options,
     add_output_options,
@@ -85,6 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 for what the user can correct, 128 + signal when stopped."""
     given = vars(build_parser().parse_args(arguments))
+    if missing := missing_packages("pretrain"):
+        print(f"spanbert-prepare: error: {missing}", file=sys.stderr)
+        return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers start
     from spanbert_ext.files.disk import DiskError  # only now: --help answers at once
     from spanbert_ext.files.lock import InUse

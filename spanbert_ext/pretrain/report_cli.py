@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.report.figures import terminal_table
-from spanbert_ext.pretrain.report.page import GENERATOR, build_page
 from spanbert_ext.pretrain.report.run_reader import ReportError, find_runs
 
 _DESCRIPTION = """Reports runs of spanbert-pretrain, finished or not: a table here, and one HTML page with losses,
@@ -40,10 +40,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for what the user can correct."""
     given = build_parser().parse_args(arguments)
+    if missing := missing_packages(""):
+        print(f"spanbert-report: error: {missing}", file=sys.stderr)
+        return 2
+    from spanbert_ext.pretrain.report.page import GENERATOR, build_page  # which need NumPy
+
     try:
         runs = find_runs([given_path(folder) for folder in given.folders])
         path = given_path(given.output or _default_path([run.folder for run in runs]))
-        _write_page(build_page(runs), path)
+        _write_page(build_page(runs), path, GENERATOR)
     except ReportError as error:
         print(f"spanbert-report: error: {error}", file=sys.stderr)
         return 2
@@ -59,14 +64,16 @@ def _default_path(folders: Sequence[Path]) -> Path:
     return folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
 
 
-def _write_page(page: str, path: Path) -> None:
-    """Raises `ReportError` where the file is none of this command's, or cannot be written."""
+def _write_page(page: str, path: Path, generator: str) -> None:
+    """generator: what stands in every page of this command.
+
+    Raises `ReportError` where the file is none of this command's, or cannot be written."""
     try:
         if path.is_dir():
             raise ReportError(f"--output {path} is a folder; expected a file")
         if (
             path.exists()
-            and f'content="{GENERATOR}"' not in path.read_text(encoding="utf-8", errors="replace")[:2000]
+            and f'content="{generator}"' not in path.read_text(encoding="utf-8", errors="replace")[:2000]
         ):
             raise ReportError(f"--output {path} exists and is no report of this command: choose another name")
         temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -136,6 +136,24 @@ def test_release_and_cuda_major_must_agree(
     with pytest.raises(ImportError, match="were compiled for torch") as error:
         _library._check_versions(config, "3.11", *present)
     assert built[0] in str(error.value) and present[0] in str(error.value)
+    assert "-cp311-*.whl. Where there is none: Rebuild them" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("python", "torch_version", "cuda", "label"),
+    [
+        ("3.11", "2.14.1+cu130", "13.0", "torch2.14.1.cu13-cp311"),
+        ("3.11", "2.14.1", None, "torch2.14.1.cpu-cp311"),
+        ("3.12", "2.13.0+cpu", None, "torch2.13.0.cpu-cp312"),
+    ],
+)
+def test_a_library_that_does_not_fit_names_the_wheel_that_does(
+    python: str, torch_version: str, cuda: str | None, label: str
+) -> None:
+    config = SimpleNamespace(PYTHON_VERSION="3.11", TORCH_VERSION="2.13.0+cpu", TORCH_CUDA_VERSION="")
+    wheel = re.escape(f"spanbert_ext-{spanbert_ext.__version__}+{label}-*.whl")
+    with pytest.raises(ImportError, match=wheel):
+        _library._check_versions(config, python, torch_version, cuda)
 
 
 def test_windows_is_refused_with_a_message() -> None:

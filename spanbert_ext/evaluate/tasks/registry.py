@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spanbert_ext.evaluate.tasks.coref.options import CorefOptions
-from spanbert_ext.evaluate.tasks.form import Task
 from spanbert_ext.evaluate.tasks.glue.options import GlueOptions
 from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.evaluate.tasks.probe.options import ProbeOptions
 from spanbert_ext.evaluate.tasks.qa.options import QaOptions
 from spanbert_ext.evaluate.tasks.relation.options import RelationOptions
+
+if TYPE_CHECKING:
+    from spanbert_ext.evaluate.tasks.form import Task
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from spanbert_ext.files.disk import empty, make_anew, sha256_of, sync, sync_tree, temporaries, write_synced
 from spanbert_ext.files.lock import LOCK_FILE
 from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE
 from spanbert_ext.models.model_card import CARD, is_our_card
 from spanbert_ext.pretrain.settings.options import Options, save_options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 RUN_FILE = "run.json"  # marks a folder as the output of a run
 CHECKPOINTS = "checkpoints"
