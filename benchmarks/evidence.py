@@ -93,7 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     study = replace(study, tokens=given.tokens or study.tokens)
     work = (given.work or Path(f"evidence-{given.part}{'-rehearsal' * given.rehearse}-output")).absolute()
     plan = Plan(
-        study, work, list(map(_from_here, given.corpus)), Path(os.path.abspath(given.data)), given.pretraining_seeds
+        study,
+        work,
+        list(map(_from_here, given.corpus)),
+        Path(os.path.abspath(given.data)),
+        given.pretraining_seeds,
     )
     runner = Runner(work, None if given.minutes is None else 60 * given.minutes)
     status = 0

@@ -1,4 +1,4 @@
-"""README and the documentation are true: its Python runs and prints what it shows, its commands parse, its names exist."""
+"""README and the documentation are true: Python runs and prints what they show, commands parse, names exist."""
 
 from __future__ import annotations
 
