@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from huggingface_hub import ModelCardData
 
 from spanbert_ext._version import __version__
 from spanbert_ext.files.disk import write_synced
@@ -50,6 +48,9 @@ def check_facts(facts: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def card_text(model: Any, name: str, facts: Mapping[str, Any], tags: Sequence[str] = ()) -> str:
     """The card of a model that will be found as `name`. facts: as `check_facts` gives them."""
+    import transformers  # only now: `spanbert-report --help`, which knows cards by their mark, answers at once
+    from huggingface_hub import ModelCardData
+
     base = facts.get("base_model") or _base_model(model)
     data = ModelCardData(
         base_model=base,
