@@ -273,7 +273,8 @@ def test_losses_are_means_over_tokens_and_told_apart_where_they_differ_everywher
         (True, 10.0, "SpanBERT higher (+10.0 [+7.0, +13.0])"),
         (True, 4.0, "SpanBERT higher, but not above a constant answer"),
         (True, -4.0, "BERT higher, but not above a constant answer"),
-        (False, 10.0, "1 of 1 pairs not separated"),
+        (False, 10.0, "1 of 1 pairs not separated."),
+        (False, 4.0, "1 of 1 pairs not separated; no system above the same answer to all (55.0)."),
     ],
 )
 def test_the_page_says_what_is_separated_and_whether_it_is_of_use(

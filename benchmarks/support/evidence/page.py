@@ -130,6 +130,9 @@ def _separated(found: Sequence[Finding]) -> Iterator[str]:
         rest = len(comparison["differences"]) - len(apart)
         if rest:
             apart.append(f"{rest} of {rest + len(apart)} pairs not separated")
+        constant = own.constant.get(comparison["metric"])
+        if constant is not None and all(e["interval"]["low"] <= constant for e in comparison["estimates"]):
+            apart.append(f"no system above the same answer to all ({constant:.1f})")
         yield f"* **{own.title}**, {comparison['metric']}: {'; '.join(apart)}."
 
 
@@ -216,8 +219,10 @@ def _how(plan: Plan, trained: Mapping[str, Any], record: Mapping[str, Any]) -> I
     command = f"python benchmarks/evidence.py {study.name}"
     yield "## How\n"
     held_out = f"{facts['held_out_' + unit]:,} {unit}"
-    yield f"* Text: {facts['documents']:,} documents, {facts['train_tokens']:,} tokens to train on, {held_out} held"
-    yield f"  out; vocabulary {study.vocab_size or 'of the start'}."
+    # rows of pairs hold a document's tokens once a pass
+    tokens = min(run["train_tokens"] for runs in trained.values() for run in runs)
+    yield f"* Text: {facts['documents']:,} documents, {tokens:,} tokens to train on, {held_out} held out;"
+    yield f"  vocabulary: {f'{study.vocab_size:,} pieces' if study.vocab_size else 'that of the start'}."
     yield f"* Updates of {study.tokens_per_batch:,} tokens in rows of at most 128, peak rate {study.learning_rate:g};"
     yield "  [studies.py](../../support/evidence/studies.py) has the rest."
     yield f"* Machine: {device}; {named}; commit {record['commit']}."
