@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 
 from pages import README, blocks
 
 ROOT = README.parent
+EVIDENCE = ROOT / "benchmarks" / "evidence" / "cpu" / "evidence.json"
+PROBES = ("mentions, ontogum", "relations, SemEval-2010-8", "coreference, ontogum", "coreference, GAP")
 
 
 def test_it_is_read_in_one_sitting() -> None:
@@ -32,3 +35,23 @@ def test_the_two_lines_import_what_there_is() -> None:
         for node in imports:
             module = importlib.import_module(node.module)
             assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def test_the_table_of_systems_is_that_of_the_evidence() -> None:
+    found = {own["title"]: own for own in json.loads(EVIDENCE.read_text())["findings"]}
+    rows: dict[str, list[str]] = {}
+    for title in PROBES:
+        first = found[title]["comparisons"][0]
+        for own in first["estimates"]:
+            interval = own["interval"]
+            cell = f"{own['value']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+            rows.setdefault(own["checkpoint"], []).append(cell)
+        rows.setdefault("the same answer to all", []).append(
+            f"{found[title]['constant'][first['metric']]:.1f}"
+        )
+    text = README.read_text(encoding="utf-8")
+    for name, cells in rows.items():
+        assert f"| {name} | {' | '.join(cells)} |" in text
+    for title, alone in zip(PROBES, (True, True, False, False), strict=True):
+        of_spanbert = [d for d in found[title]["comparisons"][0]["differences"] if d["first"] == "SpanBERT"]
+        assert [d["separated"] and d["value"] > 0 for d in of_spanbert] == [alone] * 3

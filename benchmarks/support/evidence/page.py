@@ -85,7 +85,11 @@ def write_page(plan: Plan, folder: Path) -> Path | None:
 
 
 def _kept(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if name not in ("options", "held_out_at_start")}
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name not in ("options", "corpus", "held_out_at_start")
+    }
 
 
 def _opening(plan: Plan, trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
