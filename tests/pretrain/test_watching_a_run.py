@@ -175,10 +175,15 @@ def test_tensorboard_has_all_logs(finished):
     assert [event.value for event in events.Scalars("train/mlm_loss")] == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_a_resumed_run_logs_again_is_shown_once(tmp_path):
+def test_what_a_resumed_run_logs_again_is_shown_once(tmp_path, monkeypatch):
     """Also where it begins anew, since it was killed before its first checkpoint."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
 
+    # Files that one process writes in one second are told apart by a number, and read in the order of their names: 10
+    # before 9. Resumed runs are processes of their own.
+    counter = event_file_writer.AtomicCounter(0)
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter)
     state = SimpleNamespace(is_world_process_zero=True, global_step=0)
     for first_step, steps in ((0, (0, 2, 4)), (0, (0, 2, 4, 6)), (4, (6, 8))):
         (callback,) = reporting_callbacks(["tensorboard"], tmp_path, first_step)
