@@ -228,6 +228,6 @@ def _how(plan: Plan, trained: Mapping[str, Any], record: Mapping[str, Any]) -> I
     yield f"* Text: {facts['documents']:,} documents, {tokens:,} tokens to train on, {held_out} held out;"
     yield f"  vocabulary: {f'{study.vocab_size:,} pieces' if study.vocab_size else 'that of the start'}."
     yield f"* Updates of {study.tokens_per_batch:,} tokens in rows of at most 128, peak rate {study.learning_rate:g};"
-    yield "  [studies.py](../../support/evidence/studies.py) has the rest."
+    yield "  `benchmarks/support/evidence/studies.py` has the rest."
     yield f"* Machine: {device}; {named}; commit {record['commit']}."
     yield f"* Again: `{command}`."
