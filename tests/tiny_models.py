@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import BertConfig, PreTrainedTokenizerFast, Trainer
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.models import families, native_classes
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -66,6 +67,16 @@ def same(a: dict, b: dict) -> bool:
         torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else a[name] == b[name]
         for name in a
     )
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """No test leaves a family behind. Import it where tests register one."""
+    monkeypatch.setattr(native_classes, "_REGISTERED", set())
+    before = dict(families.FAMILIES)
+    yield
+    families.FAMILIES.clear()
+    families.FAMILIES.update(before)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 from pages import DOCS, README, Block, blocks, commands, pages
-from tiny_models import one_thread  # noqa: F401
+from tiny_models import forgotten, one_thread  # noqa: F401
 from workplace import make_workplace
 
 import spanbert_ext
-from spanbert_ext.models import families, native_classes
 
 ROOT = DOCS.parent
 COMMANDS = {
@@ -46,16 +45,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workplace")
     make_workplace(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """No page leaves a family behind."""
-    monkeypatch.setattr(native_classes, "_REGISTERED", set())
-    before = dict(families.FAMILIES)
-    yield
-    families.FAMILIES.clear()
-    families.FAMILIES.update(before)
 
 
 # --- Python ------------------------------------------------------------------------------------------------------

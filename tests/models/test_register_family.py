@@ -15,23 +15,21 @@ from families_samples import family_config
 from own_encoder import PATHS, OwnConfig, OwnForMaskedLM
 from test_family_heads import assert_native  # noqa: F401
 from test_fused_path import AlongTokens, warned  # noqa: F401
-from tiny_models import INDICES, assert_close, gradients, make_batch, make_model, one_thread, tiny_config  # noqa: F401
+from tiny_models import (  # noqa: F401
+    INDICES,
+    assert_close,
+    forgotten,
+    gradients,
+    make_batch,
+    make_model,
+    one_thread,
+    tiny_config,
+)
 from torch import nn
 from torch.nn import functional as F
 
 import spanbert_ext
 from spanbert_ext import SpanBertForPreTraining, register_family
-from spanbert_ext.models import families, native_classes
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """No test leaves a family behind."""
-    monkeypatch.setattr(native_classes, "_REGISTERED", set())
-    before = dict(families.FAMILIES)
-    yield
-    families.FAMILIES.clear()
-    families.FAMILIES.update(before)
 
 
 def own_model(**options) -> SpanBertForPreTraining:
