@@ -7,7 +7,6 @@ own: tokens a second over the updates but the first ones, and the most memory th
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.run.checkpoints import RUN_FILE
 from spanbert_ext.pretrain.run.data import load_data
+from spanbert_ext.pretrain.run.measured_step import peak_memory
 from spanbert_ext.pretrain.run.starting_model import build_model, check_model
 from spanbert_ext.pretrain.settings.masking_options import collator_options
 from spanbert_ext.pretrain.settings.options import load_options
@@ -56,14 +56,7 @@ def measure(run: Path, device: torch.device) -> dict[str, float]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         rates.append(int(lengths[chosen].sum()) / (time.perf_counter() - begin))
-    return {"tokens_per_second": statistics.median(rates[WARM_UP:]), "peak_bytes": _peak_bytes(device)}
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return {"tokens_per_second": statistics.median(rates[WARM_UP:]), "peak_bytes": peak_memory(device)[0]}
 
 
 def main() -> int:

@@ -81,7 +81,7 @@ def measure_step(
             model.zero_grad(set_to_none=True)
             trainer.optimizer = None
             model.train(was_training)
-    return MeasuredStep(statistics.median(rates), update, *_memory(device))
+    return MeasuredStep(statistics.median(rates), update, *peak_memory(device))
 
 
 def _tokens_of_pass(options: Options, processes: int) -> float | None:
@@ -129,7 +129,8 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _memory(device: torch.device) -> tuple[int, int]:
+def peak_memory(device: torch.device) -> tuple[int, int]:
+    """Bytes: the most that there was of the process, or of a GPU's tensors, and all that there is."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         return torch.cuda.max_memory_allocated(device), total
