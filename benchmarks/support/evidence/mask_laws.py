@@ -28,24 +28,26 @@ from spanbert_ext.pretrain.run.mask_laws import run_lengths
 from spanbert_ext.pretrain.settings.masking_options import MASKINGS
 from support.report import write_json
 
-ROWS, BLOCK_SIZE, HELD_OUT, SEED = 32, 128, 0.01, 0
+ROWS, BLOCK_SIZE, SEED = 32, 128, 0
 MOST_ROWS = 64  # of a document: a novel among articles would be most of the text
 COLUMNS = ("loss", "right", "tokens")
 
 
-def held_out_rows(corpus: Path, tokenizer: PreTrainedTokenizerBase) -> Rows:
+def held_out_rows(corpus: Path, tokenizer: PreTrainedTokenizerBase, share: float) -> Rows:
     """The first rows, of one segment, of the documents that the trainings held out."""
-    split = split_tokenised(TokenDocuments(load_prepared(str(corpus))), HELD_OUT)
+    split = split_tokenised(TokenDocuments(load_prepared(str(corpus))), share)
     blocks = build_blocks(split.documents, split.held_out, BLOCK_SIZE)
     return Rows(split.documents, blocks[blocks["number"] < MOST_ROWS], tokenizer, False)
 
 
 @torch.inference_mode()
-def measure(checkpoint: Path, corpus: Path, device: str) -> dict[str, dict[str, list[list[float]]]]:
+def measure(
+    checkpoint: Path, corpus: Path, share: float, device: str
+) -> dict[str, dict[str, list[list[float]]]]:
     """By law and document, [bins, 3]: the summed loss in nats, the tokens that are right, and all."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForMaskedLM.from_pretrained(checkpoint).to(device).eval()
-    rows = held_out_rows(corpus, tokenizer)
+    rows = held_out_rows(corpus, tokenizer, share)
     documents = rows.index["document"]
     edges = torch.tensor([*LENGTHS.values()][1:])
     found = {}
@@ -79,10 +81,11 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("corpus", type=Path, help="the folder that spanbert-prepare wrote")
     parser.add_argument("file", type=Path)
+    parser.add_argument("--held-out", type=float, default=0.01, help="as the trainings were told")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     given.file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(given.file, measure(given.checkpoint, given.corpus, given.device))
+    write_json(given.file, measure(given.checkpoint, given.corpus, given.held_out, given.device))
     return 0
 
 

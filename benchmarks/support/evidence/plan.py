@@ -77,6 +77,7 @@ class Plan:
         command = module(
             PRETRAIN,
             *("--recipe", recipe, "--corpus", "prepared", "--model", model, "--output", output, *ALIKE),
+            *("--held-out", f"{study.held_out:g}"),
             *("--tokens-per-batch", str(study.tokens_per_batch), "--max-tokens", str(tokens)),
             *("--learning-rate", str(study.learning_rate), "--device", study.device, "--seed", str(seed)),
             *("--eval-steps", "1000000", "--save-steps", str(study.save_steps), "--logging-steps", "20"),
@@ -91,6 +92,7 @@ class Plan:
     def mask_laws(self, system: str, seed: int) -> Step:
         file = str(self.mask_law_file(system, seed).relative_to(self.work))
         arguments = (self.folder(system, seed), "prepared", file, "--device", self.study.device)
+        arguments += ("--held-out", f"{self.study.held_out:g}")
         return Step(f"mask-laws-{system}-seed{seed}", module("support.evidence.mask_laws", *arguments))
 
     def mask_law_file(self, system: str, seed: int) -> Path:
