@@ -81,6 +81,17 @@ def test_a_folder_that_cannot_be_entered_is_refused(tmp_path, closed, pattern):
     assert find_files([f"{tmp_path}/o*/*.txt"]) == [other / "c.txt"]  # it does not lead there
 
 
+def test_the_folder_that_a_disk_keeps_for_itself_is_passed_over(tmp_path, closed):
+    (tmp_path / "a.txt").write_text("One.")
+    for name in ("lost+found", "inside"):
+        (tmp_path / name).mkdir()
+    closed(tmp_path / "lost+found")
+    assert find_files([str(tmp_path)]) == [tmp_path / "a.txt"]
+    closed(tmp_path / "inside")
+    with pytest.raises(CorpusError, match="inside cannot be searched"):
+        find_files([str(tmp_path)])
+
+
 @pytest.mark.parametrize("name", ["text.txt", "", "*.txt"])
 def test_a_file_that_cannot_be_read_is_refused_before_any_is(tmp_path, closed, name):
     for file in ("a.txt", "text.txt"):

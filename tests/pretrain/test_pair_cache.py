@@ -51,6 +51,15 @@ def test_pairs_are_made_once(tmp_path, made):
     }
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    abandoned, growing = tmp_path / "pairs-1.a.part", tmp_path / "pairs-2.b.part"
+    for path in (abandoned, growing):
+        path.write_bytes(b"begun")
+    os.utime(abandoned, (0, 0))
+    cached_pairs(tmp_path, token_documents(LENGTHS), np.arange(3), 16, "google")
+    assert growing.exists() and not abandoned.exists() and len([*tmp_path.iterdir()]) == 2
+
+
 def test_a_damaged_file_is_made_again(tmp_path, made):
     documents, numbers = token_documents(LENGTHS), np.arange(3)
     args = (tmp_path, documents, numbers, 16, "google")

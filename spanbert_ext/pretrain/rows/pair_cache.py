@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from spanbert_ext.pretrain.rows.token_documents import TokenDocuments
 
 _CHECKSUM = 16  # bytes behind the pairs
 _PIECE = 2**24  # bytes that are read at once
+_ABANDONED = (
+    3600  # seconds without a write, after which a file that grows all the time is that of a killed process
+)
 
 
 def cached_pairs(folder: Path, documents: TokenDocuments, numbers: np.ndarray, *args: Any) -> np.ndarray:
@@ -29,6 +34,7 @@ def cached_pairs(folder: Path, documents: TokenDocuments, numbers: np.ndarray, *
     path = folder / f"pairs-{hashlib.blake2b(key, digest_size=16).hexdigest()}"
     if not _is_whole(path):
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
         descriptor, part = tempfile.mkstemp(dir=folder, prefix=f"{path.name}.", suffix=".part")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -46,6 +52,14 @@ def cached_pairs(folder: Path, documents: TokenDocuments, numbers: np.ndarray, *
             raise
     count = (path.stat().st_size - _CHECKSUM) // PAIR.itemsize
     return np.memmap(path, dtype=PAIR, mode="r", shape=(count,)) if count else np.empty(0, dtype=PAIR)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """What killed processes began: it may be gigabytes, and nobody goes on with it."""
+    for part in folder.glob("pairs-*.part"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes or renames it
+            if time.time() - part.stat().st_mtime > _ABANDONED:
+                part.unlink()
 
 
 def _is_whole(path: Path) -> bool:

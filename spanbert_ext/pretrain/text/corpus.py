@@ -135,6 +135,8 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def _refuse(error: OSError) -> None:
+    if os.path.basename(error.filename) == "lost+found":
+        return  # root's own, at the top of every ext4 disk
     raise CorpusError(
         f"corpus folder {shown(error.filename)} cannot be searched: {error.strerror}; change its permissions, or name"
         " the files and folders that are to be read"
