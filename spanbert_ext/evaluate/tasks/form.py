@@ -119,6 +119,11 @@ class Task(ABC, Generic[Data, Options]):
         return {name: max(map(metric, answers)) for name, metric in self.metrics(data).items()}
 
     @abstractmethod
+    def check(self, checkpoint: Checkpoint, data: Data, folds: Sequence[Fold], options: Options) -> None:
+        """Called for every checkpoint before any is trained: what its files and the data tell of an error that its jobs
+        would end in is told now. Raises `EvaluationError`, `DataError`."""
+
+    @abstractmethod
     def train_and_predict(
         self, checkpoint: Checkpoint, data: Data, fold: Fold, options: Options, conditions: Conditions
     ) -> Outcome:
