@@ -42,7 +42,7 @@ class FakeTask(Task[FakeData, FakeOptions]):
     clusters = "pages"
     items = "answers"
     calls: list[tuple[str, str, int]] = []  # of all instances, in order
-    checks: list[tuple[str, str]] = []
+    checks: list[tuple[str, list[str]]] = []
 
     def load(self, path: Path, options: FakeOptions) -> list[FakeData]:
         files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
@@ -61,9 +61,13 @@ class FakeTask(Task[FakeData, FakeOptions]):
             yield [ItemRow(str(i // 4), str(i), class_row(answer, data.labels[i])) for i in items]
 
     def check(
-        self, checkpoint: Checkpoint, data: FakeData, folds: Sequence[Fold], options: FakeOptions
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[FakeData],
+        folds: Sequence[Sequence[Fold]],
+        options: FakeOptions,
     ) -> None:
-        self.checks.append((checkpoint.name, data.name))
+        self.checks.append((checkpoint.name, [one.name for one in data]))
         if checkpoint.name == "unfit":
             raise EvaluationError("--order is plain, but the encoder takes odd alone")
 

@@ -69,9 +69,9 @@ def test_every_task_loads_the_weights_of_every_checkpoint(folder, relations, tmp
     data = relations if name == "relation" else SimpleNamespace(task=GLUE_TASKS["rte"])
     folds = [Fold("dev", (0, 1), (2, 3))]
     task, options = TASKS[name].make(), TASKS[name].options()
-    task.check(whole, data, folds, options)
+    task.check(whole, [data], [folds], options)
     with pytest.raises(EvaluationError, match="lacks 16 weights of its encoder"):
-        task.check(broken, data, folds, options)
+        task.check(broken, [data], [folds], options)
 
 
 def test_a_span_without_a_token_is_named_where_a_fold_has_it(folder, relations) -> None:
@@ -81,10 +81,10 @@ def test_a_span_without_a_token_is_named_where_a_fold_has_it(folder, relations) 
     odd = dataclasses.replace(first, text=first.text[: first.head[0]] + text + first.text[first.head[1] :])
     data = dataclasses.replace(relations, relations=(odd, second, *others))
     task, options = RelationTask(), RelationOptions()
-    task.check(checkpoint, data, [Fold("one", (1, 2), (3,))], options)
+    task.check(checkpoint, [data], [[Fold("one", (1, 2), (3,))]], options)
     for fold in (Fold("one", (0, 1), (2,)), Fold("one", (1, 2), (0,))):
         with pytest.raises(DataError, match=r"the tokenizer makes no token of the head .* of '1'"):
-            task.check(checkpoint, data, [fold], options)
+            task.check(checkpoint, [data], [[fold]], options)
 
 
 def test_questions_want_a_token_for_no_answer(tmp_path) -> None:
@@ -97,4 +97,4 @@ def test_questions_want_a_token_for_no_answer(tmp_path) -> None:
     checkpoint = tiny_tasks.save_checkpoint(tmp_path, tokenizer)
     task, options = TASKS["qa"].make(), TASKS["qa"].options()
     with pytest.raises(EvaluationError, match=r"puts no \[CLS\] into a row, which stands for no answer"):
-        task.check(checkpoint, None, (), options)
+        task.check(checkpoint, [], [], options)

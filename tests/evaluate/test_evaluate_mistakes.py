@@ -108,11 +108,13 @@ def test_a_checkpoint_that_cannot_do_its_jobs_is_refused_before_another_is_train
     assert error_of(capsys, "--seeds", "1", **given).endswith(
         "--order is plain, but the encoder takes odd alone"
     )
-    assert FakeTask.checks == [("a", "first"), ("unfit", "first")] and not FakeTask.calls
-    assert run("--seeds", "1", data="data") == 0
-    assert FakeTask.checks[2:] == [(name, data) for data in ("first", "second") for name in "ab"]
-    assert run("--seeds", "1", data="data") == 0
-    assert len(FakeTask.checks) == 6  # whose jobs are done needs no check
+    assert FakeTask.checks == [("a", ["first", "second"]), ("unfit", ["first", "second"])]
+    assert not FakeTask.calls
+    assert run("--seeds", "1", data="data/first.txt") == 0
+    assert FakeTask.checks[2:] == [("a", ["first"]), ("b", ["first"])]
+    assert run("--seeds", "1", data="data") == 0  # what is done needs no check
+    assert FakeTask.checks[4:] == [("a", ["second"]), ("b", ["second"])]
+    assert run("--seeds", "1", data="data") == 0 and len(FakeTask.checks) == 6
 
 
 def test_a_gpu_that_is_not_there(fakes, capsys, monkeypatch) -> None:

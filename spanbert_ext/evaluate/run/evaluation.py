@@ -79,8 +79,9 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
         print(describe(evaluation, len(done)))
         # one checkpoint under two names has each job once
         wanted = list({job.key: job for job in jobs.jobs if job.key not in done}.values())
-        for checkpoint, number in dict.fromkeys((job.checkpoint, job.data) for job in wanted):
-            task.check(checkpoint, jobs.data[number], jobs.folds[number], jobs.options)
+        for checkpoint in dict.fromkeys(job.checkpoint for job in wanted):
+            own = sorted({job.data for job in wanted if job.checkpoint == checkpoint})
+            task.check(checkpoint, [jobs.data[i] for i in own], [jobs.folds[i] for i in own], jobs.options)
         with _Bar(jobs, wanted, request.progress) as bar:
             evaluation.failures = do_jobs(
                 jobs,

@@ -48,7 +48,11 @@ class CorefTask(Task[CorefData, CorefOptions]):
         yield [ItemRow(d.name, d.name, coref_row(d.clusters, [])) for d in documents]
 
     def check(
-        self, checkpoint: Checkpoint, data: CorefData, folds: Sequence[Fold], options: CorefOptions
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[CorefData],
+        folds: Sequence[Sequence[Fold]],
+        options: CorefOptions,
     ) -> None:
         load_model(AutoModel, checkpoint, seed=0)
 

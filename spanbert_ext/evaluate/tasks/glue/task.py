@@ -83,9 +83,13 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
             yield [ItemRow(example.id, example.id, glue_row(answer, example.label)) for example in examples]
 
     def check(
-        self, checkpoint: Checkpoint, data: GlueData, folds: Sequence[Fold], options: GlueOptions
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[GlueData],
+        folds: Sequence[Sequence[Fold]],
+        options: GlueOptions,
     ) -> None:
-        _model(checkpoint, data, seed=0)
+        _model(checkpoint, data[0], seed=0)
 
     def train_and_predict(
         self, checkpoint: Checkpoint, data: GlueData, fold: Fold, options: GlueOptions, conditions: Conditions

@@ -55,7 +55,11 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
             yield [ItemRow(item.cluster, item.id, row_of(data, item, best)) for item in asked]
 
     def check(
-        self, checkpoint: Checkpoint, data: ProbeData, folds: Sequence[Fold], options: ProbeOptions
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[ProbeData],
+        folds: Sequence[Sequence[Fold]],
+        options: ProbeOptions,
     ) -> None:
         check_layer(checkpoint, options.layer)
 

@@ -93,7 +93,13 @@ class QaTask(Task[QaData, QaOptions]):
         questions = [data.questions[index] for index in items]
         yield [ItemRow(q.article, q.id, qa_row("", "", [text for text, _ in q.answers])) for q in questions]
 
-    def check(self, checkpoint: Checkpoint, data: QaData, folds: Sequence[Fold], options: QaOptions) -> None:
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[QaData],
+        folds: Sequence[Sequence[Fold]],
+        options: QaOptions,
+    ) -> None:
         tokenizer = load_tokenizer(checkpoint)
         if tokenizer.cls_token_id not in tokenizer("question", "context")["input_ids"]:
             raise EvaluationError(

@@ -53,15 +53,21 @@ class RelationTask(Task[RelationData, RelationOptions]):
             yield [ItemRow(r.group, r.id, class_row(answer, number[r.label])) for r in relations]
 
     def check(
-        self, checkpoint: Checkpoint, data: RelationData, folds: Sequence[Fold], options: RelationOptions
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[RelationData],
+        folds: Sequence[Sequence[Fold]],
+        options: RelationOptions,
     ) -> None:
         """Also that the tokenizer makes tokens of every span, and that the encoder takes ids for markers or types."""
         tokenizer = load_tokenizer(checkpoint)
-        types, starts = _form(data, options)
-        used = sorted({index for fold in folds for index in (*fold.train, *fold.test)})
-        make_rows(data, used, tokenizer, types, longest_row(checkpoint, options.max_length))
-        ids = symbol_ids(len(symbols_of(data, types)), tokenizer)
-        _model(checkpoint, starts, len(data.labels), ids, seed=0)
+        longest = longest_row(checkpoint, options.max_length)
+        for one, own in zip(data, folds, strict=True):
+            types, starts = _form(one, options)
+            used = sorted({index for fold in own for index in (*fold.train, *fold.test)})
+            make_rows(one, used, tokenizer, types, longest)
+            ids = symbol_ids(len(symbols_of(one, types)), tokenizer)
+            _model(checkpoint, starts, len(one.labels), ids, seed=0)
 
     def train_and_predict(
         self,
