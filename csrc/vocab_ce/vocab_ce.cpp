@@ -5,7 +5,7 @@
 //   per chunk:  every tile:  logits = weight @ rows^T  ->  statistics
 //               every row:   nll, prediction
 //               every tile:  gradient of the logits  ->  dw += gradient @ rows; its transpose replaces the logits
-//               every panel of dh's columns:  dh = gradient^T @ weight
+//               every group of dh's columns, part of the vocabulary:  gradient^T @ weight, their sum is dh
 #include "vocab_ce/vocab_ce.h"
 
 #include <ATen/ATen.h>
@@ -19,6 +19,7 @@
 #include "common/chunks.h"
 #include "common/cpu_capability.h"
 #include "common/dtypes.h"
+#include "common/integers.h"
 #include "common/plain_dispatch.h"
 #include "common/small_gemm.h"
 #include "common/tasks.h"
@@ -33,6 +34,8 @@ namespace {
 constexpr int64_t kChunkRows = 320;
 constexpr int64_t kTileEntries =
     768;  // of the vocabulary; a shorter inner dimension costs the product of dh 10 %
+constexpr int64_t kGroupColumns = 192;  // of dh, in one task
+constexpr int64_t kMostParts = 16;
 
 // The decoder matrix [V, D], stored as S, as operands of T: in place where the layouts agree, else in a
 // task's buffer.
@@ -284,28 +287,40 @@ class VocabCe {
     for (int64_t c = 0; at.pitch > at.size && c < columns_; ++c) out[c * at.pitch + at.size] = T(0);
   }
 
-  // gradient^T @ weight: [columns, D], a task per panel of D and, for many threads, slice of the rows.
+  // Parts of the vocabulary that dh is summed over apart: tasks for more threads. Their sums [parts, columns, D] take an
+  // eighth of the logits' memory at most.
+  int64_t vocabulary_parts() const {
+    const int64_t fit = vocab_ / std::max<int64_t>(1, 8 * width_);
+    return std::clamp<int64_t>(fit, 1, std::min(tiles_, kMostParts));
+  }
+
+  // gradient^T @ weight: [columns, D]. A task is a group of dh's columns and a part of the vocabulary; the shape alone says
+  // which, never the number of threads, on which the last bits of a sum would then depend.
   at::Tensor grad_rows() const {
-    const at::Tensor out = at::empty({columns_, width_}, dw.options());
-    if (width_ == 0) return out;
-    const int64_t panel = panel_columns(), panels = (width_ + panel - 1) / panel;
-    const int64_t slices = std::max<int64_t>(1, 2 * at::get_num_threads() / panels);
-    const int64_t slice = round_up((columns_ + slices - 1) / slices, kColumnMultiple);
-    share_tasks(panels * slices, [&](TaskQueue& tasks) {
+    const int64_t groups = divide_up(width_, kGroupColumns), parts = vocabulary_parts();
+    const int64_t panel = panel_columns();
+    const at::Tensor sums = at::empty({parts, columns_, width_}, dw.options());
+    share_tasks(groups * parts, [&](TaskQueue& tasks) {
       const SmallGemmScope scope;
       std::vector<T> buffer;
       for (int64_t task; tasks.take(&task);) {
-        const int64_t first = task % panels * panel, size = std::min(panel, width_ - first);
-        const int64_t row = task / panels * slice, rows = std::min(slice, columns_ - row);
-        for (int64_t b = 0; rows > 0 && b < tiles_; ++b) {
+        const int64_t part = task / groups, first_column = task % groups * kGroupColumns;
+        const int64_t end_column = std::min(first_column + kGroupColumns, width_);
+        const int64_t first = part * tiles_ / parts, end = (part + 1) * tiles_ / parts;
+        acc_t* out = sums.mutable_data_ptr<acc_t>() + part * columns_ * width_;
+        for (int64_t b = first; b < end; ++b) {
           const VocabularyTile at = tile(b);
-          const auto right = weight_.panel(at.begin, at.size, first, size, &buffer);
-          small_gemm(rows, size, at.pitch, reinterpret_cast<const T*>(at.logits) + row * at.pitch, at.pitch,
-                     right.data, right.pitch, out.mutable_data_ptr<acc_t>() + row * width_ + first, width_,
-                     b > 0);
+          for (int64_t j = first_column; j < end_column; j += panel) {
+            const int64_t size = std::min(panel, end_column - j);
+            const auto right = weight_.panel(at.begin, at.size, j, size, &buffer);
+            small_gemm(columns_, size, at.pitch, reinterpret_cast<const T*>(at.logits), at.pitch, right.data,
+                       right.pitch, out + j, width_, b > first);
+          }
         }
       }
     });
+    const at::Tensor out = sums.select(0, 0);
+    for (int64_t part = 1; part < parts; ++part) out.add_(sums.select(0, part));
     return out;
   }
 
