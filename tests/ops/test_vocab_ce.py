@@ -352,33 +352,6 @@ def test_unknown_impl_is_refused() -> None:
         sample().to(torch.float32).run("slow")
 
 
-@pytest.mark.parametrize(
-    ("rows", "width", "vocab", "groups"),
-    [
-        (450, 8, 3901, 1),  # chunks of rows, parts of the vocabulary
-        (50, 400, 1600, 3),  # groups of dh's columns
-        (500, 60, 5, 1),  # a single task: a product that MKL shares out by itself where it is let
-    ],
-)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_the_number_of_threads_changes_no_bit(
-    dtype: torch.dtype, rows: int, width: int, vocab: int, groups: int
-) -> None:
-    case = sample(rows, width, vocab, blocks=groups, label_smoothing=0.1).to(dtype)
-    threads = torch.get_num_threads()
-    outputs = []
-    try:
-        for count in (1, 2, 8, 16):
-            torch.set_num_threads(count)
-            output = case.run()
-            outputs.append([*output, *torch.autograd.grad(output.loss, case.leaves())])
-    finally:
-        torch.set_num_threads(threads)
-    for one, *more in zip(*outputs, strict=True):
-        for other in more:
-            assert torch.equal(one, other)
-
-
 def test_compile_fullgraph_matches_eager(compiled_run: Callable) -> None:
     case = sample(40, 8, 33, ignored=0.5).to(torch.float32)
     output, expected = compiled_run(case), case.run()
