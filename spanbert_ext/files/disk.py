@@ -92,6 +92,19 @@ def make_anew(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+@contextlib.contextmanager
+def removed_where_empty(*folders: Path) -> Iterator[None]:
+    """Of `folders` and those that they stand in, the ones that are made inside and are empty at its end go away: what
+    fails, or only looks, leaves no folder that was not there before."""
+    missing = {path for folder in folders for path in (folder, *folder.parents) if not os.path.lexists(path)}
+    try:
+        yield
+    finally:
+        for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
+            with contextlib.suppress(OSError):  # it holds something, or was never made
+                path.rmdir()
+
+
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

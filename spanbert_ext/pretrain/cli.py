@@ -60,11 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(arguments: Sequence[str] | None) -> int:
     given = vars(build_parser().parse_args(arguments))
+    plan_only = given.pop("plan_only", False)
     output = str(given.get("output", Options.output))
     try:
         with _sigterm_interrupts():
             if missing := missing_packages("pretrain"):
                 return _fail(missing, WRONG)
+            if plan_only and given.get("resume"):
+                raise OptionError(
+                    "--plan-only is for a run that is to begin, and --resume goes on with one, which prints its plan"
+                    " first: give one of them"
+                )
             options = read_options(given)
             if arguments is None:
                 _share_cores(options.model)
@@ -75,7 +81,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt as interruption:
         return _interrupted(interruption, f"Nothing was changed in {output}.")
     try:
-        train.run(options)
+        train.run(options, plan_only=plan_only)
     except train.USER_ERRORS as error:
         return _fail(error, WRONG)
     except train.FAILURES as error:
@@ -88,7 +94,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if not (isinstance(error, OSError) and error.errno in FULL):
             traceback.print_exc()
-        return _fail(f"{type(error).__name__}: {error}", FAILED, output)
+        return _fail(f"{type(error).__name__}: {error}", FAILED, None if plan_only else output)
     return 0
 
 

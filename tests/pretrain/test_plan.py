@@ -13,12 +13,14 @@ from tiny_models import VOCABULARY, tiny_config, tiny_texts, tiny_tokenizer
 
 pytest.importorskip("transformers")
 
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
+from spanbert_ext.files.wording import duration
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 from spanbert_ext.pretrain.run import arguments, measured_step
 from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
+from spanbert_ext.pretrain.run.console import TimeLeft
 from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
 from spanbert_ext.pretrain.run.optimizer import RunOptimizer
 from spanbert_ext.pretrain.run.plan import Plan, make_plan, settle
@@ -103,7 +105,8 @@ def test_a_plan_says_what_is_read_how_long_and_what_it_needs():
         "60 steps, 922k tokens, 3.00 passes over the text; rate 5e-05 after 4 steps",
         "held-out loss at step 0 and every 6 steps",
         "float32 on cpu",
-        "2 min of training (2.0 s a step, 10k tokens a second) and 11 evaluations of 512 ms",
+        "time about 2 min 11 s: 2 min of training, 11 s in 11 evaluations (--eval-steps N for fewer)",
+        "2.0 s a step, 10k tokens a second; 1.0 s an evaluation under 2 ways of masking",
         "3.0 GB of 24.0 GB",
     ):
         assert fact in text, fact
@@ -130,8 +133,54 @@ def test_one_step_is_not_steps():
 def test_a_resumed_run_plans_what_is_left():
     plan = dataclasses.replace(plan_of(), steps_taken=45)
     text = " ".join(plan.text().split())
-    assert "30 s of training from step 45 on (2.0 s a step" in text and "60 steps, 922k tokens" in text
-    assert "and 3 evaluations" in text  # at steps 48, 54 and 60
+    assert "60 steps, 922k tokens" in text
+    assert (
+        "time about 33 s: 30 s of training from step 45 on, 3.1 s in 3 evaluations" in text
+    )  # 48, 54 and 60
+    resumed = dataclasses.replace(plan, options=dataclasses.replace(plan.options, resume=True))
+    assert "--eval-steps" in text and "--eval-steps" not in resumed.text()  # refused beside --resume
+
+
+@pytest.mark.parametrize(("masking", "ways"), [("spans", 2), ("tokens", 2), ("words", 3)])
+def test_an_evaluation_is_as_long_as_all_its_ways_of_masking(masking, ways):
+    plan = plan_of(masking=masking)
+    forward = 32 * 480 / 30_000
+    assert plan.evaluation_seconds == pytest.approx(ways * forward)
+    assert plan.first_evaluation() == (
+        f"Step 0: the loss on 32 held-out rows under {ways} ways of masking, about {duration(ways * forward)}"
+    )
+    assert "ways of masking" in dataclasses.replace(plan, measured=None).first_evaluation()
+
+
+def test_what_a_step_says_is_left_is_what_the_plan_says():
+    plan = dataclasses.replace(plan_of(), steps_taken=45)
+    left = TimeLeft()
+    state = TrainerState(global_step=45, max_steps=60, eval_steps=6)
+    runtimes = ("eval_runtime", "eval_tokens_runtime")
+    state.log_history = [{"step": step, name: 99.0} for step in (0, 36) for name in runtimes]
+    state.log_history += [{"step": 42, name: plan.evaluation_seconds / 2} for name in runtimes]
+    assert left.seconds(state) is None
+    tokens = 45 * plan.update_tokens
+    left.update({"loss": 1.0, "tokens_seen": tokens, "tokens_per_second": plan.update_tokens / 2.0}, state)
+    evaluating = plan.evaluations * plan.evaluation_seconds
+    assert left.seconds(state) == pytest.approx(plan.training_seconds + evaluating) == pytest.approx(33.072)
+    state.global_step = 48  # of which the evaluation is still to come
+    assert left.seconds(state) == pytest.approx(12 * 2.0 + evaluating)
+    state.global_step = 60
+    assert left.seconds(state) == pytest.approx(plan.evaluation_seconds)
+
+
+def test_evaluations_that_take_longer_than_training_are_warned_of():
+    plan = dataclasses.replace(plan_of(held_out=0.4), held_out=rows_of(480, 340))
+    assert 119 < plan.evaluations * plan.evaluation_seconds < plan.training_seconds and not plan.warnings()
+    plan = dataclasses.replace(plan, held_out=rows_of(480, 3430))
+    (warning,) = plan.warnings()
+    assert warning == (
+        "evaluations take 20 min 7 s and training 2 min: fewer by --eval-steps N (now 6), shorter ones by --held-out"
+        " SHARE (now 0.4)."
+    )
+    resumed = dataclasses.replace(plan.options, resume=True)
+    assert not dataclasses.replace(plan, options=resumed).warnings()
 
 
 def test_a_plan_of_pairs_and_tokens():

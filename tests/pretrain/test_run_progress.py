@@ -17,7 +17,7 @@ from transformers import BertConfig, TrainerState
 from spanbert_ext.files.run_files import write_json
 from spanbert_ext.files.wording import duration, short
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
-from spanbert_ext.pretrain.run import model_flops
+from spanbert_ext.pretrain.run import console, model_flops
 from spanbert_ext.pretrain.run.console import BarLog, LineLog, log_line
 from spanbert_ext.pretrain.run.model_flops import ModelFlops, count_flops, peak_flops
 from spanbert_ext.pretrain.run.run_progress import PAIRS, TOKENS, RunProgress, head_means, peak_memory_gb
@@ -249,7 +249,7 @@ def test_memory_of_this_process_is_plausible():
 def test_lines_for_people():
     logs = {"loss": 12.5, "mlm_loss": 6.0, "mlm_accuracy": 0.125, "sbo_loss": 6.5, "sbo_accuracy": 0.1}
     logs |= {"tokens_per_second": 1000.0, "tokens_seen": 50_000, "grad_norm": 2.0, "mfu": 0.4}
-    assert log_line(logs, 100, 300) == (
+    assert log_line(logs, 100, 300, 100.0) == (
         "step 100/300 · loss 12.500 · MLM 6.000 (12.5% right), SBO 6.500 (10.0% right) · 1,000 tokens/s · MFU 40%"
         " · gradient 2 · 1 min 40 s left"
     )
@@ -258,6 +258,21 @@ def test_lines_for_people():
     tokens = {"eval_tokens_mlm_loss": 5.0, "eval_tokens_mlm_accuracy": 0.25}
     assert log_line(tokens, 100, 300) == "  held-out, tokens masked: MLM 5.000 (25.0% right)"
     assert log_line({"train_runtime": 5.0}, 300, 300) is None
+    assert " left" not in log_line(logs, 300, 300, 0.0) and " left" not in log_line(logs, 1, 300)
+
+
+def test_a_long_evaluation_says_how_far_it_is(capsys, monkeypatch):
+    clock = iter((10.0, 40.0, 71.0, 100.0, 131.0, 500.0, 501.0))
+    monkeypatch.setattr(console, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    log, state = LineLog(), TrainerState(is_world_process_zero=True)
+    for _ in range(5):
+        log.on_prediction_step(None, state, None, eval_dataloader=range(7))
+    expected = ("3 of 7 batches, 2 min 2 s left", "5 of 7 batches, 1 min left")
+    assert capsys.readouterr().out == "".join(f"  held-out: {line}\n" for line in expected)
+    log.on_evaluate(None, state, None)
+    log.on_prediction_step(None, state, None, eval_dataloader=range(7))
+    log.on_prediction_step(None, state, None, eval_dataloader=range(7))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from spanbert_ext._version import __version__
-from spanbert_ext.files.disk import explained, sync, sync_tree, write_synced
+from spanbert_ext.files.disk import explained, removed_where_empty, sync, sync_tree, write_synced
 from spanbert_ext.files.lock import LOCK_FILE, run_lock
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, verify
@@ -30,6 +30,7 @@ from spanbert_ext.pretrain.rows.tokenizer import (
     tokenizer_sha256,
     train_tokenizer,
 )
+from spanbert_ext.pretrain.settings.bars import bars_shown, library_bars
 from spanbert_ext.pretrain.text.corpus import (
     check_separator,
     find_sources,
@@ -105,16 +106,18 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
     are the same bytes for the same documents, whatever the number of processes. Raises `CorpusError`,
     `TokenizerError`, `PreparedError`, `InUse` and `DiskError`, each naming what is wrong and where."""
     options.check()
-    sources = find_sources(options.corpus)
-    settings = _settings(options, sources)
-    folder = given_path(options.output)
-    if _is_finished(folder, settings, options.overwrite):
-        return read_manifest(folder)
-    if next(_documents_from(sources, options, None), None) is None:
-        raise CorpusError(f"the corpus is empty: no text in {', '.join(map(shown, sources[:5]))}")
-    for line in passed_over(options.corpus):
-        print(line, flush=True)
     with contextlib.ExitStack() as during:
+        during.enter_context(library_bars(options.progress))
+        sources = find_sources(options.corpus)
+        settings = _settings(options, sources)
+        folder = given_path(options.output)
+        if _is_finished(folder, settings, options.overwrite):
+            return read_manifest(folder)
+        if next(_documents_from(sources, options, None), None) is None:
+            raise CorpusError(f"the corpus is empty: no text in {', '.join(map(shown, sources[:5]))}")
+        for line in passed_over(options.corpus):
+            print(line, flush=True)
+        during.enter_context(removed_where_empty(folder))
         with explained("The prepared corpus", folder):
             folder.mkdir(parents=True, exist_ok=True)
             during.enter_context(run_lock(folder))
@@ -252,7 +255,11 @@ def _write(
 ) -> dict[str, Any]:
     _save_tokenizer(tokenizer, folder)
     with tqdm(
-        total=_total_bytes(sources), desc="Text", unit="B", unit_scale=True, disable=not options.progress
+        total=_total_bytes(sources),
+        desc="Text",
+        unit="B",
+        unit_scale=True,
+        disable=not bars_shown(options.progress),
     ) as bar:
         write_shards(
             lambda place: _documents_from(sources, options, place),

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from spanbert_ext.pretrain.settings.bars import bars_shown
 from spanbert_ext.pretrain.settings.options import OptionError, Options
 
 
@@ -63,7 +64,7 @@ def training_arguments(options: Options, folder: Path, *, resumed: bool = False)
         logging_first_step=True,
         label_names=["labels"],
         report_to="none",
-        disable_tqdm=not options.progress,
+        disable_tqdm=not bars_shown(options.progress),
     )
     if (
         arguments.n_gpu > 1

@@ -10,6 +10,23 @@ SHARED_LAWS = ("spans", "tokens")  # maskings that every run is judged under
 LENGTHS = {"1": 1, "2": 2, "3": 3, "4": 4, "5-6": 5, "7-8": 7, "9-12": 9, "13+": 13}
 
 
+def laws_of(masking: str) -> tuple[str, ...]:
+    """The maskings that a run's held-out text is judged under: its own `masking`, then the shared ones."""
+    return tuple(dict.fromkeys((masking, *SHARED_LAWS)))
+
+
+def evaluations_to_come(step: int, max_steps: int, every: int) -> int:
+    """How many there are after `step`, with the one at the last step; that of step 0 is none of them."""
+    return -(-max_steps // every) - step // every
+
+
+def evaluation_seconds(history: Sequence[Mapping[str, Any]]) -> float:
+    """Of the last evaluation in a log history, under all laws; 0 where there is none."""
+    found = evaluations(history)
+    last = found[max(found)] if found else {}
+    return sum(value for name, value in last.items() if name.endswith("_runtime"))
+
+
 def evaluations(history: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
     """The evaluations of a log history by step, each with the entries of all laws."""
     found: dict[int, dict[str, Any]] = {}
@@ -25,7 +42,7 @@ def by_law(evaluation: Mapping[str, float], masking: str) -> dict[str, dict[str,
     accuracies, and `by_span_length`, rows of `length`, `tokens`, `mlm_accuracy`, `sbo_accuracy`."""
     laws = {}
     others = tuple(f"eval_{law}_" for law in SHARED_LAWS if law != masking)
-    for law in dict.fromkeys((masking, *SHARED_LAWS)):
+    for law in laws_of(masking):
         prefix = "eval_" if law == masking else f"eval_{law}_"
         found = {
             name.removeprefix(prefix): value

@@ -13,7 +13,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.models.output import span_metrics
-from spanbert_ext.pretrain.run.evaluations import LENGTHS, SHARED_LAWS
+from spanbert_ext.pretrain.run.evaluations import LENGTHS, laws_of
 from spanbert_ext.pretrain.settings.masking_options import MASKINGS
 
 _COUNTS = 4  # of a bin: targets and correct ones of the MLM, of the SBO
@@ -48,8 +48,7 @@ def shared_law_collators(
                 **MASKINGS[law],
             )
         )
-        for law in SHARED_LAWS
-        if law != masking
+        for law in laws_of(masking)[1:]
     }
 
 

@@ -14,6 +14,7 @@ from transformers import Trainer
 
 from spanbert_ext.files.wording import duration, short
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.pretrain.run.evaluations import evaluations_to_come, laws_of
 from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
 from spanbert_ext.pretrain.run.optimizer import largest_excess
 from spanbert_ext.pretrain.settings.defaults import ALTERNATIVES
@@ -24,6 +25,7 @@ from spanbert_ext.pretrain.settings.schedule_length import TrainingRows, steps_o
 WIDTH = 100
 MANY_UNKNOWN = 0.05  # of a text's tokens; a tokenizer of the text's language has less than a hundredth
 NOTABLE_EXCESS = 1.5  # of an update over what the learning rate says
+FORWARD_RATE = 3  # of tokens a second that are only read, over those of a step, which go backward too
 MANY_PASSES = 100  # of which each adds little; BERT's own run made 40
 
 
@@ -123,8 +125,20 @@ class Plan:
     @property
     def evaluations(self) -> int:
         """That are to come, with that of step 0 and the last one."""
-        every, taken = self.options.eval_steps, self.steps_taken
-        return -(-self.options.max_steps // every) - taken // every + (taken == 0)
+        taken = self.steps_taken
+        to_come = evaluations_to_come(taken, self.options.max_steps, self.options.eval_steps)
+        return to_come + (taken == 0)
+
+    @property
+    def training_seconds(self) -> float:
+        """Of the steps that are to come, where one was measured."""
+        return (self.options.max_steps - self.steps_taken) * self._step_seconds()
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Of one evaluation, under all ways of masking, where a step was measured."""
+        rate = FORWARD_RATE * self.measured.tokens_per_second * self.processes
+        return len(laws_of(self.options.masking)) * self.held_out.tokens / rate
 
     def text(self) -> str:
         """The plan, a fact a line, and its warnings."""
@@ -184,22 +198,39 @@ class Plan:
     def _measured(self) -> list[tuple[str, str]]:
         if self.measured is None:
             return [("time", "not measured: before it is sharded, the model does not fit into one GPU")]
-        measured, left = self.measured, self.options.max_steps - self.steps_taken
-        step = self.update_tokens / self.processes / measured.tokens_per_second + measured.update_seconds
-        forward = int(self.held_out.lengths.sum()) / measured.tokens_per_second / 3 / self.processes
+        measured = self.measured
+        training, evaluating = self.training_seconds, self.evaluations * self.evaluation_seconds
         apart = ", without what they tell each other" if self.processes > 1 else ""
+        number = f"{self.evaluations:,} evaluation{'s' * (self.evaluations != 1)}"
+        fewer = "" if self.options.resume else " (--eval-steps N for fewer)"
         return [
             (
                 "time",
-                f"{duration(left * step)} of training{self._left()} ({duration(step)} a step,"
-                f" {short(measured.tokens_per_second * self.processes)} tokens a second{apart}) and"
-                f" {self.evaluations:,} evaluations of {duration(forward)} for each way of masking",
+                f"about {duration(training + evaluating)}: {duration(training)} of training{self._left()},"
+                f" {duration(evaluating)} in {number}{fewer}",
+            ),
+            (
+                "",
+                f"{duration(self._step_seconds())} a step, {short(measured.tokens_per_second * self.processes)} tokens"
+                f" a second{apart}; {duration(self.evaluation_seconds)} an evaluation under"
+                f" {len(laws_of(self.options.masking))} ways of masking",
             ),
             (
                 "memory",
                 f"{_bytes(measured.peak_bytes)} of {_bytes(measured.total_bytes)} with the longest rows",
             ),
         ]
+
+    def _step_seconds(self) -> float:
+        measured = self.measured
+        return self.update_tokens / self.processes / measured.tokens_per_second + measured.update_seconds
+
+    def first_evaluation(self) -> str:
+        """What is said before the evaluation at step 0, in which nothing else shows that the run goes on."""
+        time = "" if self.measured is None else f", about {duration(self.evaluation_seconds)}"
+        ways = len(laws_of(self.options.masking))
+        rows = len(self.held_out.lengths)
+        return f"Step 0: the loss on {rows:,} held-out rows under {ways} ways of masking{time}"
 
     def _left(self) -> str:
         return f" from step {self.steps_taken:,} on" if self.steps_taken else ""
@@ -256,6 +287,14 @@ class Plan:
             found.append(
                 f"{len(self.held_out.lengths)} held-out rows give a rough loss; --held-out takes a larger share."
             )
+        if not options.resume and self.measured is not None:
+            evaluating = self.evaluations * self.evaluation_seconds
+            if evaluating > self.training_seconds:
+                found.append(
+                    f"evaluations take {duration(evaluating)} and training {duration(self.training_seconds)}: fewer"
+                    f" by --eval-steps N (now {options.eval_steps:,}), shorter ones by --held-out SHARE (now"
+                    f" {options.held_out:g})."
+                )
         if self.measured is not None and self.measured.peak_bytes > 0.9 * self.measured.total_bytes:
             found.append("memory is nearly full; halve --batch-size and double --gradient-accumulation.")
         return found

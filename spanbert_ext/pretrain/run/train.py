@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import disable_progress_bars
 from transformers import set_seed
-from transformers.utils.logging import disable_progress_bar
 
 from spanbert_ext._library import build_info
-from spanbert_ext.files.disk import DiskError, explained
+from spanbert_ext.files.disk import DiskError, explained, removed_where_empty
 from spanbert_ext.files.lock import InUse, run_lock
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.masking.callback import SpanMaskingCallback
@@ -58,6 +56,7 @@ from spanbert_ext.pretrain.run.sharding import check_kind, check_launch, choose_
 from spanbert_ext.pretrain.run.signals import Interrupted, StopOnSignal
 from spanbert_ext.pretrain.run.starting_model import build_model, check_ids, check_model
 from spanbert_ext.pretrain.run.trainer import SpanTrainer
+from spanbert_ext.pretrain.settings.bars import library_bars
 from spanbert_ext.pretrain.settings.masking_options import collator_options
 from spanbert_ext.pretrain.settings.options import OptionError, Options
 from spanbert_ext.pretrain.settings.schedule_length import TrainingRows
@@ -82,9 +81,10 @@ class Loaded:
     plan: Plan
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options, *, plan_only: bool = False) -> dict[str, Any] | None:
     """Trains, evaluates and reports; returns the content of metrics.json. A finished run that is resumed only does
-    the latter.
+    the latter. With `plan_only` it does and checks what comes before training, prints the plan, leaves the output
+    folder as it was, also beside `overwrite`, and returns None.
 
     options: resolved ones (`Options.resolve`, or `load_options` of the run to resume). Writes into
     `options.output`: the model with its tokenizer, metrics.json, losses.png, run.json and the folders
@@ -95,11 +95,9 @@ def run(options: Options) -> dict[str, Any]:
     `Interrupted` when a signal ended it; `FirstFailed` in the other processes."""
     folder = given_path(options.output)
     ranks, stop = Ranks(), StopOnSignal()
-    if not options.progress:
-        disable_progress_bars()
-        disable_progress_bar()
     with contextlib.ExitStack() as during:
         during.enter_context(stop.installed())
+        during.enter_context(library_bars(options.progress))
         during.enter_context(ranks.only_first_prints())
         cpu = options.device == "cpu" or not torch.cuda.is_available()
         choose_settings()
@@ -107,11 +105,14 @@ def run(options: Options) -> dict[str, Any]:
         with ranks.first_goes_ahead():
             check_launch(cpu)
             if ranks.first:
+                # Trainer makes that of the checkpoints
+                during.enter_context(removed_where_empty(folder, folder / CHECKPOINTS))
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
                 during.enter_context(run_lock(folder))
                 # once more: another run may have begun before the lock was ours
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
-                delete_unfinished_files(folder)
+                if not plan_only:
+                    delete_unfinished_files(folder)
             begun = check_begun(options, folder) if options.resume else {}
             steps = finished_steps(folder, begun)
             found = last_checkpoint(folder) if options.resume and ranks.first and steps is None else None
@@ -128,14 +129,12 @@ def run(options: Options) -> dict[str, Any]:
                 check_room(loaded.trainer.model, folder, sharded=loaded.trainer.is_fsdp_enabled)
                 if checkpoint:
                     check_kind(checkpoint, loaded.trainer)
-                stop.begun = True
-                if options.resume:
-                    check_same(folder, loaded.options, loaded.data, begun, ranks.count)
-                    remember_moved(folder, loaded.options)
-                else:
-                    _begin(folder, loaded, ranks.count)
-                if not (folder / TOKENIZER).is_dir():
-                    save_tokenizer(loaded.data.tokenizer, folder)
+                if not plan_only:
+                    stop.begun = True
+                    _mark(options, folder, loaded, begun, ranks.count)
+        if plan_only:
+            print(f"{loaded.plan.text()}\nNothing is trained: the command without --plan-only does.")
+            return None
         if checkpoint:
             print(f"Going on from step {step:,} of {loaded.options.max_steps:,} ({checkpoint}).", flush=True)
         elif options.resume:
@@ -209,8 +208,18 @@ def _load(
     return Loaded(options, data, counts, trainer, plan)
 
 
+def _mark(options: Options, folder: Path, loaded: Loaded, begun: dict[str, Any], processes: int) -> None:
+    """The folder is that of this run from here on, or still is. options: as they were given."""
+    if options.resume:
+        check_same(folder, loaded.options, loaded.data, begun, processes)
+        remember_moved(folder, loaded.options)
+    else:
+        _begin(folder, loaded, processes)
+    if not (folder / TOKENIZER).is_dir():
+        save_tokenizer(loaded.data.tokenizer, folder)
+
+
 def _begin(folder: Path, loaded: Loaded, processes: int) -> None:
-    """From here on the run is in the folder."""
     with explained("the run", folder):
         delete_run(folder)
         write_run_file(folder, loaded.options, **facts_of(loaded.options, loaded.data), processes=processes)
@@ -222,6 +231,8 @@ def _train(
     options, trainer = loaded.options, loaded.trainer
     if step < options.max_steps:
         print(loaded.plan.text(), flush=True)
+        if step == 0:
+            print(loaded.plan.first_evaluation(), flush=True)
         with stop.after_step():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.signal_number is not None and trainer.state.global_step < options.max_steps:

@@ -55,4 +55,9 @@ def add_output_options(add: Add, *, output: str, overwrite: str) -> None:
     """--output, --overwrite, --no-progress. output: what the folder is of; overwrite: what is deleted, when."""
     add("--output", metavar="DIR", help=f"folder of {output}")
     add("--overwrite", action="store_true", help=f"delete the {overwrite}")
-    add("--no-progress", dest="progress", action="store_false", help="no progress bars")
+    add(
+        "--no-progress",
+        dest="progress",
+        action="store_false",
+        help="no progress bars; where standard error is no terminal there are none anyway",
+    )

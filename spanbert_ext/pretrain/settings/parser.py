@@ -28,6 +28,7 @@ printed before training. Defaults that depend on --model and --recipe are in the
 EXAMPLES = """examples:
   spanbert-pretrain                                   the demo: everything built in
   spanbert-pretrain --corpus notes.txt --model bert-base-cased       a BERT further on your own text
+  spanbert-pretrain --corpus notes.txt --model bert-base-cased --plan-only          how long will it take?
   spanbert-pretrain --corpus notes.txt --model bert-base-cased --epochs 10 --learning-rate 1e-4
   spanbert-pretrain --corpus wiki/ --recipe our-bert --model small --max-tokens 500000000
   spanbert-pretrain --corpus wiki/ --recipe spanbert --model large --tokenizer bert-base-cased
@@ -292,6 +293,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on from the last checkpoint of the run in --output, with its options; --corpus, --tokenizer and"
         " --model may say where these were moved, and are refused where they are not the same",
+    )
+    add(
+        "--plan-only",
+        action="store_true",
+        help="print the plan, with a few trial steps for the time and the memory, and train nothing: --output is left"
+        " as it is, also beside --overwrite; what was read and tokenized is in the cache for the run",
     )
     add("--eval-steps", type=int, metavar="N", help="steps between evaluations on the held-out documents")
     add(

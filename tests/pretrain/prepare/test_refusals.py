@@ -58,6 +58,29 @@ def test_overwrite_deletes_nothing_before_all_else_is_checked(options, monkeypat
     assert bytes_of(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"corpus": ["missing.txt"]},
+        {"corpus": ["bad.txt"]},
+        {"tokenizer": "bert-base-cased"},  # there is no network
+        {"tokenizer": "/no/such/folder"},
+        {"tokenizer": None, "vocab_size": 100},
+        {"documents_per_shard": 0},
+    ],
+)
+def test_what_is_refused_leaves_no_folder(options, monkeypatch, tmp_path, wrong):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.txt").write_bytes(b"fine\n\nna\xefve\n")
+    with pytest.raises(ValueError):
+        prepare(options("new/out", **wrong))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError):
+        prepare(options("mine", **wrong))
+    assert not any((tmp_path / "mine").iterdir())  # and is still there
+
+
 def test_a_manifest_of_something_else_makes_no_prepared_corpus(options, corpus, tmp_path):
     folder = tmp_path / "text"
     shutil.copytree(*corpus, folder)
