@@ -219,7 +219,7 @@ def test_saved_options_come_back(tmp_path, recipe):
 
 def test_a_resumed_run_may_report_elsewhere_and_skip_what_it_stopped_at(tmp_path):
     save_options(Options().resolve(), tmp_path / "run.json")
-    given = {"on_bad_loss": "skip", "report_to": ["none"], "workers": 3, "save_steps": 9}
+    given = {"on_bad_loss": "skip", "impl": "reference", "report_to": ["none"], "workers": 3, "save_steps": 9}
     assert given.keys() <= RESUMABLE
     options, _ = load_options(tmp_path / "run.json", given)
     assert all(getattr(options, name) == value for name, value in given.items())

@@ -139,7 +139,7 @@ class _Bar:
         self.jobs, self.shares = jobs, dict.fromkeys((job.key for job in wanted), 0.0)
         self.bar = tqdm(
             total=float(len(wanted)),
-            disable=not shown or not wanted,
+            disable=None if shown and wanted else True,  # None: where stderr is a terminal
             unit="job",
             bar_format="{desc} |{bar}| {n:.2f}/{total:.0f} jobs [{elapsed}, {remaining} left]",
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from spanbert_ext.ops.self_check import self_check
 from spanbert_ext.pretrain.settings.bars import bars_shown
 from spanbert_ext.pretrain.settings.options import OptionError, Options
 
@@ -27,6 +28,23 @@ def choose_precision(options: Options) -> bool:
     if options.bf16 and gpu and not native:
         raise OptionError(f"--bf16: {torch.cuda.get_device_name()} has no bfloat16")
     return native if options.bf16 is None else options.bf16
+
+
+def check_kernels(options: Options) -> None:
+    """Takes a small step of both heads on the run's GPU, and compares it with plain PyTorch's. Raises `OptionError`,
+    with the way around, where the compiled operators are missing there or compute something else."""
+    if not on_gpu(options) or options.impl == "reference":
+        return
+    try:
+        wrong = [one.what for one in self_check("cuda") if not one.passed]
+        found = f"compute something else than plain PyTorch on this GPU ({', '.join(wrong)})" if wrong else ""
+    except RuntimeError as error:
+        found = f"do not run on this GPU: {error}"
+    if found:
+        raise OptionError(
+            f"the compiled operators {found}. --impl reference trains without them; python -m spanbert_ext --check"
+            " shows more"
+        )
 
 
 def training_arguments(options: Options, folder: Path, *, resumed: bool = False) -> TrainingArguments:

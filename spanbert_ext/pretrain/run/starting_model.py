@@ -62,7 +62,7 @@ def build_model(
     if options.starts_fresh:
         config = copy.deepcopy(config)
         config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
-        model = SpanBertForPreTraining(config, nsp=options.nsp)
+        model = SpanBertForPreTraining(config, nsp=options.nsp, impl=options.impl)
         log_frequency = np.log((counts + 0.5) / (counts + 0.5).sum())
         for bias in (model.get_output_embeddings().bias, model.sbo.bias):
             bias.data.copy_(torch.from_numpy(log_frequency))
@@ -70,7 +70,9 @@ def build_model(
     name = _checkpoint(options)
     check_ids(options, tokenizer)
     try:
-        model = SpanBertForPreTraining.from_pretrained(name, config=config, nsp=options.nsp)
+        model = SpanBertForPreTraining.from_pretrained(
+            name, config=config, nsp=options.nsp, impl=options.impl
+        )
     except (OSError, ValueError) as error:  # no weights, a configuration that is refused
         raise OptionError(f"--model {options.model!r} cannot be loaded: {reason(error)}") from error
     return model

@@ -20,7 +20,7 @@ from spanbert_ext.files.paths import given_path
 from spanbert_ext.masking.callback import SpanMaskingCallback
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, tokenizer_sha256
-from spanbert_ext.pretrain.run.arguments import choose_precision, training_arguments
+from spanbert_ext.pretrain.run.arguments import check_kernels, choose_precision, training_arguments
 from spanbert_ext.pretrain.run.bad_loss import BadLossError, UpdateGuard
 from spanbert_ext.pretrain.run.checkpoints import (
     CHECKPOINTS,
@@ -154,6 +154,7 @@ def _load(
     if options.recipe is not None:
         print(describe_recipe(options), flush=True)
     bf16 = choose_precision(options)  # and whether the device is there
+    check_kernels(options)
     reporters = reporting_callbacks(options.report_to, folder / TENSORBOARD, step)
     config = check_model(options)
     set_seed(options.seed_of_32_bits)

@@ -49,6 +49,7 @@ CHOICES = {
     "rows": ("blocks", "google-pairs", "spanbert-pairs"),
     "masking": ("spans", "words", "tokens", "entities", "noun-phrases"),
     "on_bad_loss": ("stop", "skip"),
+    "impl": ("fused", "reference"),
     "device": ("auto", "cpu", "cuda"),
     "recipe": tuple(RECIPES),
 }

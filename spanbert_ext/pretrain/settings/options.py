@@ -20,7 +20,8 @@ from spanbert_ext.pretrain.settings.option_checks import (
 from spanbert_ext.pretrain.settings.recipes import RECIPES
 from spanbert_ext.pretrain.settings.sizes import MODELS
 
-# May differ between a run and its resumption: they change no number, but where a batch's loss is not usable.
+# May differ between a run and its resumption: they change no number but by rounding, or where a batch's loss is not
+# usable.
 RESUMABLE = frozenset(
     {
         "output",
@@ -33,6 +34,7 @@ RESUMABLE = frozenset(
         "progress",
         "report_to",
         "on_bad_loss",
+        "impl",
     }
 )
 # Names of what may have been moved since: a run goes on with what its digests know.
@@ -91,6 +93,7 @@ class Options:
     dropout: float | None = None
     bf16: bool | None = None  # None: where the hardware is faster with it
     on_bad_loss: str = "stop"  # or "skip"
+    impl: str = "fused"  # or "reference"
     seed: int = 0
     workers: int = 0
     device: str = "auto"

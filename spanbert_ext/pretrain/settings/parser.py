@@ -263,6 +263,12 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         f" {Options.on_bad_loss})",
     )
     add(
+        "--impl",
+        choices=CHOICES["impl"],
+        help="how the heads are computed: by the compiled operators, which a GPU must pass a short check with, or in"
+        f" plain PyTorch, slower and with more memory (default: {Options.impl})",
+    )
+    add(
         "--device",
         choices=CHOICES["device"],
         help=f"where to train; auto: on a GPU where torch finds one (default: {Options.device})",
