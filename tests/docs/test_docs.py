@@ -28,7 +28,8 @@ COMMANDS = {
     "spanbert-fill": "spanbert_ext.fill.fill_cli",
     "spanbert-convert": "spanbert_ext.convert.convert_cli",
 }
-OTHER_PROGRAMS = {"git", "cd", "make", "pip", "python", "torchrun", "accelerate", "tensorboard", "export"}
+OTHER_PROGRAMS = {"git", "cd", "make", "pip", "python", "python3", "nvcc"}
+OTHER_PROGRAMS |= {"torchrun", "accelerate", "tensorboard", "export"}
 
 
 def named(path: Path) -> str:
