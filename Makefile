@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py
 FORMATTED := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
+# For everything that is built here; an ordinary pip install lets a compiler warn of what it likes.
+export SPANBERT_EXT_WERROR ?= ON
+
 .PHONY: demo test test-slow test-lowest lint format sanitize emulate cuda-build cuda-check device-site wheels test-wheels clean
 
 demo: $(INSTALLED) ## pre-train a small SpanBERT on English that Python brings along
@@ -99,7 +102,8 @@ cuda-build: $(CUDA_CONSTRAINTS) ## the extension with its CUDA kernels, against 
 	cd tests && $(abspath $(BIN))/pytest $(PARALLEL) build ops models convert
 
 cuda-check: $(INSTALLED) ## compile the CUDA sources; needs nvcc, but no GPU and no CUDA build of torch
-	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK
+	$(BIN)/cmake -S . -B build/cuda-check -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DSPANBERT_EXT_CUDA=CHECK \
+		-DSPANBERT_EXT_WERROR=$(SPANBERT_EXT_WERROR)
 	$(BIN)/cmake --build build/cuda-check --target cuda_check
 
 # For a machine with a GPU that is lent for minutes and has no network: benchmarks/device_check.sh takes build/device/site

@@ -46,6 +46,7 @@ class CMakeBuild(build_ext):
             f"-DSPANBERT_EXT_TORCH_DIR={torch.folder}",
             f"-DSPANBERT_EXT_CUDA={os.environ.get('SPANBERT_EXT_CUDA', 'AUTO')}",
             *(f"-DSPANBERT_EXT_{name}={value}" for name, value in options.items()),
+            f"-DSPANBERT_EXT_WERROR={os.environ.get('SPANBERT_EXT_WERROR', 'OFF')}",
             # A kept build folder remembers the ninja of an isolated environment that is gone.
             f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}",
         ]

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "common/cpu_capability.h"
+#include "common/integers.h"
 
 namespace spanbert_ext {
 namespace {
@@ -72,7 +73,7 @@ void apply_layer(const Layer& layer, const at::Tensor& z, const at::Tensor& stat
 void apply_layer_backward(const Layer& layer, const at::Tensor& z, const at::Tensor& statistics,
                           const RowView& grad_out, const at::Tensor& grad_z, const at::Tensor& out,
                           const at::Tensor& sums) {
-  const int64_t rows = z.size(0), columns = z.size(1), ranges = (rows + kRowGrain - 1) / kRowGrain;
+  const int64_t rows = z.size(0), columns = z.size(1), ranges = divide_up(rows, kRowGrain);
   if (columns == 0) return;
   const GeluNormBackward layer_rows{.columns = columns,
                                     .z = rows_of(z),

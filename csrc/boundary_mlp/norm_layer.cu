@@ -285,7 +285,7 @@ cudaError_t launch_norm_layer_forward(const NormLayerForward& layer, cudaStream_
 
 cudaError_t launch_norm_layer_backward(const NormLayerBackward& layer, cudaStream_t stream) {
   if (layer.index.capacity == 0 || layer.columns == 0) return cudaSuccess;
-  const int64_t blocks = (layer.index.capacity + layer.rows_per_block - 1) / layer.rows_per_block;
+  const int64_t blocks = divide_up(layer.index.capacity, layer.rows_per_block);
   const bool packs = moves_packs<kValues>(layer.type, layer.z, layer.columns) &&
                      moves_packs<kValues>(layer.grad_out_type, layer.grad_out, layer.columns) &&
                      moves_packs<kValues>(layer.type, layer.grad_z, layer.columns) &&

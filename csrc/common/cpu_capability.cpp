@@ -10,18 +10,18 @@
 #include <cpuid.h>
 #endif
 
+#include "common/instruction_sets.h"
+
 namespace spanbert_ext {
 namespace {
 
 Capability detect() {
 #if defined(__x86_64__)
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
-    return Capability::kAvx512;
-  }
+#define SPANBERT_EXT_HAS(feature) &&__builtin_cpu_supports(feature)
+  const bool avx2 = true SPANBERT_EXT_AVX2(SPANBERT_EXT_HAS);
+  const bool avx512 = avx2 SPANBERT_EXT_AVX512(SPANBERT_EXT_HAS);
+#undef SPANBERT_EXT_HAS
+  if (avx512) return Capability::kAvx512;
   if (avx2) return Capability::kAvx2;
 #endif
   return Capability::kDefault;

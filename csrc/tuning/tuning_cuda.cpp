@@ -104,10 +104,20 @@ TORCH_LIBRARY(spanbert_ext_tuning, m) {
       " bool need_db, int chunk_rows)"
       " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows,"
       " Tensor compact_rows, Tensor dw, Tensor db)");
+#ifdef SPANBERT_EXT_EMULATE_CUDA
+  // The CPU's operator, as it is where torch has brgemm: tests/emulated_brgemm.
+  m.def(
+      "vocab_ce_brgemm(Tensor h, Tensor weight, Tensor? bias, int[] first_rows, Tensor targets,"
+      " Tensor row_weight, ScalarType compute_dtype, float label_smoothing, int? max_rows, bool need_dh,"
+      " bool need_dw, bool need_db)"
+      " -> (Tensor loss, Tensor nll, Tensor prediction, Tensor grad_unit, Tensor dh_rows,"
+      " Tensor compact_rows, Tensor dw, Tensor db)");
+#endif
 }
 
 #ifdef SPANBERT_EXT_EMULATE_CUDA
 TORCH_LIBRARY_IMPL(spanbert_ext_tuning, CPU, m) {
+  m.impl("vocab_ce_brgemm", operator_of<&vocab_ce_cpu>());
 #else
 TORCH_LIBRARY_IMPL(spanbert_ext_tuning, CUDA, m) {
 #endif

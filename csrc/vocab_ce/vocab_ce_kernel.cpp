@@ -45,8 +45,8 @@ inline uint32_t rounded_bits(const c10::BFloat16* p) { return static_cast<uint32
 }  // namespace
 
 template <typename acc_t>
-void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
-                       ColumnStatistics<acc_t> out) {
+void column_statistics(LogitsTile<acc_t> tile, ColumnStatistics<acc_t> out) {
+  const auto [logits, bias, size, columns] = tile;
   using Vec = Vectorized<acc_t>;
   static_assert(kColumnMultiple % Vec::size() == 0);
   for (int64_t c = 0; c < columns; ++c) {
@@ -90,8 +90,8 @@ void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int
 }
 
 template <typename T, typename acc_t>
-void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
-                     ColumnSoftmax<acc_t> softmax, T* grad, acc_t* grad_bias) {
+void logits_gradient(LogitsTile<acc_t> tile, ColumnSoftmax<acc_t> softmax, T* grad, acc_t* grad_bias) {
+  const auto [logits, bias, size, columns] = tile;
   using Vec = Vectorized<acc_t>;
   constexpr int64_t kStep = Vec::size();
   for (int64_t v = 0; v < size; ++v) {
@@ -150,37 +150,48 @@ void round_to_bfloat16(const float* from, int64_t count, c10::BFloat16* to) {
   for (int64_t i = 0; i < count; ++i) to[i].x = static_cast<uint16_t>(rounded_bits(from + i) >> 16);
 }
 
-template <typename S>
-void pair_rows(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, c10::BFloat16* to,
-               int64_t to_pitch) {
-  int64_t i = 0;
-  for (; i + 2 <= rows; i += 2, from += 2 * from_pitch, to += 2 * to_pitch) {
-    for (int64_t j = 0; j < columns; ++j) {
-      to[2 * j].x = static_cast<uint16_t>(rounded_bits(from + j) >> 16);
-      to[2 * j + 1].x = static_cast<uint16_t>(rounded_bits(from + from_pitch + j) >> 16);
+template <typename T, typename S>
+void pack_panels(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, int64_t panel, T* to) {
+  constexpr int64_t kPair = std::is_same_v<T, c10::BFloat16> ? 2 : 1;
+  // A row is a short run of a wider matrix' row, at whose end the hardware stops to read ahead.
+  constexpr int64_t kAhead = 8, kLine = 64 / sizeof(S);
+  const int64_t steps = (rows + kPair - 1) / kPair;
+  for (int64_t i = 0; i < steps; ++i, from += kPair * from_pitch) {
+    for (int64_t k = kAhead; k < kAhead + kPair && i * kPair + k < rows; ++k) {
+      for (int64_t j = 0; j < columns; j += kLine) __builtin_prefetch(from + k * from_pitch + j);
     }
-  }
-  for (int64_t j = 0; i < rows && j < columns; ++j) {
-    to[2 * j].x = static_cast<uint16_t>(rounded_bits(from + j) >> 16);
-    to[2 * j + 1].x = 0;
+    for (int64_t first = 0; first < columns; first += panel) {
+      const int64_t size = columns - first < panel ? columns - first : panel;
+      const S* row = from + first;
+      T* out = to + (first / panel * steps + i) * panel * kPair;
+      if constexpr (kPair == 1) {
+        for (int64_t j = 0; j < size; ++j) out[j] = row[j];
+      } else {
+        // A pair is one store of 32 bits: then compilers fill a vector without moving lanes.
+        const bool has_second = i * kPair + 1 < rows;
+        const S* second = has_second ? row + from_pitch : row;
+        const uint32_t keep = has_second ? 0xFFFF0000u : 0;
+        for (int64_t j = 0; j < size; ++j) {
+          const uint32_t pair = rounded_bits(row + j) >> 16 | (rounded_bits(second + j) & keep);
+          __builtin_memcpy(out + 2 * j, &pair, sizeof(pair));
+        }
+      }
+    }
   }
 }
 
-#define INSTANTIATE(T, acc_t)                                                           \
-  template void logits_gradient<T, acc_t>(const acc_t*, const acc_t*, int64_t, int64_t, \
-                                          ColumnSoftmax<acc_t>, T*, acc_t*);            \
-  template void transpose_tile<T>(const T*, int64_t, int64_t, T*, int64_t);
+// The kernels of one choice of types: `decltype` repeats no argument list.
+#define INSTANTIATE(T, acc_t)                                             \
+  template decltype(logits_gradient<T, acc_t>) logits_gradient<T, acc_t>; \
+  template decltype(transpose_tile<T>) transpose_tile<T>;
 INSTANTIATE(double, double)
 INSTANTIATE(float, float)
 INSTANTIATE(c10::BFloat16, float)
-#define INSTANTIATE_STATISTICS(acc_t)                                                  \
-  template void column_statistics<acc_t>(const acc_t*, const acc_t*, int64_t, int64_t, \
-                                         ColumnStatistics<acc_t>);
-INSTANTIATE_STATISTICS(double)
-INSTANTIATE_STATISTICS(float)
-#define INSTANTIATE_PAIRS(S) \
-  template void pair_rows<S>(const S*, int64_t, int64_t, int64_t, c10::BFloat16*, int64_t);
-INSTANTIATE_PAIRS(float)
-INSTANTIATE_PAIRS(c10::BFloat16)
+template decltype(column_statistics<double>) column_statistics<double>;
+template decltype(column_statistics<float>) column_statistics<float>;
+template decltype(pack_panels<double, double>) pack_panels<double, double>;
+template decltype(pack_panels<float, float>) pack_panels<float, float>;
+template decltype(pack_panels<c10::BFloat16, float>) pack_panels<c10::BFloat16, float>;
+template decltype(pack_panels<c10::BFloat16, c10::BFloat16>) pack_panels<c10::BFloat16, c10::BFloat16>;
 
 }  // namespace spanbert_ext::CPU_CAPABILITY

@@ -1,6 +1,5 @@
-// The element-wise passes over one vocabulary tile of transposed logits [size, columns]: a row is an entry of
-// the vocabulary, a column one row of h. `columns` is a multiple of kColumnMultiple, so no pass over columns
-// has a tail. `bias` is the tile's, or null.
+// The element-wise passes over one vocabulary tile of transposed logits: a row is an entry of the vocabulary, a column
+// one row of h.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -13,6 +12,14 @@ namespace spanbert_ext {
 
 constexpr int64_t kColumnMultiple = 16;
 constexpr int64_t kStripRows = 32;  // of a vocabulary tile, between two updates of the running maximum
+
+// `columns` is a multiple of kColumnMultiple, so no pass over columns has a tail.
+template <typename acc_t>
+struct LogitsTile {
+  const acc_t* logits;  // [size, columns]
+  const acc_t* bias;    // [size], or null
+  int64_t size, columns;
+};
 
 // Per column, over the tile. Sums are of differences to the maximum: what all logits have in common would
 // take the digits of the differences between them.
@@ -35,14 +42,12 @@ struct ColumnSoftmax {
 // clang-format off
 SPANBERT_EXT_DECLARE_CPU_KERNELS(
   template <typename acc_t>
-  void column_statistics(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
-                         ColumnStatistics<acc_t> out);
+  void column_statistics(LogitsTile<acc_t> tile, ColumnStatistics<acc_t> out);
 
   // The gradient without its one-hot part: grad [size, columns], each row also summed into grad_bias. What is no normal
   // number is 0.
   template <typename T, typename acc_t>
-  void logits_gradient(const acc_t* logits, const acc_t* bias, int64_t size, int64_t columns,
-                       ColumnSoftmax<acc_t> softmax, T* grad, acc_t* grad_bias);
+  void logits_gradient(LogitsTile<acc_t> tile, ColumnSoftmax<acc_t> softmax, T* grad, acc_t* grad_bias);
 
   // to[j * to_pitch + i] = from[i * columns + j]
   template <typename T>
@@ -50,11 +55,10 @@ SPANBERT_EXT_DECLARE_CPU_KERNELS(
 
   void round_to_bfloat16(const float* from, int64_t count, c10::BFloat16* to);
 
-  // Rows in pairs, as small_gemm reads bfloat16: to[i / 2][j][i % 2] = from[i * from_pitch + j], with to_pitch
-  // columns; a missing last row is zero.
-  template <typename S>
-  void pair_rows(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, c10::BFloat16* to,
-                 int64_t to_pitch);
+  // from [rows, columns] packed as small_gemm's right operand: [columns / panel, rows / pair, panel, pair]. A missing last
+  // row of a pair is zero; what a last, narrower panel lacks is not written.
+  template <typename T, typename S>
+  void pack_panels(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, int64_t panel, T* to);
 )
 // clang-format on
 

@@ -40,4 +40,5 @@ def head_logits(
         of_mlm = heads.mlm.whole(x.flatten(0, 1)[tokens][None])[0]
     else:
         of_mlm = heads.mlm.whole(x).flatten(0, 1)[tokens]
-    return of_mlm, sbo_logits(heads, x, *indices) if indices else None
+    impl = model.config.span_pretraining["impl"]
+    return of_mlm, sbo_logits(heads, x, *indices, impl=impl) if indices else None

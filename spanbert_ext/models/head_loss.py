@@ -24,7 +24,7 @@ from spanbert_ext.ops import (
     head_targets,
     span_pretraining_loss,
 )
-from spanbert_ext.ops._common import accumulation_dtype, may_read_values
+from spanbert_ext.ops._common import Impl, accumulation_dtype, may_read_values
 from spanbert_ext.ops._span_pretraining_loss_checks import check_batch, count_targets
 from spanbert_ext.ops.head_targets import count_tensor
 
@@ -83,13 +83,14 @@ def head_loss(
     num_sbo_items: Tensor | int | None = None,
     label_smoothing: float = 0.0,
     max_rows: int | None = None,
+    impl: Impl = "fused",
 ) -> SpanPretrainingOutput:
     """`ops.span_pretraining_loss` of a model's heads, whatever was done to their modules.
 
     Args:
         x: [B, L, H], with all rows where `heads.read_all_rows`.
         sbo_weight: as there; None: the loss is the MLM's alone, whatever the SBO's is.
-        labels, indices, num_items_in_batch, num_sbo_items, label_smoothing, max_rows: as there.
+        labels, indices, num_items_in_batch, num_sbo_items, label_smoothing, max_rows, impl: as there.
     """
     if sbo_weight is None:
         losses = head_loss(
@@ -102,6 +103,7 @@ def head_loss(
             num_sbo_items=num_sbo_items,
             label_smoothing=label_smoothing,
             max_rows=max_rows,
+            impl=impl,
         )
         return _without_sbo(losses, num_items_in_batch) if heads.sbo is not None else losses
     options = {
@@ -110,6 +112,7 @@ def head_loss(
         "num_sbo_items": num_sbo_items,
         "label_smoothing": label_smoothing,
         "max_rows": max_rows,
+        "impl": impl,
     }
     mlm, sbo = heads.mlm, heads.sbo
     called = heads.whole_mlm
@@ -124,7 +127,7 @@ def head_loss(
     boundary_rows, sbo_bias = sbo, None
     if sbo is not None and (heads.whole_transform is not None or _is_called(heads, x)):
         # before x is transformed, or by the plain signature
-        h_sbo, sbo_bias = _call_sbo(heads, x, *indices, max_rows=max_rows)
+        h_sbo, sbo_bias = _call_sbo(heads, x, *indices, max_rows=max_rows, impl=impl)
         boundary_rows = _Given(h_sbo)
     elif sbo is not None:
         sbo_bias = sbo.bias
@@ -168,13 +171,15 @@ def _is_called(heads: Heads, x: Tensor) -> bool:
 
 
 def _call_sbo(
-    heads: Heads, x: Tensor, *indices: Tensor, max_rows: int | None
+    heads: Heads, x: Tensor, *indices: Tensor, max_rows: int | None, impl: Impl
 ) -> tuple[Tensor, Tensor | None]:
     """[B, K, D] and the vocabulary bias [V], whatever the module has become."""
     sbo = heads.sbo
     if heads.whole_sbo is not None:
         warn_once(*heads.whole_sbo, "the encoder's last layer computes all rows")
-    options = {"max_rows": max_rows} if heads.whole_sbo is None else {}  # another module may not take it
+    options = (
+        {"max_rows": max_rows, "impl": impl} if heads.whole_sbo is None else {}
+    )  # others may not take them
     bias = getattr(sbo, "bias", None)
     if bias is None or not_ordinary("bias", bias, x) is None:
         return sbo(x, *indices, **options), bias
@@ -202,6 +207,7 @@ def _called_loss(
     num_sbo_items: Tensor | int | None,
     label_smoothing: float,
     max_rows: int | None,
+    impl: Impl,
 ) -> SpanPretrainingOutput:
     """The same loss with the decoder called, and all logits of the rows that are predicted at once."""
     indices = (masked_positions, left_boundary, right_boundary)
@@ -219,6 +225,7 @@ def _called_loss(
         sbo_weight=sbo_weight,
         dtype=acc,
         max_rows=max_rows,
+        impl=impl,
     )
     tokens = rows.token_rows.clamp_min(0)  # [R]
     if heads.whole_mlm is not None:
@@ -235,7 +242,7 @@ def _called_loss(
             h = _transform_all(heads, x).flatten(0, 1)[tokens]
         logits = mlm.decoder.module(h)  # [R, V]
     if has_sbo:
-        of_sbo = sbo_logits(heads, x, *indices, max_rows=max_rows).flatten(0, 1)  # [B*K, V]
+        of_sbo = sbo_logits(heads, x, *indices, max_rows=max_rows, impl=impl).flatten(0, 1)  # [B*K, V]
         logits = torch.cat([logits, of_sbo.to(logits.dtype)])
     targets = rows.targets  # [N]
     live, beyond = targets >= 0, targets >= logits.shape[1]
@@ -252,18 +259,20 @@ def _called_loss(
     ).masked_fill(beyond, torch.nan)  # [N]
     loss = (rows.row_weight.where(live, 0) * nll).sum()
     prediction = logits.detach().argmax(1).where(live, -1)
-    found = head_statistics(nll.detach(), prediction, targets, rows.ranks, has_sbo=has_sbo)
+    found = head_statistics(nll.detach(), prediction, targets, rows.ranks, has_sbo=has_sbo, impl=impl)
     return SpanPretrainingOutput.of(loss, rows.counts, found)
 
 
-def sbo_logits(heads: Heads, x: Tensor, *indices: Tensor, max_rows: int | None = None) -> Tensor:
+def sbo_logits(
+    heads: Heads, x: Tensor, *indices: Tensor, max_rows: int | None = None, impl: Impl = "fused"
+) -> Tensor:
     """What the SBO predicts, [B, K, V], whatever was done to its modules and the decoder; of no meaning in dead rows.
 
     Args:
         x: [B, L, H] with all rows.
         indices: [B, K] each; see `SpanBoundaryHead.forward`.
     """
-    h, bias = _call_sbo(heads, x, *indices, max_rows=max_rows)  # [B, K, D], [V]
+    h, bias = _call_sbo(heads, x, *indices, max_rows=max_rows, impl=impl)  # [B, K, D], [V]
     _, decoder, exact = heads.mlm.decoder
     if global_hooks() is None and not_readable(decoder, exact, x, needs_bias=False) is None:
         logits = F.linear(h, decoder.weight)

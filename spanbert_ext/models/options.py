@@ -15,6 +15,7 @@ DEFAULT_OPTIONS = {
     "assume_all_text": False,
     "evaluation_loss": "mlm",
     "evaluation_logits": "auto",
+    "impl": "fused",
 }
 
 
@@ -56,6 +57,8 @@ def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict
             raise ValueError(f"{name} is {options[name]!r}, expected True or False")
     if options["evaluation_loss"] not in ("mlm", "sum"):
         raise ValueError(f"evaluation_loss is {options['evaluation_loss']!r}, expected 'mlm' or 'sum'")
+    if options["impl"] not in ("fused", "reference"):
+        raise ValueError(f"impl is {options['impl']!r}, expected 'fused' or 'reference'")
     logits = options["evaluation_logits"]
     if not isinstance(logits, bool) and logits != "auto":
         raise ValueError(f"evaluation_logits is {logits!r}, expected 'auto', True or False")

@@ -68,7 +68,8 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
     `evaluation_logits` ("auto"), whether a batch with labels gives logits in `eval()`, as the native class does, or
     `row_statistics` in their place: "auto" gives statistics to a Trainer whose `compute_metrics` is `span_metrics`
     (which tells how functions around it are recognised), or that keeps nothing but the loss, and logits to
-    everybody else; under nn.DataParallel and in a model compiled as a whole always logits.
+    everybody else; under nn.DataParallel and in a model compiled as a whole always logits; `impl` ("fused"), or
+    "reference" for both heads' loss in plain PyTorch, which needs none of our kernels, and memory for all logits.
 
     Masking in `forward`: after `set_masker(masker)` text without labels is masked on its own device, in
     training by a step that is counted on the device, in evaluation always by the same one. Such a batch has
@@ -107,6 +108,7 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
         assume_all_text: bool | None = None,
         evaluation_loss: str | None = None,
         evaluation_logits: bool | str | None = None,
+        impl: str | None = None,
         **kwargs: Any,
     ) -> None:
         refused = None if self.family.refuse is None else self.family.refuse(config)
@@ -132,6 +134,7 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
             "assume_all_text": assume_all_text,
             "evaluation_loss": evaluation_loss,
             "evaluation_logits": evaluation_logits,
+            "impl": impl,
         }
         options = resolve_options(getattr(config, "span_pretraining", None), given)
         config.span_pretraining = options
@@ -306,6 +309,7 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
                 num_sbo_items=sbo_items,
                 label_smoothing=options["label_smoothing"] if self.training else 0.0,
                 max_rows=max_rows,
+                impl=options["impl"],
             )
             found = losses._asdict().items()
             fields |= {name: x for name, x in found if with_sbo or not name.startswith("sbo_")}

@@ -180,6 +180,7 @@ def probed(separated: bool, value: float = 10.0) -> dict[str, Any]:
         "first": "SpanBERT",
         "second": "BERT",
         "value": value,
+        "standard_error": 1.0,
         "interval": interval(value - 2, value + 2),
         "holm_interval": interval(value - 3, value + 3),
         "p_value": 0.01,
@@ -190,14 +191,17 @@ def probed(separated: bool, value: float = 10.0) -> dict[str, Any]:
         {
             "checkpoint": name,
             "value": own,
+            "standard_error": 0.5,
             "interval": interval(own - 1, own + 1),
             "seed_values": [own],
+            "seeds": "fine-tuning seeds",
             "runs": 3,
         }
         for name, own in (("BERT", 50.0), ("SpanBERT", 50.0 + value))
     ]
     comparison = {
         "metric": "accuracy",
+        "level": 0.95,
         "items": 90,
         "clusters": 9,
         "estimates": estimates,
@@ -210,6 +214,7 @@ def probed(separated: bool, value: float = 10.0) -> dict[str, Any]:
         "clusters": "texts",
         "comparisons": [comparison],
         "constant_answer": {"accuracy": 55.0},
+        "left_out": ["F1 counts none of the 90 items"],
     }
     return {"data": [data]}
 
@@ -261,9 +266,9 @@ def test_losses_are_means_over_tokens_and_told_apart_where_they_differ_everywher
 
     for own in mask_laws(plan):
         losses, _ = own.comparisons
-        values = {estimate["checkpoint"]: estimate["value"] for estimate in losses["estimates"]}
+        values = {estimate.checkpoint: estimate.value for estimate in losses.estimates}
         assert values["BERT"] == pytest.approx(5.55) and values["SpanBERT"] == pytest.approx(8.55)
-        (pair,) = [d for d in losses["differences"] if (d["first"], d["second"]) == ("SpanBERT", "BERT")]
+        (pair,) = [d for d in losses.differences if (d.first, d.second) == ("SpanBERT", "BERT")]
         assert verdict(own, losses, pair) == "BERT lower"
 
 
@@ -287,6 +292,11 @@ def test_the_page_says_what_is_separated_and_whether_it_is_of_use(
     text = write_page(plan, folder).read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("* **mentions**")]
     assert says in line
+    assert "90 items of 9 texts; 3 runs of each system; left out: F1 counts none of the 90 items." in text
+    (finding,) = [
+        own for own in json.loads((folder / "evidence.json").read_text())["findings"] if own["constant"]
+    ]
+    assert finding["comparisons"] == probed(separated, value)["data"][0]["comparisons"]
     assert "neither confirmed nor refuted" in text and "| the same answer to all | 55.0 |" in text
     made = {path.name for path in folder.iterdir()}
     assert made == {"README.md", "evidence.json", "filling-in.png", "span-lengths.png", "probes.png"}

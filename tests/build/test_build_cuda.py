@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import cuda_code
 import pytest
 import span_mask_samples
 import torch
+from configured_build import configure, needs_sources
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -22,9 +20,6 @@ from spanbert_ext.ops import _common
 
 HAS_KERNELS = bool(build_info()["cuda_kernels"])
 ROOT = Path(__file__).resolve().parents[2]
-needs_sources = pytest.mark.skipif(
-    not (ROOT / "CMakeLists.txt").exists(), reason="the build's sources are not beside the tests"
-)
 
 
 # --- Kernels are in, and what for ---------------------------------------------------------------------------------
@@ -109,19 +104,6 @@ def test_the_dispatcher_finds_no_cuda_implementation_without_kernels() -> None:
 
 
 # --- Operators for tuning ------------------------------------------------------------------------------------------
-
-
-def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
-    ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
-    if cmake is None or ninja is None:
-        pytest.skip("needs cmake and ninja")
-    command = [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    given = [
-        f"-DPython_EXECUTABLE={sys.executable}",
-        f"-DSPANBERT_EXT_TORCH_DIR={Path(torch.__file__).parent}",
-    ]
-    return subprocess.run([*command, *given, *options], capture_output=True, text=True)
 
 
 @needs_sources

@@ -52,3 +52,16 @@ def test_the_table_of_versions_is_that_of_the_constraints() -> None:
             version = re.search(rf"^{package}==([\d.]+)", versions, re.MULTILINE)[1]
             assert version in table, f"{package} {version}"
     assert re.search(r"^#cuda torch==([\d.]+)", pinned, re.MULTILINE)[1] in table
+
+
+SOURCES = ("benchmarks", "cmake", "csrc", "docs", "examples", "spanbert_ext", "tests", "tools")
+ENDINGS = (".cmake", ".cpp", ".cu", ".h", ".in", ".py", ".sh")
+
+
+def test_every_source_names_its_licence() -> None:
+    files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in ENDINGS]
+    files += [ROOT / "CMakeLists.txt", ROOT / "setup.py"]
+    assert len(files) > 500
+    tag = re.compile(r"(#!.*\n)?(//|#) SPDX-License-Identifier: Apache-2\.0\n")
+    unmarked = [path for path in files if not tag.match(path.read_text(encoding="utf-8"))]
+    assert [str(path.relative_to(ROOT)) for path in unmarked if path.stat().st_size] == []

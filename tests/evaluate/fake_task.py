@@ -8,11 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+from spanbert_ext.evaluate import evaluate_cli
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.scores.classes import accuracy, class_row
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.folds import cross_validation
-from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, DataSet, Fold, Outcome, Task
+from spanbert_ext.evaluate.tasks.form import (
+    Checkpoint,
+    Conditions,
+    DataSet,
+    EvaluationError,
+    Fold,
+    Outcome,
+    Task,
+)
 from spanbert_ext.evaluate.tasks.options import TrainingOptions, option
 from spanbert_ext.evaluate.tasks.registry import Entry
 
@@ -33,6 +42,7 @@ class FakeTask(Task[FakeData, FakeOptions]):
     clusters = "pages"
     items = "answers"
     calls: list[tuple[str, str, int]] = []  # of all instances, in order
+    checks: list[tuple[str, list[str]]] = []
 
     def load(self, path: Path, options: FakeOptions) -> list[FakeData]:
         files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
@@ -49,6 +59,17 @@ class FakeTask(Task[FakeData, FakeOptions]):
     def constant_answers(self, data: FakeData, items: Sequence[int]) -> Iterator[list[ItemRow]]:
         for answer in (0, 1):
             yield [ItemRow(str(i // 4), str(i), class_row(answer, data.labels[i])) for i in items]
+
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[FakeData],
+        folds: Sequence[Sequence[Fold]],
+        options: FakeOptions,
+    ) -> None:
+        self.checks.append((checkpoint.name, [one.name for one in data]))
+        if checkpoint.name == "unfit":
+            raise EvaluationError("--order is plain, but the encoder takes odd alone")
 
     def train_and_predict(
         self, checkpoint: Checkpoint, data: FakeData, fold: Fold, options: FakeOptions, conditions: Conditions
@@ -72,3 +93,19 @@ ENTRY = Entry(
 def write_labels(path: Path, count: int = 24) -> Path:
     path.write_text(" ".join(str(i % 2) for i in range(count)))
     return path
+
+
+def run(
+    *more: str, task: str = "fake", data: str = "labels.txt", checkpoints: tuple[str, ...] = ("a", "b")
+) -> int:
+    given = [task, *checkpoints, "--data", data, "--output", "out", "--device", "cpu", "--no-progress", *more]
+    return evaluate_cli.main(given)
+
+
+def results(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "out" / "results").iterdir())
+
+
+def error_of(capsys, *more: str, status: int = 2, **given) -> str:
+    assert run(*more, **given) == status
+    return capsys.readouterr().err.strip().splitlines()[-1]

@@ -13,6 +13,7 @@ import pytest
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.folds import group_folds
 from spanbert_ext.evaluate.data.sources import (
+    files_below,
     find_file,
     find_files,
     parse_json,
@@ -120,6 +121,9 @@ def test_files_are_found_packed_or_not(tmp_path: Path) -> None:
     assert find_files(tmp_path / "dev.tsv.md", [".tsv"]) == [
         tmp_path / "dev.tsv.md"
     ]  # what is named is meant
+    assert files_below(tmp_path, [".json"]) == []
+    with pytest.raises(DataError, match="nothing: there is no such file or folder"):
+        files_below(tmp_path / "nothing", [".json"])
     (tmp_path / "dev.tsv").touch()
     with pytest.raises(DataError, match=r"both DEV\.tsv\.xz and dev\.tsv could be meant"):
         find_file(tmp_path, ["dev"], [".tsv"])

@@ -162,6 +162,22 @@ def test_qamr_wants_its_sentences(tmp_path) -> None:
         assert [answer.text for answer in data.questions[0].answers] == ["Ada Grey", "Ada Grey", "Grey"]
 
 
+def test_qamr_is_found_through_links_and_beside_squad_but_not_in_hidden_folders(tmp_path) -> None:
+    for name in ("store", "data/.hidden"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "wiki.dev.tsv").write_text("s1\t0 2\tw\t0\t0\tWho sings?\t0 1\ta:0 1\tb:1\n")
+        (tmp_path / name / "wiki-sentences.tsv").write_text("s1\tAda Grey sings .\n")
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "store")
+    tiny_tasks.write_squad(tmp_path / "data" / "tiny.json")
+    found = QaTask().load(tmp_path / "data", OPTIONS)
+    assert [(data.name, data.files[0].parent.name) for data in found] == [
+        ("wiki.dev", "linked"),
+        ("tiny", "data"),
+    ]
+    (alone,) = QaTask().load(tmp_path / "store" / "wiki.dev.tsv", OPTIONS)
+    assert alone.questions == found[0].questions
+
+
 def test_a_question_in_train_and_dev_is_refused(tmp_path) -> None:
     for part in ("train", "dev"):
         tiny_tasks.write_squad(tmp_path / f"{part}.json")

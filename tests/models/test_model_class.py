@@ -85,6 +85,7 @@ class TestClass:
             "assume_all_text": True,
             "evaluation_loss": "sum",
             "evaluation_logits": False,
+            "impl": "reference",
         }
         model = SpanBertForPreTraining.from_config(tiny_config(), **options)
         assert model.config.span_pretraining == options
@@ -110,6 +111,8 @@ class TestClass:
             {"count_rows": 1},
             {"nsp": 1},
             {"assume_all_text": "no"},
+            {"impl": "eager"},
+            {"impl": True},
         ],
     )
     def test_options_out_of_range(self, option):

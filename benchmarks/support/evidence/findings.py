@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from spanbert_ext.evaluate.report import table
 from spanbert_ext.evaluate.scores.metric import SumMetric, ratio
 from spanbert_ext.evaluate.scores.rows import ItemRow
-from spanbert_ext.evaluate.statistics.compare import compare
+from spanbert_ext.evaluate.statistics.compare import Comparison, Difference, Estimate, Interval, compare
 from spanbert_ext.evaluate.statistics.results import Results
 from spanbert_ext.pretrain.run.evaluations import LENGTHS, SHARED_LAWS
 from support.evidence.plan import ROUNDS, Plan
@@ -26,29 +28,33 @@ LOSS = SumMetric("loss", lambda rows: rows / [100, 1, 1], lambda sums: ratio(sum
 
 @dataclass(frozen=True)
 class Finding:
-    """Scores on one data set. comparisons: of `spanbert-evaluate`'s summary.json, one a metric. constant: by metric
-    what the same answer to every item reaches at best."""
+    """Scores on one data set. comparisons: one a metric. constant: by metric what the same answer to every item reaches
+    at best."""
 
     title: str
     kind: str
     items: str
-    comparisons: Sequence[Mapping[str, Any]]
+    comparisons: Sequence[Comparison]
     constant: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def verdict(finding: Finding, comparison: Mapping[str, Any], difference: Mapping[str, Any]) -> str:
-    """Whether a difference is more than noise, and whether it is of use, in words."""
-    if not difference["separated"]:
-        return "not separated"
-    higher, lower = difference["first"], difference["second"]
-    if difference["value"] < 0:
-        higher, lower = lower, higher
-    if comparison["metric"] == LOSS.name:
-        return f"{lower} lower"
-    (interval,) = (own["interval"] for own in comparison["estimates"] if own["checkpoint"] == higher)
-    if interval["low"] <= finding.constant.get(comparison["metric"], -1.0):
-        return f"{higher} higher, but not above a constant answer"
-    return f"{higher} higher"
+def verdict(finding: Finding, comparison: Comparison, difference: Difference) -> str:
+    """What a difference tells, in words: of a loss, which is better where it is lower, as of any score."""
+    if comparison.metric == LOSS.name and difference.separated:
+        return f"{difference.second if difference.value > 0 else difference.first} lower"
+    return table.verdict(difference, comparison, finding.constant.get(comparison.metric, -math.inf))
+
+
+def _read_comparison(summary: Mapping[str, Any]) -> Comparison:
+    """A comparison as `spanbert-evaluate` wrote it to its summary.json."""
+
+    def read(kind: type, own: Mapping[str, Any], *intervals: str) -> Any:
+        values = {name: tuple(x) if isinstance(x, list) else x for name, x in own.items()}
+        return kind(**values | {name: Interval(**own[name]) for name in intervals})
+
+    estimates = tuple(read(Estimate, own, "interval") for own in summary["estimates"])
+    differences = tuple(read(Difference, own, "interval", "holm_interval") for own in summary["differences"])
+    return Comparison(**summary | {"estimates": estimates, "differences": differences})
 
 
 def evaluations(plan: Plan) -> Iterator[Finding]:
@@ -57,14 +63,16 @@ def evaluations(plan: Plan) -> Iterator[Finding]:
         if not path.exists():
             continue
         for data in json.loads(path.read_text())["data"]:
-            first = data["comparisons"][0]
-            items = f"{first['items']:,} {data['items']}"
-            if first["clusters"] != first["items"]:
-                items += f" of {first['clusters']:,} {data['clusters']}"
-            runs = first["estimates"][0]["runs"]
+            comparisons = [_read_comparison(own) for own in data["comparisons"]]
+            first = comparisons[0]
+            items = f"{first.items:,} {data['items']}"
+            if first.clusters != first.items:
+                items += f" of {first.clusters:,} {data['clusters']}"
+            runs = first.estimates[0].runs
             items += f"; {runs} runs of each system" if runs > 1 else "; one run of each system"
+            items += "".join(f"; left out: {reason}" for reason in data.get("left_out", ()))
             name = data["name"] if evaluation.task == "probe" else f"{evaluation.task}, {data['name']}"
-            yield Finding(name, evaluation.kind, items, data["comparisons"], data["constant_answer"])
+            yield Finding(name, evaluation.kind, items, comparisons, data["constant_answer"])
 
 
 def _law_sums(plan: Plan) -> dict[tuple[str, int], Mapping[str, Any]]:
@@ -85,16 +93,16 @@ def mask_laws(plan: Plan) -> list[Finding]:
                 ItemRow(document, document, tuple(np.sum(own, axis=0))) for document, own in laws[law].items()
             ]
             results.add(SYSTEMS[system], str(seed), 0, 0, rows)
-        comparisons = [dataclasses.asdict(compare(results, metric)) for metric in (LOSS, ACCURACY)]
+        comparisons = [compare(results, metric) for metric in (LOSS, ACCURACY)]
         tokens = int(sum(np.sum(own, axis=0)[2] for own in next(iter(sums.values()))[law].values()))
-        items = f"{tokens:,} masked tokens of {comparisons[0]['items']} documents"
+        items = f"{tokens:,} masked tokens of {comparisons[0].items} documents"
         found.append(Finding(f"{law} masked", "mask laws", items, comparisons))
     return found
 
 
-def accuracy_by_length(plan: Plan) -> dict[str, dict[str, Mapping[str, Any]]]:
+def accuracy_by_length(plan: Plan) -> dict[str, dict[str, Estimate]]:
     """By system and bin of span lengths, in tokens, the estimate of the accuracy where spans are masked."""
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    found: dict[str, dict[str, Estimate]] = {}
     sums = _law_sums(plan)
     for number, length in enumerate(LENGTHS if sums else ()):
         results = Results()
@@ -102,7 +110,7 @@ def accuracy_by_length(plan: Plan) -> dict[str, dict[str, Mapping[str, Any]]]:
             rows = [ItemRow(name, name, tuple(own[number])) for name, own in laws["spans"].items()]
             results.add(SYSTEMS[system], str(seed), 0, 0, rows)
         for estimate in compare(results, ACCURACY, pairs=[]).estimates:
-            found.setdefault(estimate.checkpoint, {})[length] = dataclasses.asdict(estimate)
+            found.setdefault(estimate.checkpoint, {})[length] = estimate
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spanbert_ext.evaluate.statistics.compare import Comparison, Difference
 from support.evidence import findings, plots
 from support.evidence.findings import LOSS, Finding, verdict
 from support.evidence.plan import Plan
@@ -31,8 +32,10 @@ CHAPTERS = {
     "probes": (
         "Probes",
         "What a small classifier reads from the frozen encoder's states of a span's ends (coreference, relations,"
-        " mentions) or of the tokens just outside it (length, words; the span-boundary objective trains the words, so"
-        " these two check the mechanism and not its use). The dotted line: the same answer to every item.",
+        " mentions) or of the tokens just outside it (length, words). Nothing is masked: the encoder reads the span"
+        " too. The span-boundary objective trains those outer states to tell the words of spans that are masked, so"
+        " these two check whether they hold more of a span that was read: the mechanism, and not its use. The dotted"
+        " line: the same answer to every item.",
     ),
     "tasks": ("Tasks", "The whole model fine-tuned, every system on the same folds under the same seeds."),
 }
@@ -64,7 +67,10 @@ def write_page(plan: Plan, folder: Path) -> Path | None:
         "part": plan.study.name,
         "study": dataclasses.asdict(plan.study),
         "findings": [dataclasses.asdict(own) for own in found],
-        "accuracy_by_length": lengths,
+        "accuracy_by_length": {
+            name: {length: dataclasses.asdict(own) for length, own in by_length.items()}
+            for name, by_length in lengths.items()
+        },
         "trainings": {name: [_kept(run) for run in runs] for name, runs in trained.items()},
         "costs": costs,
         "machine": machine(torch.device(plan.study.device)),
@@ -127,61 +133,59 @@ def _separated(found: Sequence[Finding]) -> Iterator[str]:
     for own in found:
         comparison = own.comparisons[-1 if own.kind == "mask laws" else 0]
         apart = [
-            f"{d['first']} and {d['second']}: {verdict(own, comparison, d)} ({_change(d, 'holm_interval')})"
-            for d in comparison["differences"]
-            if d["separated"]
+            f"{d.first} and {d.second}: {verdict(own, comparison, d)} ({_change(d)})"
+            for d in comparison.differences
+            if d.separated
         ]
-        rest = len(comparison["differences"]) - len(apart)
+        rest = len(comparison.differences) - len(apart)
         if rest:
             apart.append(f"{rest} of {rest + len(apart)} pairs not separated")
-        constant = own.constant.get(comparison["metric"])
-        if constant is not None and all(e["interval"]["low"] <= constant for e in comparison["estimates"]):
+        constant = own.constant.get(comparison.metric)
+        if constant is not None and all(e.interval.low <= constant for e in comparison.estimates):
             apart.append(f"no system above the same answer to all ({constant:.1f})")
-        yield f"* **{own.title}**, {comparison['metric']}: {'; '.join(apart)}."
+        yield f"* **{own.title}**, {comparison.metric}: {'; '.join(apart)}."
 
 
 def _section(own: Finding) -> Iterator[str]:
-    names = [comparison["metric"] for comparison in own.comparisons]
+    names = [comparison.metric for comparison in own.comparisons]
     yield f"\n### {own.title[0].upper()}{own.title[1:]}\n"
     yield f"{own.items}.\n"
     rows = [
-        [estimate["checkpoint"], *(_score(comparison, place) for comparison in own.comparisons)]
-        for place, estimate in enumerate(own.comparisons[0]["estimates"])
+        [estimate.checkpoint, *(_score(comparison, place) for comparison in own.comparisons)]
+        for place, estimate in enumerate(own.comparisons[0].estimates)
     ]
     if own.constant:
         rows.append(["the same answer to all", *(_constant(own, name) for name in names)])
     yield markdown_table(["95 % intervals", *names], rows)
     rows = []
-    for place, d in enumerate(own.comparisons[0]["differences"]):
+    for place, d in enumerate(own.comparisons[0].differences):
         cells = []
         for comparison in own.comparisons:
-            difference = comparison["differences"][place]
-            cells.append(
-                f"{_change(difference, 'holm_interval', comparison)} {verdict(own, comparison, difference)}"
-            )
-        rows.append([f"{d['first']} - {d['second']}", *cells])
+            difference = comparison.differences[place]
+            cells.append(f"{_change(difference, comparison)} {verdict(own, comparison, difference)}")
+        rows.append([f"{d.first} - {d.second}", *cells])
     yield "\n<details><summary>Differences, intervals after Holm's correction</summary>\n"
     yield markdown_table(["difference", *names], rows)
-    yield f"\n{own.comparisons[0]['covers'].rstrip('.')}.\n\n</details>"
+    yield f"\n{own.comparisons[0].covers.rstrip('.')}.\n\n</details>"
 
 
 def _constant(own: Finding, metric: str) -> str:
     return f"{own.constant[metric]:.1f}" if metric in own.constant else "-"
 
 
-def _digits(comparison: Mapping[str, Any] | None) -> int:
-    return 3 if comparison is not None and comparison["metric"] == LOSS.name else 1
+def _digits(comparison: Comparison | None) -> int:
+    return 3 if comparison is not None and comparison.metric == LOSS.name else 1
 
 
-def _score(comparison: Mapping[str, Any], place: int) -> str:
-    own, digits = comparison["estimates"][place], _digits(comparison)
-    interval = own["interval"]
-    return f"{own['value']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
+def _score(comparison: Comparison, place: int) -> str:
+    own, digits = comparison.estimates[place], _digits(comparison)
+    return f"{own.value:.{digits}f} [{own.interval.low:.{digits}f}, {own.interval.high:.{digits}f}]"
 
 
-def _change(d: Mapping[str, Any], which: str, comparison: Mapping[str, Any] | None = None) -> str:
+def _change(d: Difference, comparison: Comparison | None = None) -> str:
+    """With its interval after Holm's correction."""
     digits = _digits(comparison)
-    return f"{d['value']:+.{digits}f} [{d[which]['low']:+.{digits}f}, {d[which]['high']:+.{digits}f}]"
+    return f"{d.value:+.{digits}f} [{d.holm_interval.low:+.{digits}f}, {d.holm_interval.high:+.{digits}f}]"
 
 
 def _training(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:

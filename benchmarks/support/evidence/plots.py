@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spanbert_ext.evaluate.statistics.compare import Estimate
 from support.evidence.findings import Finding
 from support.evidence.studies import START, SYSTEMS
 
@@ -33,34 +34,34 @@ def plot_scores(path: Path, findings: Sequence[Finding], columns: int = 3) -> No
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, finding in zip(grid, findings, strict=False):
         comparison = finding.comparisons[-1 if finding.kind == "mask laws" else 0]
-        estimates = comparison["estimates"]
+        estimates = comparison.estimates
         for place, own in enumerate(estimates):
-            name, interval = own["checkpoint"], own["interval"]
-            axes.hlines(place, interval["low"], interval["high"], color=COLOURS[name], linewidth=2)
-            axes.plot(own["value"], place, MARKERS[name], color=COLOURS[name])
-        constant = finding.constant.get(comparison["metric"])
+            colour = COLOURS[own.checkpoint]
+            axes.hlines(place, own.interval.low, own.interval.high, color=colour, linewidth=2)
+            axes.plot(own.value, place, MARKERS[own.checkpoint], color=colour)
+        constant = finding.constant.get(comparison.metric)
         if constant is not None:
             axes.axvline(constant, color="black", linestyle=":", linewidth=1)
-        axes.set_yticks(range(len(estimates)), [own["checkpoint"] for own in estimates])
+        axes.set_yticks(range(len(estimates)), [own.checkpoint for own in estimates])
         axes.set_ylim(len(estimates) - 0.5, -0.5)
         axes.set_title(finding.title, fontsize=10)
-        axes.set_xlabel(f"{comparison['metric']}, %", fontsize=9)
+        axes.set_xlabel(f"{comparison.metric}, %", fontsize=9)
         axes.grid(axis="x", alpha=0.3)
     for axes in grid[len(findings) :]:
         axes.remove()
     figure.savefig(path)
 
 
-def plot_lengths(path: Path, by_system: Mapping[str, Mapping[str, Any]]) -> None:
+def plot_lengths(path: Path, by_system: Mapping[str, Mapping[str, Estimate]]) -> None:
     """Accuracy by the length of the masked span, with intervals."""
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     for shift, (name, by_length) in enumerate(by_system.items()):
         places = [place + 0.08 * (shift - 1.5) for place in range(len(by_length))]
-        values = [own["value"] for own in by_length.values()]
+        values = [own.value for own in by_length.values()]
         errors = [
-            [value - own["interval"]["low"] for value, own in zip(values, by_length.values(), strict=True)],
-            [own["interval"]["high"] - value for value, own in zip(values, by_length.values(), strict=True)],
+            [own.value - own.interval.low for own in by_length.values()],
+            [own.interval.high - own.value for own in by_length.values()],
         ]
         axes.errorbar(
             places, values, errors, color=COLOURS[name], marker=MARKERS[name], label=name, capsize=2

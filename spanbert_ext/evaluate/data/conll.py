@@ -14,6 +14,7 @@ from spanbert_ext.evaluate.data.sources import find_files, plain_name, read_memb
 Mention = tuple[int, int]  # first and last token of a document, both included
 
 SUFFIXES = (".conll", "_conll")  # CoNLL-2012's own files are called .v4_gold_conll
+ARCHIVES = (".tar", ".tgz")
 # The name may stand in parentheses, or be missing.
 _BEGIN = re.compile(
     r"#\s*begin document\b\s*(?:\((?P<enclosed>.*)\)|(?P<bare>.*?))\s*(?:;\s*(?:part\s+(?P<part>[0-9]{1,9}))?\s*)?"
@@ -158,8 +159,13 @@ def _documents(text: str, file: str) -> Iterator[tuple[CorefDocument, int]]:
         raise DataError(file, message, line=document.begin)
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is one of documents packed by tar."""
+    return plain_name(path).lower().endswith(ARCHIVES)
+
+
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    if plain_name(path).lower().endswith((".tar", ".tgz")):
+    if is_archive(path):
         yield from read_members(path, SUFFIXES)
         return
     for file in find_files(path, SUFFIXES):

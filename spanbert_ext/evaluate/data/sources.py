@@ -206,16 +206,22 @@ def find_file(folder: Path | str, stems: Sequence[str], suffixes: Sequence[str])
     return found[0] if found else None
 
 
+def files_below(folder: Path | str, suffixes: Sequence[str]) -> list[Path]:
+    """The files below a folder with one of `suffixes`, packed or not, sorted; none where there are none. Raises
+    `DataError` where the folder is missing, or a file is a link to nothing."""
+    folder = Path(folder)
+    if not folder.exists():
+        raise DataError(folder, "there is no such file or folder")
+    below = (file for file in _files_below(folder, set()) if _fits(file.relative_to(folder), suffixes))
+    return _there(sorted(below))
+
+
 def find_files(path: Path | str, suffixes: Sequence[str]) -> list[Path]:
-    """`path` itself if it is a file; else the files below that folder with one of `suffixes`, packed or not, sorted.
-    Raises `DataError` where there are none, or one is a link to nothing."""
+    """`path` itself if it is a file; else `files_below`. Raises `DataError` where there are none."""
     path = Path(path)
     if path.is_file():
         return [path]
-    if not path.exists():
-        raise DataError(path, "there is no such file or folder")
-    below = (file for file in _files_below(path, set()) if _fits(file.relative_to(path), suffixes))
-    found = _there(sorted(below))
+    found = files_below(path, suffixes)
     if not found:
         raise DataError(path, f"holds no file *{' or *'.join(suffixes)}, packed by xz or gzip or not")
     return found

@@ -14,7 +14,7 @@ from spanbert_ext.evaluate.report.table import terminal_tables
 from spanbert_ext.evaluate.run.evaluation import Evaluation, Request
 from spanbert_ext.evaluate.run.store import versions
 from spanbert_ext.evaluate.statistics.compare import Comparison, compare
-from spanbert_ext.evaluate.statistics.results import Results
+from spanbert_ext.evaluate.statistics.results import MetricError, Results, ResultsError
 from spanbert_ext.files.disk import explained, write_synced
 from spanbert_ext.files.run_files import write_json
 
@@ -35,8 +35,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Section:
-    """A data set: its comparisons, one a metric; by metric the best that the same answer to every item reaches; and the
-    trainings of each checkpoint."""
+    """A data set: its comparisons, one a metric; by metric the best that the same answer to every item reaches; the
+    trainings of each checkpoint; and why metrics are left out that the items tested do not define."""
 
     name: str
     task: str
@@ -45,6 +45,7 @@ class Section:
     comparisons: Sequence[Comparison]
     constant_answer: Mapping[str, float]
     trainings: Sequence[Training]
+    left_out: Sequence[str] = ()
 
 
 def report(evaluation: Evaluation, request: Request) -> str:
@@ -71,10 +72,20 @@ def _section(evaluation: Evaluation, number: int) -> Section:
                 result = evaluation.store.read(job)
                 results.add(checkpoint.name, checkpoint.pretraining_seed, job.seed, job.fold, result.rows)
                 facts.setdefault(checkpoint.name, []).append(result.facts)
-    comparisons = [compare(results, metric, level=LEVEL) for metric in task.metrics(data).values()]
-    constant = task.constant_scores(data, jobs.tested(number))
+    comparisons, left_out = [], []
+    for metric in task.metrics(data).values():
+        try:
+            comparisons.append(compare(results, metric, level=LEVEL))
+        except MetricError as error:
+            left_out.append(str(error))
+    if not comparisons:
+        raise ResultsError(f"{data.name}: {left_out[0]}")
+    scores = task.constant_scores(data, jobs.tested(number))
+    constant = {comparison.metric: scores[comparison.metric] for comparison in comparisons}
     trainings = [_training(name, own) for name, own in facts.items()]
-    return Section(data.name, jobs.task, task.items, task.clusters, comparisons, constant, trainings)
+    return Section(
+        data.name, jobs.task, task.items, task.clusters, comparisons, constant, trainings, left_out
+    )
 
 
 def _training(name: str, facts: Sequence[dict[str, Any]]) -> Training:

@@ -144,6 +144,7 @@ def _differences(section: Section, percent: str, width: int) -> list[str]:
 def notes(section: Section) -> list[str]:
     """What a reader of the numbers must know."""
     found = list(dict.fromkeys(_covers(comparison) for comparison in section.comparisons))
+    found += [f"Left out: {reason}." for reason in section.left_out]
     for name in _EQUAL:
         values = {training.checkpoint: fact(training.facts.get(name)) for training in section.trainings}
         if len(set(values.values())) > 1:

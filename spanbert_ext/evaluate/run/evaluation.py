@@ -79,6 +79,9 @@ def evaluate(request: Request, about: dict[str, Any]) -> Evaluation:
         print(describe(evaluation, len(done)))
         # one checkpoint under two names has each job once
         wanted = list({job.key: job for job in jobs.jobs if job.key not in done}.values())
+        for checkpoint in dict.fromkeys(job.checkpoint for job in wanted):
+            own = sorted({job.data for job in wanted if job.checkpoint == checkpoint})
+            task.check(checkpoint, [jobs.data[i] for i in own], [jobs.folds[i] for i in own], jobs.options)
         with _Bar(jobs, wanted, request.progress) as bar:
             evaluation.failures = do_jobs(
                 jobs,
@@ -114,6 +117,7 @@ def describe(evaluation: Evaluation, done: int) -> str:
         lines.append(
             f"  {data.name}: {tested:,} {task.items} to answer, {parts}, {len(folds[0].train):,} to train on"
         )
+        lines += [f"    left out: {reason}" for reason in jobs.left_out[number]]
     for checkpoint in evaluation.checkpoints:
         seed = f" (pre-training seed {checkpoint.pretraining_seed})" if checkpoint.pretraining_seed else ""
         lines.append(f"  {checkpoint.name}{seed}: {checkpoint.folder}, {checkpoint.digest[:12]}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from spanbert_ext.evaluate.scores.metric import Metric
+from spanbert_ext.evaluate.statistics.resampling import metric_of_runs
+from spanbert_ext.evaluate.statistics.results import MetricError, Results, Table
 from spanbert_ext.evaluate.tasks.folds import at_most
 from spanbert_ext.evaluate.tasks.form import Checkpoint, DataSet, EvaluationError, Fold, Task
 from spanbert_ext.evaluate.tasks.options import TaskOptions
@@ -33,7 +33,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Jobs:
-    """All jobs of an evaluation, in the order in which they are done."""
+    """All jobs of an evaluation, in the order in which they are done. left_out: of each data set why it has not all
+    metrics."""
 
     task: str
     options: TaskOptions
@@ -42,6 +43,7 @@ class Jobs:
     data: tuple[DataSet, ...]
     folds: tuple[tuple[Fold, ...], ...]
     jobs: tuple[Job, ...]
+    left_out: tuple[tuple[str, ...], ...]
 
     def tested(self, data: int) -> list[int]:
         """Indices of the items of a data set that its folds test."""
@@ -65,8 +67,7 @@ def plan_jobs(
     """only_folds: numbers from 1 of the folds to do; all where it is empty. Raises `EvaluationError`, also where what
     is tested could not be compared whatever the checkpoints answer."""
     folds = tuple(tuple(_folds(task, one, options, only_folds)) for one in data)
-    for one, own in zip(data, folds, strict=True):
-        _check_comparable(task, one, own)
+    left_out = tuple(_left_out(task, one, own) for one, own in zip(data, folds, strict=True))
     common = {
         "task": name,
         "method": task.method,
@@ -85,7 +86,7 @@ def plan_jobs(
             "seed": seed,
         }
         jobs.append(Job(checkpoint, number, fold, seed, _digest(content)[:16]))
-    return Jobs(name, options, device, bf16, tuple(data), folds, tuple(jobs))
+    return Jobs(name, options, device, bf16, tuple(data), folds, tuple(jobs), left_out)
 
 
 _IN_FOLDS = ("folds", "max_train")  # options that the items of a fold tell
@@ -109,18 +110,32 @@ def tested_by(folds: Sequence[Fold]) -> list[int]:
     return [index for fold in folds for index in fold.test]
 
 
-def _check_comparable(task: Task[Any, Any], data: DataSet, folds: Sequence[Fold]) -> None:
+def _left_out(task: Task[Any, Any], data: DataSet, folds: Sequence[Fold]) -> tuple[str, ...]:
+    """Why what the folds test has not all metrics. Raises `EvaluationError` where it has none."""
     rows = next(task.constant_answers(data, tested_by(folds)))
-    found = {row.cluster for row in rows}
     what = f"{data.name}: the {len(rows):,} {task.items} to test"
-    if len(found) < 2:
+    results = Results()
+    results.add("a constant answer", "", 0, 0, rows)
+    table = results.table()
+    if table.count < 2:
         raise EvaluationError(
-            f"{what} are all of one of the {task.clusters} ({min(found)}); an interval needs two at least: test more"
-            " folds or more data"
+            f"{what} are all of one of the {task.clusters} ({rows[0].cluster}); an interval needs two at least: test"
+            " more folds or more data"
         )
-    for name, metric in task.metrics(data).items():
-        if not math.isfinite(metric(np.array([row.row for row in rows]))):
-            raise EvaluationError(f"{what} have no {name}: test more folds or more data")
+    metrics = task.metrics(data).values()
+    reasons = tuple(reason for metric in metrics if (reason := _lacks(table, metric)))
+    if len(reasons) == len(metrics):
+        raise EvaluationError(f"{what} have no score: {reasons[0]}; test more folds or more data")
+    return reasons
+
+
+def _lacks(table: Table, metric: Metric) -> str:
+    """Why rows have no metric; "" where they have it."""
+    try:
+        metric_of_runs(table.of(metric)[0], metric)
+    except MetricError as error:
+        return str(error)
+    return ""
 
 
 def _order(

@@ -11,8 +11,8 @@ import numpy as np
 from spanbert_ext.evaluate.scores.metric import Metric
 from spanbert_ext.evaluate.statistics.holm import holm_levels, holm_p_values
 from spanbert_ext.evaluate.statistics.resampling import metric_of_runs, resampled_metric
-from spanbert_ext.evaluate.statistics.results import Results, ResultsError
-from spanbert_ext.evaluate.statistics.variance import Seeds, Spread, spread
+from spanbert_ext.evaluate.statistics.results import Results
+from spanbert_ext.evaluate.statistics.variance import Seeds, Spread, least_p_value, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,7 @@ class _System:
         return (self.seeds, self.labels) == (other.seeds, other.labels)
 
 
-def _interval(value: float, spread: Spread, error: float) -> Interval:
-    half = spread.half_width(error)
+def _interval(value: float, half: float) -> Interval:
     return Interval(float(value - half), float(value + half))
 
 
@@ -101,7 +100,7 @@ def _systems(results: Results, values: dict, resampled: dict) -> dict[str, _Syst
     return systems
 
 
-def _difference(first: _System, second: _System, clusters: float) -> tuple[float, Spread]:
+def _difference(first: _System, second: _System, count: int, clusters: float) -> tuple[float, Spread]:
     value = float(first.scores.values.mean() - second.scores.values.mean())
     resampled = first.scores.resampled.mean(axis=0) - second.scores.resampled.mean(axis=0)
     if first.paired_with(second):
@@ -112,19 +111,29 @@ def _difference(first: _System, second: _System, clusters: float) -> tuple[float
         ]
     else:
         sides = [first.scores, second.scores]
-    return value, spread(sides, resampled, clusters)
+    return value, spread(sides, resampled, count, clusters)
 
 
-def _covers(intervals: str, systems: Sequence[_System], clusters: int) -> str:
-    """What the intervals speak of, in a sentence that begins with `intervals`."""
+def _covers(intervals: str, systems: Sequence[_System], clusters: int, needed: int) -> str:
+    """What the intervals speak of, in a sentence that begins with `intervals`. needed: clusters without which no
+    difference is separated."""
     seeds = {}
     for system in systems:
         count = len(system.labels)
         seeds[system.name] = f"other {system.seeds} ({count} here)" if count > 1 else "no other seed"
     items = f"{intervals} cover other items like these ({clusters} groups here)"
     if len(set(seeds.values())) == 1:
-        return f"{items} and {next(iter(seeds.values()))}"
-    return f"{items}; " + ", ".join(f"of {name} {covered}" for name, covered in seeds.items())
+        said = f"{items} and {next(iter(seeds.values()))}"
+    else:
+        said = f"{items}; " + ", ".join(f"of {name} {covered}" for name, covered in seeds.items())
+    if clusters < needed:
+        said += f"; with fewer than {needed} groups no difference is separated, however large"
+    return said
+
+
+def _needed_clusters(pairs: int, error: float) -> int:
+    """The fewest clusters with which a difference of so many pairs can be separated."""
+    return next(count for count in itertools.count(2) if not pairs or least_p_value(count) < error / pairs)
 
 
 def compare(
@@ -141,20 +150,20 @@ def compare(
     A score is the mean over runs. Its standard error is that of other seeds and other clusters of items: clusters are
     resampled `replicates` times, the same for all runs; seeds are few, and enter by the variance of their scores.
     Intervals and p-values are Student's, with the degrees of freedom that so many seeds and clusters have: the
-    percentiles of a bootstrap over three seeds would miss the truth four times as often as they say.
+    percentiles of a bootstrap over three seeds would miss the truth four times as often as they say. Fewer than 20
+    clusters bound p from below (`least_p_value`): of one pair no difference is separated by fewer than 6 of them, of
+    six pairs by fewer than 8.
 
     `pairs` are the (first, second) whose differences are tested, together, by Holm; None: every checkpoint that was
     added later against each before it. Raises `ResultsError` where checkpoints were not run on the same items and
-    seeds, the items are of fewer than two clusters, or the metric is not defined; ValueError for a checkpoint in
-    `pairs` that has no results."""
+    seeds; `MetricError`, a kind of it, where what the metric counts is of fewer than two clusters, or does not define
+    it; ValueError for a checkpoint in `pairs` that has no results."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a number between 0 and 1")
     if replicates < 100:
         raise ValueError(f"replicates is {replicates}; expected 100 or more")
     whole = results.table()
     table, effective = whole.of(metric)
-    if table.count < 2:
-        raise ResultsError(f"all items of {metric.name} are of one cluster; an interval needs two or more")
     if pairs is None:
         pairs = [(later, before) for before, later in itertools.combinations(results.checkpoints, 2)]
     for name in itertools.chain.from_iterable(pairs):
@@ -168,19 +177,19 @@ def compare(
     estimates = []
     for system in systems.values():
         value = float(system.scores.values.mean())
-        apart = spread([system.scores], system.scores.resampled.mean(axis=0), effective)
+        apart = spread([system.scores], system.scores.resampled.mean(axis=0), table.count, effective)
         estimates.append(
             Estimate(
                 system.name,
                 value,
                 apart.standard_error,
-                _interval(value, apart, error),
+                _interval(value, apart.half_width(error)),
                 tuple(map(float, system.scores.values)),
                 system.seeds,
                 system.runs,
             )
         )
-    found = [_difference(systems[first], systems[second], effective) for first, second in pairs]
+    found = [_difference(systems[first], systems[second], table.count, effective) for first, second in pairs]
     p_values = [apart.p_value(value) for value, apart in found]
     differences = [
         Difference(
@@ -188,8 +197,8 @@ def compare(
             second,
             value,
             apart.standard_error,
-            _interval(value, apart, error),
-            _interval(value, apart, holm_error),
+            _interval(value, apart.half_width_of_difference(value, error)),
+            _interval(value, apart.half_width_of_difference(value, holm_error)),
             p_value,
             holm_p_value,
             separated=p_value < holm_error,
@@ -206,5 +215,5 @@ def compare(
         tuple(differences),
         len(whole.clusters),
         whole.count,
-        _covers(intervals, list(systems.values()), table.count),
+        _covers(intervals, list(systems.values()), table.count, _needed_clusters(len(pairs), error)),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from spanbert_ext.evaluate.scores.metric import Metric
-from spanbert_ext.evaluate.statistics.results import ResultsError, Run, Table
+from spanbert_ext.evaluate.statistics.results import MetricError, Run, Table
 
 _WEIGHTS_AT_ONCE = 1 << 22  # clusters times replicates
 _AGREE = 1e-6  # in percent points
@@ -27,11 +27,11 @@ def cluster_draws(count: int, replicates: int, seed: int) -> Iterator[np.ndarray
 
 
 def metric_of_runs(table: Table, metric: Metric) -> dict[Run, float]:
-    """The metric of every run. Raises `ResultsError` where the rows do not define it."""
+    """The metric of every run. Raises `MetricError` where the rows do not define it."""
     values = {run: metric(rows) for run, rows in table.rows.items()}
     for run, value in values.items():
         if not np.isfinite(value):
-            raise ResultsError(
+            raise MetricError(
                 f"{metric.name} of {run} is {value}: its {len(table.clusters)} items do not define it"
             )
     return values
@@ -42,7 +42,7 @@ def resampled_metric(
 ) -> dict[Run, np.ndarray]:
     """The metric of every run on each of `replicates` resamples of the clusters, [replicates]. `values` are those of
     the whole table: the resampler must find them too where every cluster is drawn once, or ArithmeticError is
-    raised. Raises `ResultsError` where a resample does not define the metric."""
+    raised. Raises `MetricError` where a resample does not define the metric."""
     resamplers = {
         run: metric.resampler(rows, table.clusters, table.count) for run, rows in table.rows.items()
     }
@@ -57,7 +57,7 @@ def resampled_metric(
     resampled = {run: np.concatenate(drawn) for run, drawn in parts.items()}
     for run, drawn in resampled.items():
         if undefined := np.count_nonzero(~np.isfinite(drawn)):
-            raise ResultsError(
+            raise MetricError(
                 f"{metric.name} of {run} is not defined by {undefined} of {replicates} resamples"
             )
     return resampled

@@ -15,6 +15,10 @@ class ResultsError(ValueError):
     """Results that cannot be compared; the message says what is missing or differs."""
 
 
+class MetricError(ResultsError):
+    """A metric that these results do not define, or give no interval; other metrics may be compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A checkpoint that was fine-tuned once. Checkpoints of one procedure that differ in their pre-training seed share
@@ -40,7 +44,8 @@ class Table:
     def of(self, metric: Metric) -> tuple[Table, float]:
         """The items that the metric counts, and how many clusters of one size would tell as much as theirs: as many as
         they are where they are of one size, fewer where a few hold most of what it counts (Kish's effective sample
-        size). Raises `ResultsError` where it counts no item, or not the same ones in every run."""
+        size). Raises `MetricError` where it counts no item, or those of one cluster alone; `ResultsError` where it
+        does not count the same ones in every run."""
         (first, rows), *others = self.rows.items()
         sizes = metric.sizes(rows)
         for run, other in others:
@@ -51,8 +56,10 @@ class Table:
                 )
         counted = sizes > 0
         if not counted.any():
-            raise ResultsError(f"{metric.name} counts none of the {len(rows)} items")
+            raise MetricError(f"{metric.name} counts none of the {len(rows)} items")
         numbers, clusters = np.unique(self.clusters[counted], return_inverse=True)
+        if len(numbers) < 2:
+            raise MetricError(f"all items of {metric.name} are of one cluster; an interval needs two or more")
         table = Table({run: rows[counted] for run, rows in self.rows.items()}, clusters, len(numbers))
         of_clusters = np.bincount(clusters, sizes[counted])
         return table, float(of_clusters.sum() ** 2 / (of_clusters**2).sum())

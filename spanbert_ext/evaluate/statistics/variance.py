@@ -11,6 +11,18 @@ from scipy.special import stdtrit
 
 _SMALLEST_P = 1e-300
 _HALVINGS = 60  # of the range of log p: to 1e-15 of it
+_FEW = 20  # clusters; below 20 to 50 tests by clusters reject too much (Cameron and Miller, J. Human Resources 2015)
+
+
+def least_p_value(clusters: int) -> float:
+    """The smallest p-value that so many clusters can tell.
+
+    A paired test that assumes no more than that differences are as likely negative as positive turns the signs of the
+    clusters' differences in all 2^n ways, of which those as extreme as what was seen are two at least, itself and its
+    negative: p is 2^(1 - n) or more, whatever the difference. Student's p-value has no such bound: two clusters that
+    happen to differ by the same have no variance, and p would be 0. From 20 clusters on the bound is below all that is
+    told (2e-6), and is 0 here."""
+    return 2.0 ** (1 - clusters) if clusters < _FEW else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +31,7 @@ class Spread:
     and one of the clusters of items."""
 
     parts: tuple[tuple[float, float], ...]
+    least_p: float = 0.0  # see `least_p_value`
 
     @property
     def standard_error(self) -> float:
@@ -34,8 +47,16 @@ class Spread:
         ]
         return math.hypot(*(deviation * quantile for deviation, quantile in quantiles if deviation))
 
+    def half_width_of_difference(self, value: float, error: float) -> float:
+        """`half_width`, but as wide as reaches 0 where the clusters are too few to exclude anything at that error."""
+        half = self.half_width(error)
+        return max(half, abs(value)) if error <= self.least_p else half
+
     def p_value(self, value: float) -> float:
-        """The error at which the interval around `value` just reaches 0."""
+        """Of the difference `value`: the error at which the interval around it just reaches 0."""
+        return max(self._by_student(value), self.least_p)
+
+    def _by_student(self, value: float) -> float:
         if value == 0 or self.half_width(_SMALLEST_P) < abs(value):
             return float(value == 0)
         low, high = math.log(_SMALLEST_P), 0.0
@@ -66,13 +87,13 @@ class Seeds:
         return float(self.values.var(ddof=1) / count), float(shared)
 
 
-def spread(sides: Sequence[Seeds], resampled: np.ndarray, clusters: float) -> Spread:
+def spread(sides: Sequence[Seeds], resampled: np.ndarray, count: int, clusters: float) -> Spread:
     """The spread of a score, or of a difference of two sides whose seeds are not paired.
 
-    `resampled` [B] is the score itself on every resample of the clusters, of which there are effectively `clusters`:
-    by their mere number 8 % of the intervals would miss where 16 clusters have between 1 and 30 items. Seeds and
-    clusters are crossed: the variance by seeds and that by clusters each hold what is particular to a seed and a
-    cluster, and it is taken off once."""
+    `resampled` [B] is the score itself on every resample of `count` clusters, of which there are effectively
+    `clusters`: by their mere number 8 % of the intervals would miss where 16 clusters have between 1 and 30 items.
+    Seeds and clusters are crossed: the variance by seeds and that by clusters each hold what is particular to a seed
+    and a cluster, and it is taken off once."""
     parts, shared = [], 0.0
     for side in sides:
         by_seeds, also_by_clusters = side.variances()
@@ -81,4 +102,4 @@ def spread(sides: Sequence[Seeds], resampled: np.ndarray, clusters: float) -> Sp
             parts.append((by_seeds, len(side.values) - 1))
     by_clusters = float(resampled.var(ddof=1))
     parts.append((max(by_clusters - shared, 0.0), max(clusters - 1, 1.0)))
-    return Spread(tuple(parts))
+    return Spread(tuple(parts), least_p_value(count))

@@ -119,6 +119,14 @@ class Task(ABC, Generic[Data, Options]):
         return {name: max(map(metric, answers)) for name, metric in self.metrics(data).items()}
 
     @abstractmethod
+    def check(
+        self, checkpoint: Checkpoint, data: Sequence[Data], folds: Sequence[Sequence[Fold]], options: Options
+    ) -> None:
+        """Called for every checkpoint before any is trained, with the data sets and their folds that it has jobs of: an
+        error that its files and the data tell now is raised now, and not by its first job. Raises `EvaluationError`,
+        `DataError`."""
+
+    @abstractmethod
     def train_and_predict(
         self, checkpoint: Checkpoint, data: Data, fold: Fold, options: Options, conditions: Conditions
     ) -> Outcome:

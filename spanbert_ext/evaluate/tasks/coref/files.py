@@ -6,13 +6,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from spanbert_ext.evaluate.data.conll import SUFFIXES, CorefDocument, read_conll, without_singletons
+from spanbert_ext.evaluate.data.conll import (
+    ARCHIVES,
+    SUFFIXES,
+    CorefDocument,
+    is_archive,
+    read_conll,
+    without_singletons,
+)
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.sources import find_files, plain_name
 from spanbert_ext.evaluate.tasks.form import DataSet
 from spanbert_ext.evaluate.tasks.parts import group_parts, part_of
-
-ARCHIVES = (".tar", ".tgz")
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,11 @@ def find_coref(path: Path, *, singletons: bool = False) -> list[CorefData]:
     folder together. The folder's have a split where every file, or a folder on the way to it, says whether it is for
     training or development. Raises `DataError`."""
     found = []
-    if path.is_file() and not plain_name(path).lower().endswith(ARCHIVES):
+    if path.is_file() and not is_archive(path):
         found.append(_data(plain_name(path).rpartition(".")[0], [path], ()))
     else:
         files = find_files(path, (*ARCHIVES, *SUFFIXES))
-        archives = [file for file in files if plain_name(file).lower().endswith(ARCHIVES)]
+        archives = [file for file in files if is_archive(file)]
         for parts in group_parts(archives):
             if parts.has_split:
                 found.append(_data(parts.name, [parts.dev], [parts.train]))

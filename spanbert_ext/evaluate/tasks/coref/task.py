@@ -47,6 +47,15 @@ class CorefTask(Task[CorefData, CorefOptions]):
         documents = [data.documents[index] for index in items]
         yield [ItemRow(d.name, d.name, coref_row(d.clusters, [])) for d in documents]
 
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[CorefData],
+        folds: Sequence[Sequence[Fold]],
+        options: CorefOptions,
+    ) -> None:
+        load_model(AutoModel, checkpoint, seed=0)
+
     def train_and_predict(
         self,
         checkpoint: Checkpoint,

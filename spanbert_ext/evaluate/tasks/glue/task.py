@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.glue import GLUE_TASKS, GlueExample, GlueTask, read_glue
@@ -82,6 +82,15 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
         for answer in range(len(data.task.labels) or 1):
             yield [ItemRow(example.id, example.id, glue_row(answer, example.label)) for example in examples]
 
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[GlueData],
+        folds: Sequence[Sequence[Fold]],
+        options: GlueOptions,
+    ) -> None:
+        _model(checkpoint, data[0], seed=0)
+
     def train_and_predict(
         self, checkpoint: Checkpoint, data: GlueData, fold: Fold, options: GlueOptions, conditions: Conditions
     ) -> Outcome:
@@ -93,9 +102,7 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
         for row, example in zip(rows, train, strict=True):
             row["labels"] = example.label if labels else float(example.label)
         collate = partial(_collate, pad_token_id=tokenizer.pad_token_id, longest=longest)
-        model = load_model(
-            AutoModelForSequenceClassification, checkpoint, conditions.seed, num_labels=len(labels) or 1
-        )
+        model = _model(checkpoint, data, conditions.seed)
         epochs = options.epochs or _EPOCHS.get(data.task.name, _OTHER_EPOCHS)
         rates = [("", options.rate_for(model.config.hidden_size))]
         facts = fine_tune(model, rows, collate, options, conditions, rates=rates, epochs=epochs)
@@ -110,6 +117,11 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
             item_rows.append(ItemRow(example.id, example.id, glue_row(found[index], example.label)))
             predictions[example.id] = labels[int(found[index])] if labels else round(found[index], 4)
         return Outcome(item_rows, predictions, facts | {"tokens_of_a_row": longest})
+
+
+def _model(checkpoint: Checkpoint, data: GlueData, seed: int) -> PreTrainedModel:
+    classes = len(data.task.labels) or 1
+    return load_model(AutoModelForSequenceClassification, checkpoint, seed, num_labels=classes)
 
 
 def _read(folder: Path, task: GlueTask) -> GlueData:

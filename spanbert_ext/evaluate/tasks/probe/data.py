@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from spanbert_ext.evaluate.data.conll import SUFFIXES
+from spanbert_ext.evaluate.data.conll import ARCHIVES, SUFFIXES
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.gap import read_gap
-from spanbert_ext.evaluate.data.sources import find_files, plain_name, read_lines
+from spanbert_ext.evaluate.data.sources import files_below, plain_name, read_lines
 from spanbert_ext.evaluate.scores.classes import accuracy, class_row, counts
 from spanbert_ext.evaluate.scores.gap import GAP_METRICS, gap_row
 from spanbert_ext.evaluate.scores.metric import Metric, SumMetric, f1, ratio
-from spanbert_ext.evaluate.tasks.coref.files import ARCHIVES, CorefData, find_coref
+from spanbert_ext.evaluate.tasks.coref.files import CorefData, find_coref
 from spanbert_ext.evaluate.tasks.form import DataSet, EvaluationError
 from spanbert_ext.evaluate.tasks.probe.items import (
     GAP_ANSWERS,
@@ -99,14 +99,9 @@ def _all(path: Path, options: ProbeOptions) -> Iterator[ProbeData]:
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files of a folder with one of the suffixes, or the file itself if it has one; none where there are none."""
-    if path.is_file() and not plain_name(path).lower().endswith(suffixes):
-        return []
-    try:
-        return find_files(path, suffixes)
-    except DataError:
-        if not path.exists():
-            raise
-        return []
+    if path.is_file():
+        return [path] if plain_name(path).lower().endswith(suffixes) else []
+    return files_below(path, suffixes)
 
 
 def _is_gap(file: Path) -> bool:

@@ -21,19 +21,32 @@ from spanbert_ext.evaluate.tasks.spans import kept_tokens, token_span
 
 
 class _Layer(nn.Module):
-    """An encoder up to the states of one of its layers."""
+    """A checkpoint's encoder up to the states of one of its layers."""
 
-    def __init__(self, encoder: nn.Module, layer: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, layer: int) -> None:
         super().__init__()
-        self.encoder, self.layer = encoder, layer
+        self.folder, self.layer = checkpoint.folder, layer
+        self.encoder = load_model(AutoModel, checkpoint, seed=0)
 
     def forward(self, **row: Tensor) -> Tensor:
         states = self.encoder(**row, output_hidden_states=True).hidden_states
         if not -len(states) <= self.layer < len(states):
             raise EvaluationError(
-                f"--layer is {self.layer}, but the encoder has the layers 1 to {len(states) - 1}, and 0, its embeddings"
+                f"--layer is {self.layer}, but the encoder in {self.folder} has the layers 1 to {len(states) - 1}, and"
+                " 0, its embeddings"
             )
         return states[self.layer]
+
+
+@torch.inference_mode()
+def check_layer(checkpoint: Checkpoint, layer: int) -> None:
+    """Has the encoder read a row without a text. Raises `EvaluationError` where it cannot be loaded, or has no such
+    layer."""
+    tokenizer = load_tokenizer(checkpoint)
+    row = {"input_ids": [tokenizer.cls_token_id, tokenizer.sep_token_id]}
+    _Layer(checkpoint, layer).eval()(
+        **collate_tokens([row], tokenizer.pad_token_id, longest=len(row["input_ids"]))
+    )
 
 
 def read_states(
@@ -50,12 +63,11 @@ def read_states(
         of_text.setdefault(item.text, []).append(number)
     rows = _rows(list(of_text), [[items[n] for n in own] for own in of_text.values()], tokenizer, longest)
     places = list(of_text.values())
-    encoder = load_model(AutoModel, checkpoint, seed=0)
     states: Tensor | None = None
     missing = 0
     own = replace(conditions, progress=lambda share: conditions.progress(_of_predictions(share)))
     collate = partial(collate_tokens, pad_token_id=tokenizer.pad_token_id, longest=longest)
-    model = _Layer(encoder, options.layer)
+    model = _Layer(checkpoint, options.layer)
     for indices, _, found in predict(model, rows, collate, own):
         if states is None:
             states = found.new_zeros(len(items), len(items[0].reads), found.shape[-1], dtype=torch.float32)

@@ -17,7 +17,9 @@ from spanbert_ext.evaluate.tasks.passages import breaks_of, cut
 
 MOST_WORDS = 10  # of a span, in every probe
 KNOWN_WORDS = 500  # that the probe of words may answer
-_LENGTH_LAW = 0.2  # of the geometric distribution that span lengths are drawn from, as SpanBERT's masks are
+# Of the geometric distribution that span lengths are drawn from, as those of SpanBERT's masks are. A longer span than
+# MOST_WORDS is cut to that; of masks it is drawn again.
+_LENGTH_LAW = 0.2
 _WORDS_OF_A_SPAN = 8  # of text, for each span that is drawn
 
 
@@ -161,8 +163,8 @@ def relation_items(relations: Iterable[tuple[str, Relation]], labels: Sequence[s
 
 
 def _boundaries(documents: Iterable[CorefDocument], most_words: int) -> Iterator[tuple[Item, list[str]]]:
-    """Spans drawn as SpanBERT's masks are, with their words. Reads the last token before the span and the first behind
-    it. No answer yet."""
+    """Spans drawn at random, with their words. Reads the last token before the span and the first behind it, of a text
+    in which nothing is masked: what their states tell of the span, the encoder has seen. No answer yet."""
     for document in documents:
         words = document.words
         begin = 0

@@ -16,8 +16,8 @@ class ProbeOptions(TaskOptions):
     probe: str = option(
         "all",
         "coreference: whether two mentions corefer; relations: which is between two spans; mentions: whether a span is"
-        " one; length, words: how many words a span has, and which, from the tokens just outside it; all: those that"
-        " the data has",
+        " one; length, words: how many words a span has, and which, from the states of the tokens just outside it, of"
+        " a text that the encoder reads whole; all: those that the data has",
         choices=("all", *PROBES),
     )
     max_items: int = option(

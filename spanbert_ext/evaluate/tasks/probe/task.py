@@ -17,7 +17,7 @@ from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.folds import cross_validation
 from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, Fold, Outcome, Task
 from spanbert_ext.evaluate.tasks.probe.data import ProbeData, find_probes, row_of
-from spanbert_ext.evaluate.tasks.probe.features import read_states
+from spanbert_ext.evaluate.tasks.probe.features import check_layer, read_states
 from spanbert_ext.evaluate.tasks.probe.heads import features_of, train_and_score
 from spanbert_ext.evaluate.tasks.probe.items import Item
 from spanbert_ext.evaluate.tasks.probe.options import ProbeOptions
@@ -53,6 +53,15 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
         order = sorted(counts, key=lambda answer: (-counts[answer], answer))
         for best in [order] if data.several else [[answer] for answer in order]:
             yield [ItemRow(item.cluster, item.id, row_of(data, item, best)) for item in asked]
+
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[ProbeData],
+        folds: Sequence[Sequence[Fold]],
+        options: ProbeOptions,
+    ) -> None:
+        check_layer(checkpoint, options.layer)
 
     def train_and_predict(
         self,

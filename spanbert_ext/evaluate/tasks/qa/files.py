@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spanbert_ext.evaluate.data.errors import DataError
 from spanbert_ext.evaluate.data.qamr import read_qamr
-from spanbert_ext.evaluate.data.sources import find_file, find_files
+from spanbert_ext.evaluate.data.sources import files_below, find_file, find_files, plain_name
 from spanbert_ext.evaluate.data.squad import Question, read_squad
 from spanbert_ext.evaluate.tasks.parts import group_parts
 
@@ -21,16 +21,17 @@ def find_sets(path: Path) -> Iterator[Found]:
 
     A file is a data set, to be divided by cross-validation; two whose names differ in "train" and "dev" alone are one.
     QAMR's questions (.tsv) are read where its sentences stand beside them. Raises `DataError`."""
-    if path.is_file() and path.name.partition(".")[2].startswith("tsv"):
-        yield from _grouped([path], _sentences_beside(path))
+    if path.is_file():
+        is_qamr = plain_name(path).lower().endswith(".tsv")
+        yield from _grouped([path], _sentences_beside(path) if is_qamr else None)
         return
-    folders = {file.parent for file in path.rglob("*")} if path.is_dir() else set()
+    folders = sorted({file.parent for file in files_below(path, [".tsv"])})
     with_sentences = {
         folder: file for folder in folders if (file := find_file(folder, [_SENTENCES], [".tsv"]))
     }
-    for folder, sentences in sorted(with_sentences.items()):
+    for folder, sentences in with_sentences.items():
         yield from _grouped([file for file in find_files(folder, [".tsv"]) if file != sentences], sentences)
-    if not with_sentences or any(path.rglob("*.json*")):
+    if not with_sentences or files_below(path, [".json"]):
         yield from _grouped(find_files(path, [".json"]), None)
 
 

@@ -21,7 +21,15 @@ from spanbert_ext.evaluate.scores.qa import QA_METRICS, qa_row
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.fine_tuning import collate_tokens, fine_tune, predict
 from spanbert_ext.evaluate.tasks.folds import cross_validation, hold_out
-from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, DataSet, Fold, Outcome, Task
+from spanbert_ext.evaluate.tasks.form import (
+    Checkpoint,
+    Conditions,
+    DataSet,
+    EvaluationError,
+    Fold,
+    Outcome,
+    Task,
+)
 from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
 from spanbert_ext.evaluate.tasks.qa.answers import Answered, best_threshold, collect
 from spanbert_ext.evaluate.tasks.qa.files import find_sets
@@ -84,6 +92,21 @@ class QaTask(Task[QaData, QaOptions]):
         """No answer."""
         questions = [data.questions[index] for index in items]
         yield [ItemRow(q.article, q.id, qa_row("", "", [text for text, _ in q.answers])) for q in questions]
+
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[QaData],
+        folds: Sequence[Sequence[Fold]],
+        options: QaOptions,
+    ) -> None:
+        tokenizer = load_tokenizer(checkpoint)
+        if tokenizer.cls_token_id not in tokenizer("question", "context")["input_ids"]:
+            raise EvaluationError(
+                f"the tokenizer in {checkpoint.folder} puts no {tokenizer.cls_token} into a row, which stands for no"
+                " answer"
+            )
+        load_model(AutoModelForQuestionAnswering, checkpoint, seed=0)
 
     def train_and_predict(
         self, checkpoint: Checkpoint, data: QaData, fold: Fold, options: QaOptions, conditions: Conditions

@@ -52,6 +52,23 @@ class RelationTask(Task[RelationData, RelationOptions]):
         for answer in sorted({number[relation.label] for relation in relations}):
             yield [ItemRow(r.group, r.id, class_row(answer, number[r.label])) for r in relations]
 
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        data: Sequence[RelationData],
+        folds: Sequence[Sequence[Fold]],
+        options: RelationOptions,
+    ) -> None:
+        """Also that the tokenizer makes tokens of every span, and that the encoder takes ids for markers or types."""
+        tokenizer = load_tokenizer(checkpoint)
+        longest = longest_row(checkpoint, options.max_length)
+        for one, own in zip(data, folds, strict=True):
+            types, starts = _form(one, options)
+            used = sorted({index for fold in own for index in (*fold.train, *fold.test)})
+            make_rows(one, used, tokenizer, types, longest)
+            ids = symbol_ids(len(symbols_of(one, types)), tokenizer)
+            _model(checkpoint, starts, len(one.labels), ids, seed=0)
+
     def train_and_predict(
         self,
         checkpoint: Checkpoint,
@@ -62,8 +79,7 @@ class RelationTask(Task[RelationData, RelationOptions]):
     ) -> Outcome:
         tokenizer = load_tokenizer(checkpoint)
         longest = longest_row(checkpoint, options.max_length)
-        types = options.spans == "types" or (options.spans == "auto" and data.has_types)
-        starts = options.read == "starts" or (options.read == "auto" and not types)
+        types, starts = _form(data, options)
         train, test = (make_rows(data, part, tokenizer, types, longest) for part in (fold.train, fold.test))
         number = {label: place for place, label in enumerate(data.labels)}
         for row, index in zip(train, fold.train, strict=True):
@@ -88,6 +104,12 @@ class RelationTask(Task[RelationData, RelationOptions]):
             "tokens_of_a_row": longest,
         }
         return Outcome(rows, predictions, facts)
+
+
+def _form(data: RelationData, options: RelationOptions) -> tuple[bool, bool]:
+    """Whether types stand in the place of spans, and whether the states where spans start are classified."""
+    types = options.spans == "types" or (options.spans == "auto" and data.has_types)
+    return types, options.read == "starts" or (options.read == "auto" and not types)
 
 
 def _model(
