@@ -21,6 +21,7 @@ extensions = [
     "myst_parser",
     "sphinx_copybutton",
     "command_help",
+    "signature",
 ]
 exclude_patterns = ["_*"]
 

@@ -2,22 +2,21 @@
 
 import argparse
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
+from tokenizers import BertWordPieceTokenizer
+from transformers import AutoTokenizer, BertConfig, BertTokenizer, PreTrainedTokenizerBase
 
 from spanbert_ext import SpanBertForPreTraining
-from spanbert_ext.pretrain.rows.tokenizer import train_tokenizer
-from spanbert_ext.pretrain.text.builtin_corpus import builtin_documents
 
 
 def parse(description: str | None, **defaults: int | float | str) -> argparse.Namespace:
     """The command line: text, model, steps, and `defaults` as options of their own."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=form)
     parser.add_argument(
         "--text", nargs="+", type=Path, help="files, a paragraph a line (default: Python's manual)"
     )
@@ -30,18 +29,19 @@ def parse(description: str | None, **defaults: int | float | str) -> argparse.Na
 
 def begin(options: argparse.Namespace) -> tuple[PreTrainedTokenizerBase, SpanBertForPreTraining, list[str]]:
     """The tokenizer, the model and the paragraphs that they are trained on."""
-    documents = (path.read_text(encoding="utf-8") for path in options.text or [])
-    if not options.text:
-        documents = (text for _, text in islice(builtin_documents(), 20))
-    lines = (line for document in documents for line in document.splitlines())
-    texts = [line for line in lines if line.strip()]
+    text = "\n\n".join(topics[name] for name in sorted(topics)[:20])  # what Python's help() prints
+    texts = [" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip()]
+    if options.text:
+        lines = (line for path in options.text for line in path.read_text(encoding="utf-8").splitlines())
+        texts = [line for line in lines if line.strip()]
     if options.model:
         model = SpanBertForPreTraining.from_pretrained(options.model)
         return AutoTokenizer.from_pretrained(options.model), model, texts
-    tokenizer = train_tokenizer(lambda: texts, 1000)
+    pieces = BertWordPieceTokenizer(lowercase=False)
+    pieces.train_from_iterator(texts, vocab_size=1000, show_progress=False)
+    tokenizer = BertTokenizer(vocab=pieces.get_vocab(), do_lower_case=False)
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **sizes)
-    return tokenizer, SpanBertForPreTraining(config), texts
+    return tokenizer, SpanBertForPreTraining(BertConfig(vocab_size=len(tokenizer), **sizes)), texts
 
 
 def rows_of(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[dict[str, list[int]]]:

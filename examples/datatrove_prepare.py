@@ -3,7 +3,7 @@
     python examples/datatrove_prepare.py crawl/ prepared --tokenizer bert-base-cased --tasks 64 --workers 16
 
 Slurm and Ray: give the steps to SlurmPipelineExecutor or RayPipelineExecutor, and call `finish` when they have ended.
-A task that was stopped goes on after its last shard. Needs pip install 'spanbert-ext[datatrove]'.
+A task that was stopped goes on after its last shard. Needs pip install '.[pretrain,datatrove]'.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.readers import ParquetReader
 
-from spanbert_ext.pretrain.prepare.prepare import finish
+from spanbert_ext.pretrain.prepare.prepare import finish  # these four are not public
 from spanbert_ext.pretrain.prepare.write_shards import DOCUMENTS_PER_SHARD, write_shards
 from spanbert_ext.pretrain.rows.tokenizer import load_tokenizer
 from spanbert_ext.pretrain.text.records import record_documents

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 examples/streaming_shards.py --prepared prepared
 
-Numbers of shards that the number of processes divides let each read whole ones.
+Numbers of shards that the number of processes divides let each read whole ones. Needs pip install '.[pretrain]'.
 """
 
 import os
@@ -13,7 +13,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 from spanbert_ext import DataCollatorForSpanMasking
-from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare
+from spanbert_ext.pretrain.prepare.prepare import PrepareOptions, prepare  # these three are not public
 from spanbert_ext.pretrain.prepare.prepared import stream_prepared
 from spanbert_ext.pretrain.rows.blocks import pack_sentences
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from pages import DOCS, README, Block, blocks, commands, pages
+from signatures import with_signatures
 from tiny_models import forgotten, one_thread  # noqa: F401
 from workplace import make_workplace
 
@@ -28,7 +29,8 @@ COMMANDS = {
     "spanbert-fill": "spanbert_ext.fill.fill_cli",
     "spanbert-convert": "spanbert_ext.convert.convert_cli",
 }
-OTHER_PROGRAMS = {"git", "cd", "make", "pip", "python", "torchrun", "accelerate", "tensorboard", "export"}
+OTHER_PROGRAMS = {"git", "cd", "make", "pip", "python", "python3", "nvcc"}
+OTHER_PROGRAMS |= {"torchrun", "accelerate", "tensorboard", "export"}
 
 
 def named(path: Path) -> str:
@@ -162,6 +164,12 @@ def test_every_public_name_is_described_and_used_in_an_example(name: str) -> Non
                 )
                 return
     pytest.fail(f"docs/api describes no {name}")
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "api").glob("*.md")), ids=named)
+def test_signatures_that_the_pages_of_the_api_print_are_those_of_the_package(path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    assert page == with_signatures(page), "python tests/docs/signatures.py"
 
 
 def package_texts() -> str:

@@ -18,6 +18,18 @@ def test_it_is_read_in_one_sitting() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
 
 
+def test_it_names_the_versions_that_are_tested() -> None:
+    """Of torch: those of the constraints, as CONTRIBUTING's table has them (tests/build/test_project_files.py)."""
+    for name, pin in (
+        ("constraints.txt", "torch=="),
+        ("constraints.txt", "#cuda torch=="),
+        ("constraints-lowest.txt", "torch=="),
+    ):
+        version = re.search(rf"^{pin}([\d.]+)", (ROOT / name).read_text(), re.M)[1]
+        for page in (README, ROOT / "docs" / "depending.md"):
+            assert version in page.read_text(encoding="utf-8"), f"{page.name} does not name torch {version}"
+
+
 def test_its_links_lead_to_files() -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text(encoding="utf-8"))
     local = [link for link in links if not link.startswith("https://")]
