@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs CMake, which is the build; everything else about the package is in pyproject.toml."""
 
 from __future__ import annotations

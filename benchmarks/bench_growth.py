@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the cost of the span pre-training loss grows: time and memory of bench_sbo.py along three axes.
 
   rows     batch rows of the base length

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Speed and memory of spanbert-prepare, and how both grow: with the text, with the processes, with a single line.
 
   text     megabytes of text, in documents as they come

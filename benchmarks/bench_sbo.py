@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmark of the whole span pre-training loss: MLM head plus span-boundary objective, forward and backward.
 
 Every provider computes both heads' losses and all gradients (hidden states, decoder weight, both vocabulary

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmark of masking: tokens a second of one batch, masked by the operator, by transformers and by NumPy.
 
   span_mask          spanbert_ext.ops.span_mask, the whole call

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmark of one training step of a BERT: forward, backward, AdamW; tokens a second and peak memory.
 
   spanbert              SpanBertForPreTraining, MLM and SBO, on what DataCollatorForSpanMasking gives

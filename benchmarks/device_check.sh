@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Everything that only a machine with an NVIDIA GPU can show, in parts that take less than ten minutes each.
 #
 #   benchmarks/device_check.sh build-and-test   build for this GPU, the tests that need CUDA

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains the paper's four systems alike, evaluates them, and writes a page of what came of it.
 
 All systems have the same size, text, number of tokens, updates and seed; what differs is what the paper says differs.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the benchmarks that this machine can run; writes a folder of JSON files, plots and one Markdown page.
 
 The folder is benchmarks/results/<device>, with --quick build/benchmarks-quick/<device>. Reports that are there

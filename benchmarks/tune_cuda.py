@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chooses shapes, kernels and chunks of the heads on a GPU: every candidate once, within four minutes.
 
   rates   what the card does at best

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Decides whether CUDA kernels are built; never by looking for a GPU.
 #
 # In:  SPANBERT_EXT_CUDA  AUTO   when torch is a CUDA build and nvcc is there; else CPU-only, and the reason is kept

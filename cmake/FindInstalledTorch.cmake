@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Locates the installed torch without find_package(Torch), which needs a complete CUDA toolkit and adds
 # -gencode flags of its own. Nothing is imported: tools/installed_torch.py reads torch's version.py as text.
 #

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The Python module `_C`. Importing it registers the operators (registration.cpp).
 #include <pybind11/pybind11.h>
 

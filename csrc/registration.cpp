@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every operator's schema; the implementations are registered beside them, one line per device.
 // spanbert_ext/ops/ holds, per operator, the public function, the fake kernel and the autograd formula.
 #include "boundary_mlp/boundary_mlp.h"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of Sphinx for the documentation; `make docs` builds it. Nothing here or in the pages needs a network."""
 
 from __future__ import annotations

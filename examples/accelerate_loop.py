@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A loop under accelerate, with gradient accumulation, on any number of processes.
 
 An update is that of one batch of all its rows, because both heads are told how many targets it has:

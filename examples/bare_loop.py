@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A loop in plain PyTorch: the batch goes into the model as it comes out of the collator."""
 
 import torch

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every example begins with: text, a tokenizer and a model; small ones made here unless others are named."""
 
 import argparse

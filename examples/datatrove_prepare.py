@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A corpus that is larger than one machine: spanbert-prepare as a block of a datatrove pipeline.
 
     python examples/datatrove_prepare.py crawl/ prepared --tokenizer bert-base-cased --tasks 64 --workers 16

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch Lightning: a module around the model, and a callback that tells the collator the epoch."""
 
 import pytorch_lightning as pl  # or: import lightning as pl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LoRA by PEFT: adapters in the encoder, while the span-boundary head, which is new, is trained in full."""
 
 import torch

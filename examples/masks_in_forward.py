@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks made by the model itself, on its own device: the loader gives plain text, and no collator of this package."""
 
 import torch

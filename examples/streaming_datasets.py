@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stream of `datasets`, tokenized as it is read: load_dataset(..., streaming=True) or any IterableDataset.
 
 In several processes accelerate lets the first one read and sends the others their share, which needs rows of one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shards of spanbert-prepare as a stream, each process its own: no table in the memory or in a cache.
 
     torchrun --nproc-per-node 2 examples/streaming_shards.py --prepared prepared

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """transformers' Trainer: gradient accumulation with exact counts, both heads' losses in evaluation, a checkpoint."""
 
 from beginning import begin, parse, rows_of

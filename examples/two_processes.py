@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DistributedDataParallel: the step of two processes is that of one with the rows of both.
 
     torchrun --nproc-per-node 2 examples/two_processes.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SpanBERT pre-training (Joshi et al., TACL 2020) as fused PyTorch operators."""
 
 from importlib import import_module

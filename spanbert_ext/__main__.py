@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m spanbert_ext` prints what the compiled operators were built with and what they use here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads the compiled operators, after a check that they fit this Python and this torch."""
 
 from __future__ import annotations

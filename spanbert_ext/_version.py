@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The version of the package, in a module that imports nothing: the build reads it as text and runs it alone."""
 
 __version__ = "0.1.0"

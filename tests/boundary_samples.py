@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inputs of `boundary_mlp` for its tests: one list feeds values, gradients, opcheck and compile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What CMake makes of the sources: configured in a folder of the test's own, nothing compiled."""
 
 from __future__ import annotations

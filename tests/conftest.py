@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all tests share: no network, fixed random states, the CUDA marker, one table of tolerances."""
 
 from __future__ import annotations

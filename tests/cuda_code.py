@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where tests of the CUDA code run: on a GPU, and on the CPU in a build that emulates it; a skip says why."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A configuration of 2 x 32 for each encoder family of transformers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A masked language model of a user's, which no Auto class of transformers knows; its forwards take no **kwargs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows that are pairs of texts: [CLS] A [SEP] B [SEP] with what is known of B."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scripts of tests/scripts as they were and with two changed lines: their runs, and what these must leave."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small inputs of `span_mask`, and how its outputs are compared."""
 
 from __future__ import annotations

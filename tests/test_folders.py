@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What pytest passes over in silence."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small WordPiece tokenizer, texts it can read and a BERT of 2 x 32, all made here without a network."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of vocab_ce share: one list of inputs, and how to run a case."""
 
 from __future__ import annotations

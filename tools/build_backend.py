@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """setuptools' build backend, plus one rule: require torch for a build only when the target has none.
 
 torch among pyproject.toml's build requirements would make every isolated build download a second torch of

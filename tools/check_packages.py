@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tags a wheel for manylinux, and checks what it and an sdist hold.
 
   python tools/check_packages.py dist/spanbert_ext-*.tar.gz build/packages/spanbert_ext-*-linux_*.whl dist

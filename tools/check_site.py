@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a built site is whole: every link of its pages to a page, an anchor or a file of it leads there.
 
     python tools/check_site.py build/docs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds the torch that the extension will run with, without importing it.
 
 Run as a script it prints `folder;version;cuda version`, a CMake list; an argument names the folder.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads from the installed extension what each CUDA kernel uses, and fails where one uses more than it may.
 
 cuobjdump reads the library itself, so the answer does not depend on a build log, ninja or ccache. A stack is where

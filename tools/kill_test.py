@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kills pre-training runs at random moments, resumes them, and compares them with one that was left alone.
 
     python tools/kill_test.py --runs 20

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks which versions of the C and C++ libraries a shared library was linked against.
 
   python tools/library_needs.py build/device/site/spanbert_ext/_C*.so GLIBC=2.39 GLIBCXX=3.4.33

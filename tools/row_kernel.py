@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the cross-entropy kernel of 16-bit logits costs, read from its machine code (SASS). No torch, no GPU.
 
 The kernel reads a row three times: for its maximum, for the sum of its exponentials, for its gradient. It is bound by

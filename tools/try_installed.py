@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tries an installed spanbert-ext: the operators, every public name, every command.
 
   cd ELSEWHERE && .../bin/python .../tools/try_installed.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other projects' fused decoder and cross-entropy as contestants of bench_sbo.py.
 
 Each is a function of one head's rows, decoder matrix, bias and targets, called once a head. Their autograd

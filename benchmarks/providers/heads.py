@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contestants of bench_sbo.py. To add one: write a builder and name it in BUILDERS.
 
 A builder takes a Setting and returns a Provider, or raises Unavailable with the reason. A provider's `loss`

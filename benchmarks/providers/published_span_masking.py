@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SpanBERT's masking as the paper states it (2.1) and as its time wrote it: a NumPy and Python loop a row.
 
 For comparison with the operator in speed and in what it does. Written for this benchmark after the paper.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contestants of bench_span_mask.py. To add one: write a builder and name it in BUILDERS."""
 
 from __future__ import annotations

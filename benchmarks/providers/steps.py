@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contestants of bench_step.py: the ways to train one and the same BERT.
 
 All of them share the parameters of one SpanBertForPreTraining and one AdamW, so that none starts better and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Interleaved timing.
 
 All contestants run in one process, in rounds that visit each of them once, and the visiting order rotates from round

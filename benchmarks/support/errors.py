@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ends a benchmark, and what leaves a provider out of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three bare matrix products of both heads' decoder, each in the fastest layout that was tried.
 
 A head that makes the logits [N, V], the gradient of their rows h [N, D] and that of the decoder matrix W [V, D] makes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work that every provider of bench_sbo.py does: fresh batches, the heads' parameters and the float64 oracle."""
 
 from __future__ import annotations

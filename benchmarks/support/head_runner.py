@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the providers of bench_sbo.py: steps, the equality check and peak memory."""
 
 from __future__ import annotations

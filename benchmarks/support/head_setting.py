@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a provider of bench_sbo.py is, and where and on what it competes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The machine and the versions that a report names.
 
 CPU threads. torch's intra-op pool is what `--threads` or OMP_NUM_THREADS sets, else the number of cores; it is in the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work of every provider of bench_span_mask.py: a batch of text in every form, and what a provider is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Peak memory of a step: its high-water mark minus what is alive after it.
 
 Parameters, inputs and gradients are alive after a step, so they do not count. CUDA: the caching allocator's

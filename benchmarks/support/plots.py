@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PNG plots of reports. matplotlib is imported when one is drawn."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory of a process and all its children, by the kernel's proportional set size: a page that several share counts
 once."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One profiled step: how long the GPU works, in how many kernels, and how often the host waits for it.
 
 Kernels come from torch.profiler with CUDA activities alone: operators are not recorded, so that the step's launches

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast the device copies and multiplies, measured now."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run prints and writes: lines of progress, files, tables."""
 
 from __future__ import annotations

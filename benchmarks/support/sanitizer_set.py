@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every operator forward and backward at a few small odd sizes: what compute-sanitizer looks at.
 
   cd benchmarks

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work of every provider of bench_step.py: one BERT, batches of the same texts, and what a provider is."""
 
 from __future__ import annotations

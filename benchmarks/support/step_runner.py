@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the contestants of bench_step.py: the equality check, warming up, profiles, steps and peak memory."""
 
 from __future__ import annotations

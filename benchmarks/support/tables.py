@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A folder of reports as one Markdown page: what was measured, on what, and where this project loses."""
 
 from __future__ import annotations

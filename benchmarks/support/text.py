@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Made-up text of the benchmarks: shapes, random token ids and a tokenizer over them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Backward on CUDA.
 #include <ATen/ATen.h>
 

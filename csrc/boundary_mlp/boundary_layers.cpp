@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "boundary_mlp/boundary_layers.h"
 
 #include <ATen/ATen.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tensor-level pieces of boundary_mlp: row moves and one (GELU, LayerNorm) epilogue with its backward.
 #pragma once
 #include <ATen/core/Tensor.h>

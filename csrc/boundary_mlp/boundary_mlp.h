@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Span-boundary head: y = f(x[left], x[right], positions[slot]), f = (Linear, GELU, LayerNorm) twice; and,
 // with `token_rows`, the rows x[token] that other heads read, so that backward writes x's gradient once.
 // Fused: the gather and both layers' bias, GELU and LayerNorm.

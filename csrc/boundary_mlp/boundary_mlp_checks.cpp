@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 #include <c10/util/safe_numerics.h>

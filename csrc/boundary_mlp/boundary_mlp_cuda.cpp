@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Forward on CUDA.
 #include <ATen/ATen.h>
 

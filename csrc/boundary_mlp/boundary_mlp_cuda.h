@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // boundary_mlp on CUDA: the semantics of boundary_mlp.h, with the live rows compacted on the device. Fused:
 // the gather of the boundaries, and each layer's bias, GELU and LayerNorm with their gradients.
 //

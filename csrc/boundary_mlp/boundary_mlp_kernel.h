@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Row loops of boundary_mlp, compiled once per CPU capability. They see raw pointers and sizes only;
 // arithmetic is in the accumulate type (double when z is double, else float), whatever the rows are stored
 // in.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The rows of boundary_mlp: gathered into the operand of a GEMM, and their gradients summed into the tokens.
 #include <algorithm>
 

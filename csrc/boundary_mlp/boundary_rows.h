@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which rows of [B, K] and of token_rows take part, and where they read: the checks and index lists shared by
 // forward and backward.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums over the compact rows of boundary_mlp, in a fixed order: the bits do not vary.
 #include <algorithm>
 

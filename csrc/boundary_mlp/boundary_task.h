@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What forward and backward on CUDA share: the arguments as the kernels read them, and the first Linear's
 // input.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One layer's bias, GELU and LayerNorm over rows, forward and backward. A block takes whole rows; what it
 // needs twice stays in shared memory, or is computed twice where the columns do not fit.
 #include <algorithm>

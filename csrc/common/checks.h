@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What every operator checks of a tensor before it reads its memory.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "common/compact_rows.h"
 #include "common/row_rank.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The rows that take part, in order, found on the device: how many there are is not read on the host.
 #pragma once
 #include <cuda_runtime.h>

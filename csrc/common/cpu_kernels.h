@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Declares one kernel header's contents once per compiled instruction set, each in a namespace of its own.
 #pragma once
 

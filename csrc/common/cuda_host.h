@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the host side of every CUDA operator needs: device and stream, float types for kernels, GEMMs. Host
 // files take them from here and see no CUDA header: SPANBERT_EXT_EMULATE_CUDA replaces the device by
 // tests/emulated_cuda.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Launching kernels, and the types they see. For .cu files: torch-free; SPANBERT_EXT_EMULATE_CUDA compiles
 // them with a plain C++ compiler against tests/emulated_cuda instead of CUDA.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The floating-point dtypes of the operators, and what they compute in.
 #pragma once
 

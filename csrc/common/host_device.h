@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Marks functions that CPU code and CUDA kernels share. For a plain C++ compiler they are each file's own: as
 // weak symbols, code for a newer CPU could be linked into what an older one runs.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The instruction sets that CPU kernels are compiled for on x86-64 beside the default, each with the one before it. The
 // build reads these lines too: a feature that a CPU must have is compiled for with -m before its name.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Operators as functions of one struct, whose fields are the schema's arguments in their order: a list of
 // arguments stands in C++ once.
 #pragma once

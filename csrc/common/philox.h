@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a keyed bijection of
 // a 128-bit counter. A draw is a function of its counter alone, so no thread, batch split or device order can
 // change it. Torch-free, host and device.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How many kept rows come before a row, for kernels that move them to the front.
 #pragma once
 

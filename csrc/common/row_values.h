@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reading and writing N neighbouring values of a row whose type is known at run time; for .cu files.
 #pragma once
 

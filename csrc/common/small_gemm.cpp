@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "common/small_gemm.h"
 
 #include <ATen/core/Tensor.h>

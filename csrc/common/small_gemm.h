@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The matrix products inside a task: one thread, operands near its caches, matrices row-major.
 //
 // oneDNN's brgemm kernels, which torch calls, do them where the CPU has AVX-512: products of operands that a

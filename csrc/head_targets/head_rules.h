@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What each masked token is to the two heads, and what a row of each weighs in the loss; host and device.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What stands before and behind vocab_ce for the two heads: which rows predict what, with which weight in the
 // loss, and what came of it. Everything is made on the device; no count is read on the host.
 #pragma once

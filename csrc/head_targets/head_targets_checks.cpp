@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "common/checks.h"
 #include "head_targets/head_targets.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // CUDA: kernels that make every row and every sum without the host. Beside the outputs they need a pair of
 // counts for each 512 entries.
 #include "head_targets/head_targets_cuda.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the CUDA kernels of head_targets see. Torch-free.
 #pragma once
 

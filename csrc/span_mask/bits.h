@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Products, and search and select on the bit words of a row's bit sets. Torch-free, host and device; the
 // host versions use what the instruction set that they are compiled for has.
 #pragma once

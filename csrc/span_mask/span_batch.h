@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A batch of span_mask as raw pointers, for the CPU's loop and the CUDA kernel. Torch-free.
 #pragma once
 

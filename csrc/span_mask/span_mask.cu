@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One block per row. All threads turn tokens into bit sets, and at the end masked tokens into outputs;
 // between them one thread samples the spans with span_rules.h, over shared memory and with proposals that all
 // threads drew ahead of it. A bit word is two ballots of a warp.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // span_mask: span sampling, 80/10/10 replacement, labels and SBO indices of a whole batch in one pass over
 // the ids. Nothing is materialised between them but a few bit sets per row. The rules are in span_rules.h.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // span_mask on CUDA: one block per row; its threads read tokens and write outputs, one of them samples.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Compiled once per instruction set: newer ones count ones in a step and draw four lanes in one vector.
 // Integers alone, so all of them make the same masks.
 #include "span_mask/span_mask_kernel.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The CPU's loop over rows: kinds to bit sets, then the rules of span_rules.h. Torch-free.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "span_mask/span_mask_task.h"
 
 #include <ATen/Dispatch.h>

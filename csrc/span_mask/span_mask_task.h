@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the CPU's and CUDA's host sides share: checks of the arguments, the outputs, the batch as kernels see it.
 #pragma once
 

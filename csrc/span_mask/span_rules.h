@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The rules of span masking (SpanBERT 2.1, 2.2) for one row: proposals, merging, replacement, SBO neighbours.
 // Host and device run this very code, so masks are equal bit for bit; they differ in which thread makes a draw,
 // and when. Torch-free; no allocation, no exceptions, and no local array with an index of run time, which a GPU

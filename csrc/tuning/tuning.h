@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Kernels in variants that the library does not use, for benchmarks/tune_cuda.py. Torch-free.
 #pragma once
 

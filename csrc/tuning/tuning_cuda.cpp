@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Operators of builds with SPANBERT_EXT_TUNING=ON, for benchmarks/tune_cuda.py and tests of what it measures.
 #include <ATen/ATen.h>
 #include <torch/library.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How many rows of logits CUDA makes at a time.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums of columns: the gradient of the biases.
 #include "common/cuda_launch.h"
 #include "vocab_ce/vocab_ce_cuda.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "vocab_ce/cross_entropy_rows.h"
 
 namespace spanbert_ext {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Cross-entropy of 16-bit logits, a block per row; for .cu files. The row is copied to shared memory while
 // its maximum is found (kKeepRow), or read from global memory three times where it does not fit. Instructions
 // are what bounds it besides memory, so that a logit has about ten: pairs are compared as pairs, indices have

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Cross-entropy of float32 and float64 logits, a block per row: maximum and sum of exponentials in one pass.
 // The row is read once from global memory where it fits into shared memory (kKeepRow), else twice.
 #include <cmath>

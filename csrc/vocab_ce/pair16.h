@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Two neighbouring 16-bit values in a 32-bit word, the first one in the lower half; for .cu files.
 #pragma once
 

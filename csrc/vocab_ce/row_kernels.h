@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A bias of -inf, and what both cross-entropy kernels share; for .cu files.
 #pragma once
 

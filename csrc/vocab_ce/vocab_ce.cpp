@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // CPU: the types of a call, its groups of rows, its outputs.
 #include "vocab_ce/vocab_ce.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Vocabulary cross-entropy: logits = h @ weight^T + bias, loss = sum(row_weight * nll), gradients made in
 // forward. No logits tensor outlives a chunk of rows.
 #pragma once

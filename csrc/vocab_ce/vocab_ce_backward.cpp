@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // CPU: what backward does with the gradients that forward made.
 #include <ATen/Functions.h>
 

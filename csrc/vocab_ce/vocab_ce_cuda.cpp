@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // CUDA. Rows with a target are moved to the front (compacted) and decoded a chunk at a time, every matrix
 // padded as vocab_ce_cuda.h says:
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the CUDA kernels of vocab_ce see. Torch-free.
 //
 // GEMMs reach full speed only where every dimension, not only every pitch, is a multiple of 16 bytes. So all

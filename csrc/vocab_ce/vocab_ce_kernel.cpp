@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Compiled once per instruction set. Raw pointers and at::vec only: a weak symbol of anything else could be
 // linked into code that an older CPU runs.
 #include "vocab_ce/vocab_ce_kernel.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The element-wise passes over one vocabulary tile of transposed logits: a row is an entry of the vocabulary, a column
 // one row of h.
 #pragma once

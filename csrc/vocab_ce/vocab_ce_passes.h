@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The passes of vocab_ce on CPUs. Logits are made transposed, [V, rows], one chunk of rows at a time, so that a vocabulary
 // bias is one scalar per contiguous run. A task is a vocabulary tile: what its product makes is read again while a core's
 // L2 cache still holds it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Around the products: the operands padded and filled, the loss, and gradients handed out. Each is bound by
 // memory and moves 16 bytes at a time where rows allow it.
 #include "common/row_rank.h"

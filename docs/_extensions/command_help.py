@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directive `command-help`: what `COMMAND --help` prints, from the command's own parser."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The directive `signature`, for readers of the Markdown, who see no autodoc: it shows nothing on the site."""
 
 from __future__ import annotations

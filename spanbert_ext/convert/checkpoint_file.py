@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A file of torch.save, read without running anything that stands in it."""
 
 from __future__ import annotations

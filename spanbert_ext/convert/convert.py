@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One conversion: read, check, write whole, and say what was read, made and not there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-convert`: published checkpoints in, checkpoints for transformers, fairseq or old programs out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the checkpoint of the published SpanBERT code to a model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a folder with a configuration and weights, as transformers and its forerunners write it, to a model."""
 
 from __future__ import annotations

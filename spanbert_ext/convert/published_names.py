@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The names under which SpanBERT's own code keeps a model, those of ours, and every tensor's shape: the one table."""
 
 from __future__ import annotations

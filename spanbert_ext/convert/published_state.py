@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A dictionary of tensors under published names, checked by the table and put under our names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a checkpoint's name stands for: a file, a folder, or a name on the hub."""
 
 from __future__ import annotations

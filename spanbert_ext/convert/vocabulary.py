@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model's tokenizer: from its folder, from a vocabulary file, or from another folder or the hub."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a model to the names and the file of the published SpanBERT code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folder that older programs read: the published fine-tuning scripts, the coreference code, old libraries."""
 
 from __future__ import annotations

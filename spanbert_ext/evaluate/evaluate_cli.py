@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-evaluate`: checkpoints in, their scores on a task side by side out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that are on the disk before anything relies on them, and the reason when they cannot be."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors of libraries and of the command line in one line."""
 
 from __future__ import annotations

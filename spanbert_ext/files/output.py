@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a command prints, when nobody reads it any more."""
 
 from __future__ import annotations

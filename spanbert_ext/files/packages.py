@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a command needs beside torch, and what pip installs it by: the extras of pyproject.toml."""
 
 from __future__ import annotations

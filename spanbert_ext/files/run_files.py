@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of a run that others read while it goes on or after it: JSON that is whole at any time, and always valid."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model to ask, with its tokenizer: out of a run's folder, a saved folder or the hub, with what it lacks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-fill`: text with masked spans in, what each head of a checkpoint fills in out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`fill_spans`: text with masked spans in, what each head fills in out."""
 
 from __future__ import annotations

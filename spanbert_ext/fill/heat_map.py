@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture of what the heads fill into the spans of a text, and where they agree."""
 
 from __future__ import annotations

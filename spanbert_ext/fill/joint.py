@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The best ways to fill a whole span, from guesses for each of its tokens."""
 
 from __future__ import annotations

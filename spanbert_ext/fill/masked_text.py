@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text with masked spans: what a person writes, and the row of tokens that a model reads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each head predicts for every masked token of some texts: one forward pass, log-probabilities out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was filled in: of a text its spans, of a span each head's guesses and fillings."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was filled in as lines for a terminal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tokens may fill a span, and how people read them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows of a dataset to rectangular tensors, and the token kinds that follow from their columns."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Trainer does not pass on: its epochs to the collator, all counts to the model; one epoch for evaluation."""
 
 from __future__ import annotations

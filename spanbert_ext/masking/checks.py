@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of what callers pass. Nothing is cast to a type that cannot hold it: a fraction or a bool is no integer.
 
 Every message names the argument, what it was and what was expected. Of a tensor on a GPU only dtype and shape are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data collator that masks spans; it takes the place of transformers' DataCollatorForLanguageModeling."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a tokenizer takes the capitals away that its vocabulary has: BERT's own vocabulary file does not say."""
 
 from __future__ import annotations

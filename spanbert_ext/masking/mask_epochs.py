@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The epoch of a batch's masks: one of a few for static masks, and a fresh one where a collator was told none."""
 
 from __future__ import annotations

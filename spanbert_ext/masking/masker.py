@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SpanMasker: span masking (SpanBERT 2.1) as a callable for one vocabulary, and the batch it returns."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many rows the heads decode and read, as plain numbers in a batch, which cost no read from a device.
 
 A GPU's memory and matrix products are sized on the host before the GPU has counted anything. Without a number they are

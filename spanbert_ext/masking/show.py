@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Words and masked spans of a batch as lines for people."""
 
 from __future__ import annotations

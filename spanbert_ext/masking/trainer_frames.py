@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transformers Trainer that is at work: it tells neither its callbacks nor the model's forward who it is."""
 
 from __future__ import annotations

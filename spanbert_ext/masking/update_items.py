@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The other heads' targets of a whole update, counted where Trainer counts its labels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tokens of a vocabulary, or of a row, start a word, continue one, or are special."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a tokenizer marks words in its tokens: read from what it does with a text, never from a stray character."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who reads the output of an evaluation: logits, as of the native class, or statistics of a few numbers a row.
 
 Trainer keeps what the model returns until the evaluation ends: logits of all rows, `[N, L, V]`, are gigabytes where

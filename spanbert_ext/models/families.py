@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the heads, the last layer and the masks know of each encoder family: a row of FAMILIES a model type.
 
 Nothing of a family is imported before a model of its type is built: `mlm_head` gets the native class then.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When parameters may be read, and rows left out, in the place of calling a module: the one rule.
 
 A fused head reads the parameters of modules that it does not call, and the last layer runs on some rows. Both are

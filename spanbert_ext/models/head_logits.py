@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each head's logits of chosen tokens, for who looks at what a model predicts."""
 
 from __future__ import annotations

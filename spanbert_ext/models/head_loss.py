@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both heads' loss over encoder outputs: fused where the rule of `fused_path` allows it, else by calling modules."""
 
 from __future__ import annotations

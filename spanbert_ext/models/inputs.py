@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the model's forward takes beside the encoder's own inputs: checks that cost no synchronisation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Modules whose class is known: what the rule of `fused_path` compares a model's modules with."""
 
 from __future__ import annotations

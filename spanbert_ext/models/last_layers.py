@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which modules lie behind the last attention of each encoder family of transformers.
 
 A function of FAMILIES makes a `LayerShape` of a native class, None where this transformers has not its classes; the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where each encoder family of transformers keeps the transform and the decoder of its MLM head, and its NSP head."""
 
 from __future__ import annotations

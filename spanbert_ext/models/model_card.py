@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The README.md of a saved model, its card on the Hugging Face hub: what the model is, how it is loaded, and what its
 user says of it. A card that somebody else wrote, or changed, is never touched."""
 

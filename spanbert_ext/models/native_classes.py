@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which native class belongs to a configuration: transformers' own, and those that a user registers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From and to folders of transformers: what loads a native model loads ours, and the other way round."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The next-sentence prediction (NSP): whether the second part of a pair continues the first one or is a random one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What configures the heads of a model; kept in `config.span_pretraining`, which native classes carry along."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the model returns, and the metrics of an evaluation made of it."""
 
 from __future__ import annotations

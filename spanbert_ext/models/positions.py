@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a row an encoder can read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model class: a masked language model of transformers with a span-boundary head beside its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The encoder's last layer, behind its attention, on the rows alone that the heads read.
 
 The heads read the masked tokens and the two boundaries of their spans, about a fifth of a batch. What follows the last

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The span-boundary head as a module (paper section 2.2)."""
 
 from __future__ import annotations

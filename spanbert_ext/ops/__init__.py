@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The operators as plain functions. Each takes impl="fused" (default) or impl="reference" (plain PyTorch)."""
 
 from spanbert_ext.ops.boundary_mlp import boundary_mlp

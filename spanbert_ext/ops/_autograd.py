@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the operators' autograd formulas share: going by the schema's names, and what they cannot differentiate."""
 
 from __future__ import annotations

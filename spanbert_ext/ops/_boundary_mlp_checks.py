@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `boundary_mlp` refuses, for the fake kernels and the reference.
 
 csrc/boundary_mlp/boundary_rows.cpp has the same rules.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the public functions of all operators share: checks of arguments, dtype rules, choice of implementation.
 
 Checks of a call look at types, dtypes, layouts and devices; shapes and values are the compiled operators' own to check.

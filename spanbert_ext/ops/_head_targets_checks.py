@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `head_targets` and `head_statistics` refuse, for the fake kernels and the reference.
 
 csrc/head_targets/head_targets_checks.cpp has the same rules.

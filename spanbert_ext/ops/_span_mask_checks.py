@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `span_mask` refuses, for the fake kernel and the reference.
 
 csrc/span_mask/span_mask_task.cpp has the same rules.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `span_pretraining_loss` refuses: its own arguments, and what the caller's two functions return."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The questions about torch's state that no public function answers: one function each, tested one by one.
 
 A torch release that changes one of these names fails tests/ops/test_torch_internals.py, and nothing else needs reading.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `vocab_ce` refuses, for the fake kernels and the reference.
 
 csrc/vocab_ce/vocab_ce_checks.cpp has the same rules.

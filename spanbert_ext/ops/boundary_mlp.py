@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The span-boundary head: two fused layers over [left token | right token | position], never concatenated."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rows the two heads predict, what each weighs in the loss, and what came of it: without asking the device."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the compiled operators compute on a device what plain PyTorch does: one small step of both heads, twice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """span_mask: word-aligned geometric span sampling, replacement, labels and SBO indices for a whole batch."""
 
 from __future__ import annotations

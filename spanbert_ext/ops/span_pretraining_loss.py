@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The SpanBERT loss over encoder outputs: both heads' rows, decoded once (paper sections 2.2 and 2.3)."""
 
 from __future__ import annotations

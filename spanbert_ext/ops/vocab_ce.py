@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Vocabulary cross-entropy of stacked groups of rows through one decoder matrix, logits never stored."""
 
 from __future__ import annotations

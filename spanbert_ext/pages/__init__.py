@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the HTML pages of several commands share: colours and style, charts as SVG."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Style and script of the report page. Nothing of it is fetched from anywhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Line charts as inline SVG: axes, lines by run, and the points for the page's script to read out."""
 
 from __future__ import annotations

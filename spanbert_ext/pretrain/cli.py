@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-pretrain`: text in, SpanBERT checkpoint out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-prepare`: raw text in, shards of tokenised documents out."""
 
 from __future__ import annotations

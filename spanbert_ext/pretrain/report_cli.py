@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-report`: what runs have learned, as a table in the terminal and a page for a browser."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every operator in plain PyTorch, with the same names and arguments: the specification of the semantics, the
 oracle of the tests and the baseline of the benchmarks."""
 

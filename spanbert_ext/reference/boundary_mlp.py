@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`boundary_mlp` in plain PyTorch: the whole concatenation at once, dead rows computed and thrown away."""
 
 from __future__ import annotations

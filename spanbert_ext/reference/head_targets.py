@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`head_targets` and `head_statistics` in plain PyTorch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the operators return: named tuples of tensors, shared by both implementations."""
 
 from __future__ import annotations

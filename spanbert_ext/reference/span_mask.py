@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """span_mask in plain Python integers, rule by rule and token by token: the specification. Slow on purpose.
 
 Takes and returns what `spanbert_ext.ops.span_mask` does; seed and epoch are tensors.

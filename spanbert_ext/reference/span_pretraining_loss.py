@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`span_pretraining_loss` in plain PyTorch: both heads' rows, decoded by the reference operators."""
 
 from __future__ import annotations

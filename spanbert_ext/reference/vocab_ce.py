@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`vocab_ce` in plain PyTorch: all logits at once."""
 
 from __future__ import annotations

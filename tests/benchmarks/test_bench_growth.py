@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark of growth: a point for every shape of every axis."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark of spanbert-prepare: a point for every number, memory of all processes, wrong shards end it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark: what it writes, that wrong providers end it, that its memory figure is right. Untimed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark of masking: what it writes and what it refuses."""
 
 from __future__ import annotations

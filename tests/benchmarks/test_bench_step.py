@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark of a training step: what it writes, that contestants must agree, what each is given."""
 
 from __future__ import annotations

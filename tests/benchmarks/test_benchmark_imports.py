@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rooms of benchmarks/: scripts import providers and support, providers import support, support neither."""
 
 from __future__ import annotations

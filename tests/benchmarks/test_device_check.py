@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """device_check.sh with a stand-in for Python: what it builds and runs, the files it copies to $OUT, failures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """evidence.py: which commands a part is, how they are gone on with, and what its page says of what they found."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The floor of bench_sbo.py: three products that are right in every layout, of which the fastest is taken."""
 
 from __future__ import annotations

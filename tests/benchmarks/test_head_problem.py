@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The batches of bench_sbo.py: the same targets in every form, and the bound that a collator gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Peak memory of a step, measured by a child process on steps whose peaks are known."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The NumPy form of the paper's masking: budget, whole words, span lengths, replacement, targets."""
 
 from __future__ import annotations

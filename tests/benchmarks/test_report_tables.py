@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of reports: its columns name what a ratio is against, and it says where this project loses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """run_all.py: a folder of reports and its page, what it refuses, and what it keeps of a benchmark that is stopped."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small calls of every operator that compute-sanitizer watches."""
 
 from __future__ import annotations

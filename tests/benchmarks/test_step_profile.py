@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a profile of a step is made of: recorded activities of a GPU, and a real profile of the CPU."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """benchmarks/tune_cuda.py at tiny sizes on a CPU: every line, its limits, its command line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What benchmarks/tune_cuda.py expects of a card, what it plans to measure, and what its rules conclude."""
 
 from __future__ import annotations

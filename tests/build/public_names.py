@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The public names with their signatures as text: `python tests/build/public_names.py` prints what public_names.txt
 holds."""
 

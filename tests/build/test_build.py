@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The build: versions are checked before the library is opened, the right torch is found, imports stay light."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The build uses the installed torch, requires one only where there is none, and stops where it cannot decide."""
 
 from __future__ import annotations

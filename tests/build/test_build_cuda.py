@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CUDA side of the build, as far as it shows without a GPU: messages of a build with kernels and of one without."""
 
 from __future__ import annotations

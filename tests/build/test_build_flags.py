@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the compiler is told: read in the rules that CMake writes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What pip installs is what the package imports, and a command without it says in one line how to get it."""
 
 from __future__ import annotations

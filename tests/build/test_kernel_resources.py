@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `make cuda-build` reads from the library: a stack in any kernel, and a row kernel that costs too much."""
 
 from __future__ import annotations

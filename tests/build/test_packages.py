@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an sdist and a wheel hold: what lies in the source folder now, and nothing of earlier builds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files that say which version this is agree, and what they name exists."""
 
 from __future__ import annotations

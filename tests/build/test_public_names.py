@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What other people's programs rely on does not change unnoticed: the public names, their signatures, the commands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of the published code, tiny, and what its model computes, both written from the paper and its names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command: what it says, what it refuses, and an output that is whole or not there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders in, and what other programs read out: hub-style encoders, BERTs of any kind, the old format."""
 
 from __future__ import annotations

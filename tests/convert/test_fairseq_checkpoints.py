@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of the published code: every form of the file, what its heads compute, and the way back."""
 
 from __future__ import annotations

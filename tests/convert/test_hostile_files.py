@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that are made to mislead: tensors that are not there, repacked archives, names that a terminal would obey."""
 
 from __future__ import annotations

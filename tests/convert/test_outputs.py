@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a conversion may write, and what is there whatever ends it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is no checkpoint, or not one of a SpanBERT, is refused by the file, the key or the name it calls for."""
 
 from __future__ import annotations

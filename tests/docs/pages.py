@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands in README and in a page of the documentation: its blocks of code, and what marks them."""
 
 from __future__ import annotations

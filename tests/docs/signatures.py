@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What docs/api shows of each public name where no documentation is built: its signature and what it is in one line.
 `python tests/docs/signatures.py` writes it into the pages."""
 

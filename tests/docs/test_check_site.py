@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tools/check_site.py finds links that lead nowhere, and those alone."""
 
 from __future__ import annotations

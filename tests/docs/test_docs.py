@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """README and the documentation are true: Python runs and prints what they show, commands parse, names exist."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """README: short, its links lead somewhere, its two lines import what there is. Its code runs in test_docs.py."""
 
 from __future__ import annotations

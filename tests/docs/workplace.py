@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small ones of what the pages name, so that what stands there runs unchanged: a local folder goes before the hub."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // torch's brgemm as plain loops over the same layouts: what CPUs with AVX-512 and AMX run can be tested on every CPU.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Just enough of CUDA's language and runtime to compile this project's kernels with a plain C++ compiler and
 // run them on the CPU (SPANBERT_EXT_CUDA=EMULATE): blocks one after the other, the threads of a block as
 // fibers that switch at barriers and warp intrinsics. Slow and exact; sanitisers see every access. Between

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the command share: a folder with checkpoints and data, and a task that is done at once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A few lines of each downstream format, in the shape that the real files have."""
 
 from __future__ import annotations

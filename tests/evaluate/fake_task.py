@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A task that is done at once, to test what surrounds tasks: its answers are drawn by checkpoint and seed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which checkpoints a command names, and by what they are known again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a checkpoint or the data cannot do is said before any checkpoint is trained."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relations and GLUE: labels that are known, spans that are where the markers were."""
 
 from __future__ import annotations

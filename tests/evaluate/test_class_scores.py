@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores of classes and numbers: worked by hand, equal to scikit-learn's and scipy's, also on resamples."""
 
 from __future__ import annotations

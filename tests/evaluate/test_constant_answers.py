@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What who gives the same answer to every item reaches, task by task; by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The start-to-end form against loops over spans and pairs, and its decoding."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CoNLL documents in their three dialects, and GAP."""
 
 from __future__ import annotations

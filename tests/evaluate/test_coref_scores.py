@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coreference scores: examples worked by hand, and another implementation as oracle."""
 
 from __future__ import annotations

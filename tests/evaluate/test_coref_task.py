@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coreference from files to rows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real data, where a folder of it is given by SPANBERT_EXT_EVALUATION_DATA: every reader finds what others counted.
 
 The folder has `qa/`, `coref/`, `relation/` and `glue/`, with the files named below, packed or not."""

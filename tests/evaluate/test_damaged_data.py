@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever happens to a file of data, a reader returns records that hold together, or says where the file is wrong."""
 
 from __future__ import annotations

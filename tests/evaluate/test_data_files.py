@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of data sets, packed or not, and folds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-evaluate`: jobs that are done once, whatever ends the command, and what it tells of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-evaluate`: messages for a user's mistakes, before anything is trained."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table and the page of an evaluation, from comparisons made by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole evaluations: of two checkpoints on questions, and of commands that are killed, in several processes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What few clusters can tell: nothing is separated that a turn of signs would not separate."""
 
 from __future__ import annotations

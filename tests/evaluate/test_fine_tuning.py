@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tasks share: which rows make which batch, what is trained at which rate, folds."""
 
 from __future__ import annotations

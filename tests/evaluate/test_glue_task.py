@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GLUE from files to rows: classes, pairs, and scores that are numbers."""
 
 from __future__ import annotations

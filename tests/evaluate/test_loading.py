@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints as tasks load them: all of an encoder, and new weights that a seed fixes."""
 
 from __future__ import annotations

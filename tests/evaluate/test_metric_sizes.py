@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a metric counts of each item: which clusters are drawn, and how many they are worth."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What probes ask: places in texts and right answers, the same for every tokenizer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Probes from files to rows."""
 
 from __future__ import annotations

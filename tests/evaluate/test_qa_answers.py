@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From scores to answers: the best spans of a window, of a question's windows, and the threshold of no answer."""
 
 from __future__ import annotations

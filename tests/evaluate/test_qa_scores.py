@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact match and F1 of question answering: torchmetrics' over a whole set, SQuAD 2.0's with questions unanswered."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Windows of question answering: where an answer stands, at the edges of windows and of tokens."""
 
 from __future__ import annotations

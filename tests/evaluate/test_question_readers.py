@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SQuAD and QAMR: questions whose answers stand where they say, and errors that name the place."""
 
 from __future__ import annotations

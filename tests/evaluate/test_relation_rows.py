@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Markers, types in the place of spans, and rows that are too long for all of their text."""
 
 from __future__ import annotations

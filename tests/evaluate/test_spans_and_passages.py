@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Words as tokens, rows that keep what they need, documents cut at sentences, files that are parts of a data set."""
 
 from __future__ import annotations

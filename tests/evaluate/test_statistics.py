@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Intervals and differences: worked by hand, and how often they hold what they should."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs in several processes: each is done once, whichever process dies."""
 
 from __future__ import annotations

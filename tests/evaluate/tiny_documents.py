@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small documents, pronouns and relations in the formats of their data sets, written by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small checkpoint and small data sets for the evaluation's tests, made here without a network."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a process of an evaluation does, without an evaluation: it imports nothing, so that it starts at once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every example runs to its end on the CPU, with text of one's own too; two_processes.py in test_two_processes.py."""
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def test_each_is_short_and_explains_itself(run, capsys):
     names = [path.stem for path in EXAMPLES.glob("*.py")]
     assert sorted(names) == sorted([*RUN_HERE, *NO_TRAINERS, "two_processes"])
     for name in names:
-        assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60
+        assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 60
         if name not in NO_TRAINERS:
             with pytest.raises(SystemExit, match="0"):
                 run(name, "--help")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examples of prepared corpora: shards written by datatrove's tasks, shards divided over processes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of filling share: a model, its tokenizer, and the folder that holds both."""
 
 from __future__ import annotations

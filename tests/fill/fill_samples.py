@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models whose span-boundary head is not as initialised, tokenizers of each kind, and a plain forward of both heads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-fill`: tables, JSON, pictures, line by line, and what is wrong in a sentence."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tokens that look like a mark, folders that mislead, and input that is not there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `fill_spans` returns: each head's probabilities against other ways to compute them, and what it leaves alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The best fillings of a span are exactly the best, by trying all."""
 
 from __future__ import annotations

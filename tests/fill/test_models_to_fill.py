@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What filling leaves as it was, models that lack a head, and wrong arguments."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows that the collator's tests share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SpanMaskingCallback in a Trainer: what it changes and when, and the epoch of every evaluation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The collator: the batches that it makes of rows, and where words begin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The collator: which epoch its masks are of, alone and in the workers of a DataLoader."""
 
 from __future__ import annotations

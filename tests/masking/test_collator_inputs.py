@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The collator's options and columns: what is wrong is refused by name, nothing is rounded; its repr."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plain numbers beside the tensors of a batch, through whatever carries batches to the model.
 
 Two processes under accelerate: in tests/models/test_two_processes.py.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SpanMasker and MaskedBatch."""
 
 from __future__ import annotations

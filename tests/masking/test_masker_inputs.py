@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What SpanMasker is given: nothing is rounded or cast to a type that cannot hold it; messages name the argument."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The column of pairs: both its names, what it may hold, and what is wrong."""
 
 from __future__ import annotations

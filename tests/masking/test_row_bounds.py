@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bounds and `all_text`, which spare the model a read from the GPU: where the collator adds them, what they change."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What show_spans prints, character by character where it is small."""
 
 from __future__ import annotations

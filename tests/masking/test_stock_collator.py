@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In the place of transformers' collator: its arguments, attributes, batches and the rows that it takes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kinds and random ids from a tokenizer's vocabulary."""
 
 from __future__ import annotations

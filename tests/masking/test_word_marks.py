@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How words are marked, of tokenizers that are trained here on a text with stray marks in it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluates one model with Trainer in all ways, on rows of many lengths: `evaluations.py FOLDER BATCH_SIZE`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adapters of PEFT: the loss is that of the merged model, and every adapter learns."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What evaluation gives, and to whom: the native class's loss and logits, or statistics where those alone are read."""
 
 from __future__ import annotations

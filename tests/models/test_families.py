@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each encoder family: the native numbers, the native folder, and what people do to a model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MLM heads of other shapes than BERT's: whatever is done to their modules, the loss is what calling them gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rows are read and which positions have a label: by hand, counted and where nothing may be counted."""
 
 from __future__ import annotations

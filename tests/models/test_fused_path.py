@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever is done to the modules of a model, its loss is what calling them gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No step waits for the device: what would, on the CPU, on torch's meta device and on a GPU."""
 
 from __future__ import annotations

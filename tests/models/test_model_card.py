@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The card of a saved model: what it says, whose word it is, what goes to the hub."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model class: how it is made, its options, its copies; unpickled by a fresh process in test_register_family.py."""
 
 from __future__ import annotations

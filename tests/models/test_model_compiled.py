@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torch.compile, of the model as one graph and of its layers: no graph break, no recompilation, the same numbers."""
 
 from __future__ import annotations

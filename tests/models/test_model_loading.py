@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loading and saving: plain checkpoints, our own, and what the native classes make of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks made in forward, on the device of the text."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The next-sentence prediction: the native loss, which rows take part, and what people do to a model."""
 
 from __future__ import annotations

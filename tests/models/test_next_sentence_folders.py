@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of models with an NSP head: the Auto classes, plain checkpoints, and back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the next-sentence prediction refuses, by name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pairs under Trainer: an update is one batch, evaluation beside the majority rate, and the names of the column."""
 
 from __future__ import annotations

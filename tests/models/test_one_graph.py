@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torch.compile of a whole step, family by family."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`impl="reference"`: both heads in plain PyTorch, for a device whose kernels are missing or in doubt."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a row an encoder can read: what the rule says, and what a model of each type does."""
 
 from __future__ import annotations

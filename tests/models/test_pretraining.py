@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model: its loss and gradients against plain formulas, what Trainer sees of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The last layer on the rows that are read: which they are, that nothing else changes, when all are computed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The last layer on the rows that are read, in every encoder family that allows it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which models are supported, refused with a reason, or given by the user."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters that are sharded by `fully_shard`, on one process; on two in test_two_processes.py."""
 
 from __future__ import annotations

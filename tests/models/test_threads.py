@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One model in several threads: each call keeps its own rows."""
 
 from __future__ import annotations

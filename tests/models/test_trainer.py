@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plain Trainer with two changed lines, and what Trainer does with losses, columns and epochs."""
 
 from __future__ import annotations

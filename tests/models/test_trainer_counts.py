@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plain Trainer with the callback: an update's gradient is that of one batch of all its rows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two processes (gloo) by torchrun and by accelerate's launcher: what one process makes of the rows of both.
 
 `two_processes.py` runs all cases of a launcher in one start, and after them the scripts of tests/scripts.

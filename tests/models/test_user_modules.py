@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Modules of the user's in the places of the model's own, and what the model cannot use of them."""
 
 from __future__ import annotations

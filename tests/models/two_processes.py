@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each of two processes runs for test_two_processes.py: all cases in one start, errors written as JSON.
 
     torchrun --nproc-per-node 2 two_processes.py FOLDER torchrun

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Valid calls of every public operator, as `hostile_inputs.py` spoils them."""
 
 from __future__ import annotations

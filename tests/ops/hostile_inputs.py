@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hostile inputs of the public operators: valid calls with one to three arguments spoiled, by seed and number.
 
     python hostile_inputs.py SEED FIRST LAST     # runs them in this process, a JSON line before and after each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `boundary_mlp` refuses, and how it says so."""
 
 from __future__ import annotations

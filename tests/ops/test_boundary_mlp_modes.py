@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`boundary_mlp` under torch.compile and in every dtype."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`token_rows`: rows of x that `boundary_mlp` hands out beside y, so that one backward writes x's gradient."""
 
 from __future__ import annotations

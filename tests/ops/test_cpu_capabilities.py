@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The operators' tests again with every lower instruction set, which a process chooses once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Derivatives that the compiled operators do not have raise and name a way out; what vmap gives is right."""
 
 from __future__ import annotations

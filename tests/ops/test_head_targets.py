@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`head_targets` and `head_statistics`: against the plain implementation, and examples worked by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No hostile input of a public operator ends the process, hangs, gives other numbers than the reference, or raises an
 error that names nothing of ours.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """T6, T7: a value that all logits have in common changes neither loss nor gradient, and must not take their digits."""
 
 from __future__ import annotations

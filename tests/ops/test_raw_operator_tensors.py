@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """T12: an operator called directly, with a tensor among dense ones whose memory is none that it may read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The operators behind the public functions refuse tensors on several devices, and their fakes what they refuse."""
 
 from __future__ import annotations

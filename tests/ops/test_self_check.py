@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m spanbert_ext --check`: right operators pass it, and one that is a little wrong does not."""
 
 from __future__ import annotations

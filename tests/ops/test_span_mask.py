@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """span_mask: the rules by hand, the reference bit by bit, edges, bad input, compilation."""
 
 from __future__ import annotations

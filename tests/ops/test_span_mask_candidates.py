@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """span_mask's candidates: the share of the draws that mask one, by hand, by enumeration and as they always were."""
 
 from __future__ import annotations

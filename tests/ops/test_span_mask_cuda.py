@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """span_mask's CUDA code: the reference or the CPU bit for bit; streams, graphs, bad input."""
 
 from __future__ import annotations

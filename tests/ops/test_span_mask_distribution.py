@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The law of span_mask: masked sets by enumeration, first lengths, replacement shares, random ids."""
 
 from __future__ import annotations

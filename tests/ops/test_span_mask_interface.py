@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """span_mask as an operator: opcheck, torch.compile, devices, and what it says about bad input."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The composed loss against a plain loop over masked tokens, and its counting rules."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each private question about torch's state answers True and False in the right situations."""
 
 from __future__ import annotations

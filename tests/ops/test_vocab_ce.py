@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vocab_ce against plain PyTorch in float64, at odd sizes, in every dtype, and at the edges of its contract."""
 
 from __future__ import annotations

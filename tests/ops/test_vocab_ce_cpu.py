@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What only the CPU code of `vocab_ce` promises: its bits at any number of threads, its memory, brgemm's layouts."""
 
 from __future__ import annotations

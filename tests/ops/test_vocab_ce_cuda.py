@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What only the CUDA code of `vocab_ce` does; in a build that emulates it, most of this runs on the CPU."""
 
 from __future__ import annotations

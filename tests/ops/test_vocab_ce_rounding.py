@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """T6: the rounding of vocab_ce in reduced precision, judged against float64."""
 
 from __future__ import annotations

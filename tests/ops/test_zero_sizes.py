@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """T4: every size that may be 0 in every operator, forward and backward, against the reference."""
 
 from __future__ import annotations

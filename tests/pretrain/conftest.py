@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of runs share: a text, and a finished run on it that no test changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The published pair algorithms, written from their description with lists of tokens and a generator's floats.
 
 google-research/bert, create_pretraining_data.py; facebookresearch/SpanBERT, span_bert_dataset.py (by documents).

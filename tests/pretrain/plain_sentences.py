@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rule of sentences as people read it: at each end it looks at the whole sentence, which takes quadratic time."""
 
 from __future__ import annotations

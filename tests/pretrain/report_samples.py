@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of runs as spanbert-pretrain leaves them, written by hand: reports read JSON and train nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tokenised documents whose every token is known, and the rows of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-pretrain` sharded by FSDP on CPUs, where accelerate itself shards nothing:
 
     accelerate launch --use_fsdp --fsdp_version 2 ... sharded_on_cpus.py ARGUMENTS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Updates with a loss that is not a number or jumps: found by a fixed rule, and no weight is changed by one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What comes before a run: its plan alone, mistakes that leave no folder, and progress bars on terminals alone."""
 
 from __future__ import annotations

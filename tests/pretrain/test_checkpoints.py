@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints that were damaged are seen and passed over; the output folder is checked before anything is deleted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What goes wrong with a corpus and its cache is said by name, with the remedy."""
 
 from __future__ import annotations

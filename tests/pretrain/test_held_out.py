@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is held out: documents by hash; passages where documents are too few, too unequal or too short."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run on a GPU begins with a check of the compiled operators there; `--impl reference` does without them."""
 
 from __future__ import annotations

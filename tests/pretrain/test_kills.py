@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs that are killed at random moments and resumed end like one that was left alone, to the last bit."""
 
 from __future__ import annotations

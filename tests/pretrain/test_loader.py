@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A schedule in Trainer's loop: mask epochs, accumulation, processes, phases and what a resume passes over."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Documents of a text that comes in pieces: what ends one, and how one is cut that is too long for the memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-pretrain` under torchrun and accelerate launch: it learns what one process does on the same rows, and one
 process writes."""
 

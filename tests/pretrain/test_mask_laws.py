@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Held-out rows under the shared laws, and accuracy by span length: tables by hand, and the model's own evaluation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-pretrain` and mistakes, second runs, signals and full disks: nothing is lost, and it is said what to do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run reads or keeps is elsewhere, damaged, or something else stands there: that is said, and what to do."""
 
 from __future__ import annotations

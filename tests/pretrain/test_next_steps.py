@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run says at its end: losses before and after, and commands that can be copied."""
 
 from __future__ import annotations

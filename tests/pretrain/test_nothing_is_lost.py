@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-pretrain --resume` of runs with damaged checkpoints, of finished ones, and of nearly finished ones."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The optimizer of a run: Google's AdamW without bias correction by its formula, and which parameters decay."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where values of options come from, and what is refused: every message names the option, its value and what fits."""
 
 from __future__ import annotations

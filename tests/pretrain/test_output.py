@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run goes on when nobody reads what it prints, and is found from any working folder."""
 
 from __future__ import annotations

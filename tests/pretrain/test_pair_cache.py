@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pairs are made once and mapped; a damaged file is made again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pairs: documents worked by hand, both rules against the published algorithms written plainly, and their draws."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The phrases that may be masked as a whole: entities by their capitals, noun phrases by textblob's chunker."""
 
 from __future__ import annotations

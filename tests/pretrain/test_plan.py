@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a run: steps from passes or tokens, what it says, what it warns of; trial steps leave no trace."""
 
 from __future__ import annotations

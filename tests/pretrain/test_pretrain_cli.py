@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-pretrain`: for a user's mistake it prints one line that names what and where, and its exit status is 2."""
 
 from __future__ import annotations

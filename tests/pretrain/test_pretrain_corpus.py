@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Corpus, sentences, blocks and tokenizer of `spanbert-pretrain`; errors name what is wrong and where."""
 
 from __future__ import annotations

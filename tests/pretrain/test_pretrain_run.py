@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-pretrain` end to end, tiny: what it writes, resuming, interruption; losses are means over tokens."""
 
 from __future__ import annotations

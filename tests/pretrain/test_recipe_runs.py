@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every recipe trains by the command, from text to a folder that transformers' Auto classes load."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paper's systems and ablations: what differs between them, and that each says what it does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON lines, Parquet files and datasets as a corpus: the documents of text files, and errors that name the place."""
 
 from __future__ import annotations

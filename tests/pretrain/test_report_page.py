@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """spanbert-report: what it reads of finished, running and damaged runs, the terminal's table, and the page: it needs
 nothing else, text of a run stays text, and in a browser it fits a phone and a desktop and runs without an error."""
 

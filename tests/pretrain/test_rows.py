@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows made of token ranges: blocks and pairs, their names, candidates and counts."""
 
 from __future__ import annotations

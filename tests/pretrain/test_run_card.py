@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model card in a run's folder."""
 
 from __future__ import annotations

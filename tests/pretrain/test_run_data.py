@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run reads, from its options: blocks or pairs, short rows first, updates of tokens."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sums of a run: their values by hand, that a checkpoint in between changes no bit of them, and the FLOPs of a step."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rows make which update: every row once an epoch, the same for any division, from any update on."""
 
 from __future__ import annotations

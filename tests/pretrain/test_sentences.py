@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sentences: where they end, against the rule written plainly, and on text of one kind only in linear time."""
 
 from __future__ import annotations

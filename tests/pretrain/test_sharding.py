@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What of a launcher's settings a run refuses at its beginning; sharded runs are in test_many_processes.py."""
 
 from __future__ import annotations

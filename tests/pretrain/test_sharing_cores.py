@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run of a small model starts itself anew, but nobody else's program."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model that a run starts from: sizes, and a tokenizer of other ids beside a checkpoint is refused."""
 
 from __future__ import annotations

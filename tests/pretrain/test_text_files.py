@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text files: packing and encoding are known by the first bytes; what cannot be read is named, with the place."""
 
 from __future__ import annotations

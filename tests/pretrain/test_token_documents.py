@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tokenised documents: what a text becomes, phrases as token spans, and access to the table's own memory."""
 
 from __future__ import annotations

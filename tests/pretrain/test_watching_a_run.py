@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run logs and leaves to be looked at: by hand where there is a rule, equal after a resume in what it learned,
 and held-out text judged under both laws as the model judges it by itself."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs of `spanbert-pretrain` that take a second, and what is compared of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains a masked language model with Trainer, as people do: the steps of transformers' example of that name."""
 
 from __future__ import annotations

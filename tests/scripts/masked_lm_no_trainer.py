@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains a masked language model in a loop under Accelerate: the steps of transformers' example of that name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scripts for masked language models as people have them run to the end with two changed lines, and as they were.
 
 In two processes they run in tests/models/test_two_processes.py, which has started some already.

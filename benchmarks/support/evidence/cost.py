@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an update of a system costs: `python -m support.evidence.cost RUN FILE`.
 
 The model, rows, masks and objective of a run of spanbert-pretrain, forward, backward and optimizer, in a process of its

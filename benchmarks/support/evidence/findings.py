@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a study has found by now, in one form: scores of the systems with intervals, and differences."""
 
 from __future__ import annotations

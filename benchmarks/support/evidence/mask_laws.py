@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How well masked language models fill in held-out text that is masked by tokens and by spans:
 `python -m support.evidence.mask_laws CHECKPOINT CORPUS FILE`.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of a study: README.md with tables, evidence.json with their numbers, and plots."""
 
 from __future__ import annotations
@@ -224,7 +225,6 @@ def _how(plan: Plan, trained: Mapping[str, Any], record: Mapping[str, Any]) -> I
     unit = facts["held_out_unit"]
     named = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     device = where.get("gpu") or f"{where['cpu']}, {where['cores']} cores, {where['cpu_capability']}"
-    command = f"python benchmarks/evidence.py {study.name}"
     yield "## How\n"
     held_out = f"{facts['held_out_' + unit]:,} {unit}"
     # rows of pairs hold a document's tokens once a pass
@@ -234,4 +234,5 @@ def _how(plan: Plan, trained: Mapping[str, Any], record: Mapping[str, Any]) -> I
     yield f"* Updates of {study.tokens_per_batch:,} tokens in rows of at most 128, peak rate {study.learning_rate:g};"
     yield "  `benchmarks/support/evidence/studies.py` has the rest."
     yield f"* Machine: {device}; {named}; commit {record['commit']}."
-    yield f"* Again: `{command}`."
+    yield f"* Again: `python benchmarks/evidence.py {study.name} --corpus TEXT --data DIR`, whose text and data"
+    yield "  `docs/guides/evaluation.md` names."

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A study as commands, and where each leaves what it finds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checkpoints that systems are continued from: `python -m support.evidence.starts KIND FOLDER`."""
 
 from __future__ import annotations

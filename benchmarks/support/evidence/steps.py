@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands one after the other, of which those that are done are not done again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of the evidence: which models, on how much text, under which options, and what is asked of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tune_cuda.py expects: a small model of the card, in which every prediction is made.
 
 A product of matrices runs in waves of tiles, a row kernel at the rate of the memory or of its instructions, whichever

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts `rates` and `gemm` of tune_cuda.py: the decoder's three products in every shape that is in question.
 
   1  logits [N', V'] = compact [N', D'] @ operand [V', D']^T       bfloat16

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tune_cuda.py's measurements decide: one function per question, from the report's lines to a sentence.
 
 A rule answers None while the lines that it needs are missing.

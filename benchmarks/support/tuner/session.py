@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How tune_cuda.py measures: lines in parts with limits, and a report that is whole after every line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts `head` and `step` of tune_cuda.py: where the time of a loss and of a training step goes, by kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts `ce` and `chunk` of tune_cuda.py: variants of the row kernel, and rows of logits that exist at a time.
 
 Both call operators of csrc/tuning, which a build with SPANBERT_EXT_TUNING=ON has. A variant that computes something

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coreference documents in CoNLL format: CoNLL-2012 (OntoNotes), OntoGUM, LitBank."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folds for cross-validation, in which items of one group (an article, a document) stay together."""
 
 from __future__ import annotations

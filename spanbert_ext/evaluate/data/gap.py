@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GAP (Webster et al., TACL 2018): ambiguous pronouns, each with two names."""
 
 from __future__ import annotations

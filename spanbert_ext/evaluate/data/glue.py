@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GLUE's tasks: columns, labels and metrics of each, and a reader for all."""
 
 from __future__ import annotations

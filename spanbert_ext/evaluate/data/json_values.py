@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values of a JSON file that know their place in it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QAMR (Michael et al., NAACL 2018): questions on single sentences, answers as token numbers."""
 
 from __future__ import annotations

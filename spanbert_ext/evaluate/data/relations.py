@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relations between two spans of a text: SemEval-2010 task 8, TACRED, and texts with marked spans (ChemProt,
 SciERC)."""
 

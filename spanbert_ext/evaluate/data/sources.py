@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of a data set: plain, .gz or .xz, alone or in a folder; CoNLL documents also inside a .tar.xz."""
 
 from __future__ import annotations

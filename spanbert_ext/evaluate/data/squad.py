@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extractive questions in SQuAD's JSON format, version 1.1 and 2.0, which PolicyQA has too."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts made of tokens, as treebanks write them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores and differences as drawn intervals: inline SVG."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From results on the disk to comparisons, and to the three forms in which they are shown."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of the terminal, and how numbers with intervals are written."""
 
 from __future__ import annotations

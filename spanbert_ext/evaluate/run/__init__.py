@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """An evaluation: its checkpoints, its jobs, and their results on the disk."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which checkpoints an evaluation compares, and how their content is known again."""
 
 from __future__ import annotations

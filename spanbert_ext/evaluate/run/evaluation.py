@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One evaluation from its options to its report, in order."""
 
 from __future__ import annotations

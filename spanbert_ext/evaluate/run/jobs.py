@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The jobs of an evaluation, and what makes two of them the same."""
 
 from __future__ import annotations

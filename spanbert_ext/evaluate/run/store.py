@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results on the disk: a JSON file a job, whole at any time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs done one after the other, here or in several processes."""
 
 from __future__ import annotations

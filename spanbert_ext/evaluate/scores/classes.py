@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores of classes, over rows (number of the predicted class, number of the right one)."""
 
 from __future__ import annotations

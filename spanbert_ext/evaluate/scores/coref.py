@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coreference: MUC, B-cubed, CEAF-e and their mean, the CoNLL score."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GAP's scores: F1 over its two names an example, of all pronouns and of each gender."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GLUE's metrics, over rows (prediction, label)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics as functions of rows, which a bootstrap can also ask of resampled rows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extractive QA: exact match and F1 by SQuAD's rules, and SQuAD 2.0's for questions without an answer."""
 
 from __future__ import annotations

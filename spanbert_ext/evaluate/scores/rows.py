@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an item contributes to the scores."""
 
 from __future__ import annotations

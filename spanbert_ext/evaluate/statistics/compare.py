@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores with intervals, and which differences are more than noise."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holm's procedure: several differences are tested, and the chance that any of them is declared wrongly stays small."""
 
 from __future__ import annotations

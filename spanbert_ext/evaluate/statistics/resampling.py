@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric of every run on resampled clusters of items: the same draws for all runs."""
 
 from __future__ import annotations

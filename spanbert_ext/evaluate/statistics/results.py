@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows of every run, side by side."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far a mean over seeds, scored on clusters of items, may lie from what other seeds and items would give."""
 
 from __future__ import annotations

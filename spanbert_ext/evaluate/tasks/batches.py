@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rows make which batch: rows of about one length together, in an order that a seed fixes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fine-tuning by transformers' Trainer, and predictions: what the tasks share."""
 
 from __future__ import annotations

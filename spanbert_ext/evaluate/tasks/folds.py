@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a data set is divided: by whole clusters, the same way whatever the seed and the checkpoint."""
 
 from __future__ import annotations

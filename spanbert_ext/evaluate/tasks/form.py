@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The form that every task has: what it is asked, and what it answers. Imports neither torch nor transformers."""
 
 from __future__ import annotations

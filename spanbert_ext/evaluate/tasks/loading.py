@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint's tokenizer, configuration, and model with a head for a task."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of a task: a dataclass whose fields say how the command line shows and checks them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files of a folder are parts of the same data set."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Documents cut into pieces that a row has room for, at the ends of their sentences."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tasks by name: what the command line says of each, and where its class is, which is imported when it is used."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Spans of a text as tokens, and which tokens a row keeps where it has no room for all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`spanbert-prepare` from the top to the bottom: sources, tokenizer, shards, manifest, report."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A prepared corpus: shards of tokenised documents, their tokenizer, and the manifest that names and checks them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tokenised documents on disk: Arrow files that are written whole or not at all, and the record of what is in each."""
 
 from __future__ import annotations

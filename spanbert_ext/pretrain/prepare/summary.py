@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a prepared corpus holds, for a person: a page of text and a picture of its lengths."""
 
 from __future__ import annotations

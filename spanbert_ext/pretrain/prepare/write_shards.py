@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Documents in, shards of tokenised documents out: on every core, in bounded memory, the same bytes each time."""
 
 from __future__ import annotations

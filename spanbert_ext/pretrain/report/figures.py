@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures of runs side by side: what each row of the table is, for the terminal and the page."""
 
 from __future__ import annotations

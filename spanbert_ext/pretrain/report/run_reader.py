@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run's folder tells of it, finished, going on or broken off: from its JSON files alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocks: runs of whole sentences inside one document, each a range of its tokens."""
 
 from __future__ import annotations

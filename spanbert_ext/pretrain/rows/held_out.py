@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which text is kept from training, for evaluation: whole documents, or passages where there are too few of these.
 
 The choice depends on the texts alone, not on file order or seed, and equal texts stay together."""

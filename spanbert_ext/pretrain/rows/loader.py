@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A schedule in Trainer's terms: a batch is a part of an update, and Trainer's only epoch is the whole run."""
 
 from __future__ import annotations

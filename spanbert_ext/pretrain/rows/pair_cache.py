@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pairs on disk: the paper's own corpus, in the ten copies of Google's BERT, has some 350 million."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sentence pairs of next-sentence prediction, by the two published algorithms, drawn from counters.
 
 A pair is two token ranges: A begins where a chunk of whole sentences does, B is the rest of the chunk, or begins at a

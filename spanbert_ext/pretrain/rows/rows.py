@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training rows: an index of token ranges over tokenised documents, each made into a row when it is read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rows make which update: a function of the seed and the update's number, so that nothing is replayed."""
 
 from __future__ import annotations

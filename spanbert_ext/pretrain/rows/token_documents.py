@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts in, tokenised documents out: the one table that every kind of row is made of, and access to its memory."""
 
 from __future__ import annotations

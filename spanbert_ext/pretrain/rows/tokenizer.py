@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tokenizer of a run: one that exists, or a cased WordPiece trained on the training documents."""
 
 from __future__ import annotations

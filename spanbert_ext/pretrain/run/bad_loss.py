@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Updates whose loss is not a number or jumps: what counts as one, and that no weight is changed by it."""
 
 from __future__ import annotations

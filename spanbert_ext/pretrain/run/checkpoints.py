@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The output folder of a run: its checks, the file that marks it as a run's, and the checkpoints that are whole."""
 
 from __future__ import annotations

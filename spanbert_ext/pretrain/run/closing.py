@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The end of a run: held-out losses, metrics.json, the picture, and a table of masked spans."""
 
 from __future__ import annotations

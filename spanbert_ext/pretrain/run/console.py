@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The logs of a run as lines for people."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run reads: the corpus as training and held-out rows, and the tokenizer that made them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluations in a log history: their entries by step, by mask law, by span length."""
 
 from __future__ import annotations

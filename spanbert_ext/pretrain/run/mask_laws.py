@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How held-out rows are masked and judged: under the run's own law and under the two that all runs share, spans and
 tokens; and how many tokens of spans of each length are right."""
 

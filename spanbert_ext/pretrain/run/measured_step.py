@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A few trial steps before training: how long one takes and how much memory. They leave no trace in the run."""
 
 from __future__ import annotations

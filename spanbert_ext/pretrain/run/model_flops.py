@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a step computes, counted from the model's shapes, and the most that a GPU can: for the utilisation (MFU)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a finished run says last: held-out losses before and after, and the commands that come next."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The optimizer of a run: AdamW as the paper says, or as Google's BERT has it, without the correction of its bias."""
 
 from __future__ import annotations

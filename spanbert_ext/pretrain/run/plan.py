@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a run, printed before it trains: what is read, how long it takes, what it needs, and what looks wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of a run: which one this is, waiting for the first, and what it tells the others."""
 
 from __future__ import annotations

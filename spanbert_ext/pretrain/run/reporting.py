@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a run is logged to: TensorBoard in its folder, and whatever else transformers' Trainer can report to."""
 
 from __future__ import annotations

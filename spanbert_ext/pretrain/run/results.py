@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run learned: metrics.json, the picture of both heads' losses, and a summary for people."""
 
 from __future__ import annotations

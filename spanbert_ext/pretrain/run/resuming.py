@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a run that goes on is the one that began: its options, its text, its tokenizer, the model it started from."""
 
 from __future__ import annotations

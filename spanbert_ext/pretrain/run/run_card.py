@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model card of a run's folder: what it read, how it trained, its held-out losses and how they were measured."""
 
 from __future__ import annotations

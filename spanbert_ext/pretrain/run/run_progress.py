@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run has read and how long it took: sums since the last log and since its first step, in every checkpoint."""
 
 from __future__ import annotations

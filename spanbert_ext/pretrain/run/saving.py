@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a Trainer saves: beside, whole, on the disk, and only then in the place of what was there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs whose model is sharded over their processes (FSDP2), as `accelerate launch --use_fsdp --fsdp_version 2` asks.
 
 accelerate would shard a BERT's embeddings with its decoder, apart from the decoder's bias, which belongs to another

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ctrl-C, SIGTERM and SIGHUP end a run: while it trains after the running step, with a checkpoint, else at once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masked spans of held-out text with what each head fills in, for the table at the end, samples.json and reports."""
 
 from __future__ import annotations

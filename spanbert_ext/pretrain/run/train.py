@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One pre-training run, top to bottom: lock, text, tokenizer, model, Trainer, report."""
 
 from __future__ import annotations

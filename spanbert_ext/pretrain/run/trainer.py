@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Trainer of a run: losses and accuracies of all heads, speed, memory, and held-out text under both mask laws."""
 
 from __future__ import annotations

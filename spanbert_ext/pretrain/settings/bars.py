@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether progress bars are drawn: those of a command, and those of the libraries that it calls."""
 
 from __future__ import annotations

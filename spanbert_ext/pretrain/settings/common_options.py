@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options that `spanbert-pretrain` and `spanbert-prepare` have in common, and what both say of them."""
 
 from __future__ import annotations

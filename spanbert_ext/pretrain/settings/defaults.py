@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values of options that the user does not give: from the demo's schedule, a recipe, or the way to train on one's own
 text; and those that no run changes unless asked."""
 

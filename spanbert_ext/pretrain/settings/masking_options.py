@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a run's rows are masked: its options in terms of the collator and its masker."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What values options may have. Every message names the option, what it was and what is expected."""
 
 from __future__ import annotations

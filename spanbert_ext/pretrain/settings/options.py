@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of a pre-training run: what each means, where its value comes from, and how a run keeps them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many steps a run takes: from the passes over its text, or the tokens, that the user asks for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sizes of a BERT that starts from random weights."""
 
 from __future__ import annotations

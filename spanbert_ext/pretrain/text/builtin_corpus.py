@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The English that every Python interpreter carries: the default corpus, for a machine with nothing.
  One document per documentation topic (`pydoc_data.topics`) and one per standard-library module (its
 docstrings in source order). Sources are parsed, never imported. Only prose is kept: code, doctests,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files, folders, patterns and datasets in, a table of documents out.
 
 `load_documents` streams the corpus once into a memory-mapped Arrow table in the cache of the datasets library; a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a corpus may be named, without opening any of it: files, folders, patterns, datasets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manifest of a prepared corpus: what marks a folder as one, and whether this version can read it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The phrases of a sentence that the paper's ablation masks as a whole (section 6.1): named entities, noun phrases.
 
 Neither needs a model or a download. Both take time in proportion to the sentence, whatever it holds.

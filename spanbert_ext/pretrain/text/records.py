@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records in, documents out: JSON lines, Parquet files and datasets, each record with a text in a field of a name.
 
 A document is the text of a record without its blank lines: the same text gives the same document from any kind of

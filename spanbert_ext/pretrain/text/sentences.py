@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the sentences of a text begin and end, in time and memory proportional to the text, whatever it holds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables that the datasets library keeps on disk: damage in one, and a folder that cannot be used, are said by name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text files in, documents out: packing and encoding by a file's first bytes, line ends, what ends a document.
 
 A file is read in pieces, and a long document is several: the memory holds no more than `LONGEST_DOCUMENT`, whatever

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A corpus with its tokenizer, and the options of a small preparation of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tests of spanbert-prepare do to small preparations, and compare of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """spanbert-prepare: the same shards whatever made them, and what is read of them."""
 
 from __future__ import annotations

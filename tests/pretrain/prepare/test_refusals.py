@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What spanbert-prepare refuses: errors are named, damage is seen, nothing is deleted before."""
 
 from __future__ import annotations

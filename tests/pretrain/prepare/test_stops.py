@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """spanbert-prepare that is stopped, killed or changed on its way: nothing is lost, nothing is mixed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What spanbert-prepare says of what it made."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coreference resolution from the boundaries of mentions."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coreference in the start-to-end form (Kirstain et al., ACL 2021): which spans are mentions, and which of them
 corefer, is scored from the encoder's states of their first and last tokens alone.
 

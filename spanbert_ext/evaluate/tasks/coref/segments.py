@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Documents as segments of tokens, and their words and clusters in these."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coreference: fine-tuning and clusters of one fold."""
 
 from __future__ import annotations

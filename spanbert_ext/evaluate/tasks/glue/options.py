@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of `spanbert-evaluate glue`."""
 
 from __future__ import annotations

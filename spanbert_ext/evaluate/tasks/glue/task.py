@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GLUE: fine-tuning a classifier of sentences, or of pairs, on one of its tasks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which data of a folder make which data sets of probes, and how each is scored."""
 
 from __future__ import annotations

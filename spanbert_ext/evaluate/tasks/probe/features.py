@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States of a frozen encoder at the places that items read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The classifiers that probes train: one hidden layer, or none."""
 
 from __future__ import annotations

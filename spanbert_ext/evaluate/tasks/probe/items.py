@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a probe is asked: places in texts whose states are read, and the answer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of `spanbert-evaluate probe`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Probes: the states of a frozen encoder are computed once, and small classifiers trained on them under many seeds."""
 
 from __future__ import annotations

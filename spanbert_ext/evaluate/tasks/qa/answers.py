@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the scores of tokens to answers: the best spans, no answer, and the threshold between them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files of a folder are which data set of question answering."""
 
 from __future__ import annotations

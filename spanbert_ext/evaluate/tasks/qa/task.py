@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extractive question answering: fine-tuning and answers of one fold."""
 
 from __future__ import annotations

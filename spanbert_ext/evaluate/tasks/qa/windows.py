@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions with their contexts as windows of tokens, and where their answers stand in these."""
 
 from __future__ import annotations

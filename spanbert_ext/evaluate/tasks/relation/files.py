@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files of a folder are which data set of relations, and the labels and metrics of each."""
 
 from __future__ import annotations

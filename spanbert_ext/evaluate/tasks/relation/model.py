@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A classifier of the states where two spans start (Baldini Soares et al., ACL 2019)."""
 
 from __future__ import annotations

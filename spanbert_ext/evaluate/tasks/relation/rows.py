@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relations as rows of tokens, in which the two spans are marked or replaced by their types."""
 
 from __future__ import annotations

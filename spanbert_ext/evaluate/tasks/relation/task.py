@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relation classification: fine-tuning and predictions of one fold."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paper's four systems and its ablations, a file each, of one form: what differs between them and why.
 
 A recipe is values of options; the code that trains them is one. `RECIPES` lists them in the paper's order."""

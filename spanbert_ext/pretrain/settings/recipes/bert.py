@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Google's BERT (Devlin et al. 2019), the first of the paper's four systems."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the systems of Joshi et al. 2020 have in common (section 4.2, appendix A): all but masks, rows and objective."""
 
 from __future__ import annotations

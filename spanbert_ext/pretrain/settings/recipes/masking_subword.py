@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masking ablation (section 6.1): single tokens."""
 
 from __future__ import annotations

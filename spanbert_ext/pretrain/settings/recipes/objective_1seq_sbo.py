@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objective ablation (section 6.2): one segment and SBO."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Objective ablation (section 6.2): two segments and NSP."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Spans on two segments with both objectives, which the published code can train."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paper's own BERT, in which only data and optimisation differ from Google's."""
 
 from __future__ import annotations

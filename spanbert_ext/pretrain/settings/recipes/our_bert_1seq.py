@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paper's BERT on single sequences."""
 
 from __future__ import annotations

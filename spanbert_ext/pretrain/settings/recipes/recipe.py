@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a recipe is: a system of the paper as values of the command's options, with the reasons."""
 
 from __future__ import annotations
