@@ -51,7 +51,7 @@ stop() {
 case $part in
     build-and-test | sanitize | head | step | all | tune | run-a | run-b | site | stamp) ;;
     -h | --help)
-        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+        sed -n '3,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
         exit
         ;;
     *) stop "expected build-and-test, sanitize, head, step, all, tune, run-a, run-b, site or stamp, not '$part'" ;;

@@ -21,6 +21,11 @@ def test_the_operators_pass(capsys):
     assert "cpu: none of 35 results differ" in printed
 
 
+@pytest.mark.needs_cuda
+def test_the_operators_pass_on_a_gpu():
+    assert [one for one in self_check("cuda") if not one.passed] == []
+
+
 def wrong_positions(real):
     def masked(*args, impl, **options):
         output = real(*args, impl=impl, **options)
