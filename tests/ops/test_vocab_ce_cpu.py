@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only the CPU code of `vocab_ce` promises: its bits at any number of threads, its memory, brgemm's layouts."""
+"""What only the CPU code of `vocab_ce` promises: its bits at any number of threads, no subnormal
+numbers, its memory, brgemm's layouts."""
 
 from __future__ import annotations
 
@@ -47,6 +48,27 @@ def test_the_number_of_threads_changes_no_bit(
     for one, *more in zip(*outputs, strict=True):
         for other in more:
             assert torch.equal(one, other)
+
+
+@on_cpu_code
+@pytest.mark.parametrize(("dtype", "deepest"), [(torch.float64, 760.0), (torch.float32, 110.0)])
+def test_gradients_that_are_no_normal_numbers_are_zero(dtype: torch.dtype, deepest: float) -> None:
+    """A product with one of them takes a processor a hundred cycles: unlikely words made a step 25 times as long."""
+    tiny = torch.finfo(dtype).tiny
+    case = sample(20, 8, 900, blocks=1, ignored=0).to(dtype)
+    case.h = torch.ones_like(case.h).requires_grad_()
+    case.weight = torch.zeros_like(case.weight).requires_grad_()
+    case.bias = -torch.linspace(0, deepest, 900, dtype=dtype)[None].requires_grad_()
+    case.targets = torch.zeros(20, dtype=torch.long)
+    case.row_weight = torch.ones_like(case.row_weight)
+    _, dw, db = gradients(case, "fused")
+    (exact,) = torch.softmax(case.bias.detach().double(), 1)
+    for got in (dw[:, 0], db[0]):
+        assert ((got == 0) | (got.abs() >= tiny)).all()
+        likely = exact >= 2 * tiny
+        likely[0] = False  # the target
+        torch.testing.assert_close(got[likely].double(), 20 * exact[likely], rtol=1e-4, atol=0)
+        assert 10 < (~likely).sum() < 450 and (got[exact < tiny / 2] == 0).all()
 
 
 # --- Huge pages ----------------------------------------------------------------------------------------------------
