@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import CommandParser, escaped
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = ConvertOptions(**given)
     with lasting_output():
         try:
-            with _signals_stop(), _quiet_transformers():
+            with _signals_stop(), quiet_transformers():
                 summary = convert(options)
         except (CheckpointError, DiskError) as error:  # names in a file are anybody's
             print(f"spanbert-convert: error: {escaped(str(error))}", file=sys.stderr)
@@ -129,22 +130,6 @@ def _signals_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without its report of missing keys, which the summary gives, and its bars."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from spanbert_ext.convert.published_names import (
     present_name,
     shape_of,
 )
+from spanbert_ext.files.bars import bars_shown
 
 _NAMED = 4  # keys that one message names
 
@@ -84,7 +85,7 @@ def check_state(
         )
     sizes = _sizes(found, where) | {"layers": layers}
     tensors, dtypes = {}, {}
-    for entry in tqdm(table, "reading", disable=None if progress else True, leave=False):
+    for entry in tqdm(table, "reading", disable=not bars_shown(progress), leave=False):
         item = found[entry.published]
         tensors[entry.ours] = _as_float32(item, shape_of(entry, sizes), where)
         dtypes[str(item.tensor.dtype).removeprefix("torch.")] = None

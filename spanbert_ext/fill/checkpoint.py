@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from spanbert_ext.convert.checkpoint_file import CheckpointError as UnreadableFile
 from spanbert_ext.convert.checkpoint_file import read_checkpoint_file
 from spanbert_ext.convert.published_names import SBO
 from spanbert_ext.convert.vocabulary import in_its_case
+from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.fill.predictions import missing_sbo
@@ -49,7 +47,7 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     """
     place = _device(device)
     source, own_tokenizer, notes = _find(name)
-    with _quiet():
+    with quiet_transformers():
         model, missing, unexpected = _load_model(source, name)
         loaded_tokenizer = _load_tokenizer(tokenizer or own_tokenizer, tokenizer is not None, name)
     others = [key for key in missing if not key.startswith("sbo.")]
@@ -170,17 +168,3 @@ def _trained_without_sbo(source: str) -> bool:
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return False
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and its report of missing weights, which is told in one sentence here."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

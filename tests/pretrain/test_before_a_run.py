@@ -18,11 +18,11 @@ from tiny_models import one_thread  # noqa: F401
 from tiny_runs import FULL_DISK, arguments, contents, error_of
 from transformers.utils import logging
 
+from spanbert_ext.files.bars import bars_shown
 from spanbert_ext.files.disk import removed_where_empty
 from spanbert_ext.pretrain import cli
 from spanbert_ext.pretrain.run import train
-from spanbert_ext.pretrain.settings import bars
-from spanbert_ext.pretrain.settings.bars import bars_shown
+from spanbert_ext.pretrain.settings.bars import library_bars
 
 # --- The plan alone ----------------------------------------------------------------------------------------------
 
@@ -143,9 +143,9 @@ def test_bars_are_on_a_terminal_alone(corpus, tmp_path, capsys, monkeypatch, ter
 def test_bars_of_libraries_are_as_before_afterwards(monkeypatch):
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
     assert bars_shown(True) and not bars_shown(False)
-    with bars.library_bars(False):
+    with library_bars(False):
         assert datasets.are_progress_bars_disabled() and not logging.is_progress_bar_enabled()
-        with bars.library_bars(True), bars.library_bars(False):
+        with library_bars(True), library_bars(False):
             assert datasets.are_progress_bars_disabled() and not logging.is_progress_bar_enabled()
         assert datasets.are_progress_bars_disabled() and not logging.is_progress_bar_enabled()
     assert not datasets.are_progress_bars_disabled() and logging.is_progress_bar_enabled()

@@ -19,6 +19,7 @@ from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError, Task
 from spanbert_ext.evaluate.tasks.loading import load_config, load_tokenizer, longest_row
 from spanbert_ext.evaluate.tasks.options import TaskOptions
 from spanbert_ext.evaluate.tasks.registry import TASKS
+from spanbert_ext.files.bars import bars_shown
 
 
 @dataclass
@@ -140,7 +141,7 @@ class _Bar:
         self.jobs, self.shares = jobs, dict.fromkeys((job.key for job in wanted), 0.0)
         self.bar = tqdm(
             total=float(len(wanted)),
-            disable=None if shown and wanted else True,  # None: where stderr is a terminal
+            disable=not (wanted and bars_shown(shown)),
             unit="job",
             bar_format="{desc} |{bar}| {n:.2f}/{total:.0f} jobs [{elapsed}, {remaining} left]",
         )

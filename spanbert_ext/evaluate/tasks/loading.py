@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
+from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import reason
 from spanbert_ext.models.positions import most_positions
 
@@ -89,7 +86,7 @@ def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configurati
     encoder are not there or of another shape."""
     torch.manual_seed(seed)
     try:
-        with _quiet():
+        with quiet_transformers():
             model, loading = auto_class.from_pretrained(
                 checkpoint.folder,
                 trust_remote_code=False,
@@ -128,18 +125,3 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
             for parameter in own:
                 parameter._is_hf_initialized = False  # else transformers keeps what was loaded
             model._init_weights(module)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the table of a new head's weights and the bar of loading, which every job would print."""
-    logger = transformers_logging.get_logger("transformers")
-    before, bars = logger.level, transformers_logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-        if bars:
-            transformers_logging.enable_progress_bar()

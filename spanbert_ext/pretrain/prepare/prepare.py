@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from spanbert_ext._version import __version__
+from spanbert_ext.files.bars import bars_shown
 from spanbert_ext.files.disk import explained, removed_where_empty, sync, sync_tree, write_synced
 from spanbert_ext.files.lock import LOCK_FILE, run_lock
 from spanbert_ext.files.paths import given_path
@@ -31,7 +32,7 @@ from spanbert_ext.pretrain.rows.tokenizer import (
     tokenizer_sha256,
     train_tokenizer,
 )
-from spanbert_ext.pretrain.settings.bars import bars_shown, library_bars
+from spanbert_ext.pretrain.settings.bars import library_bars
 from spanbert_ext.pretrain.text.corpus import (
     check_separator,
     find_sources,

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from spanbert_ext.files.bars import bars_shown
 from spanbert_ext.ops.self_check import self_check
-from spanbert_ext.pretrain.settings.bars import bars_shown
 from spanbert_ext.pretrain.settings.options import OptionError, Options
 
 
