@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 
 #include "common/cpu_capability.h"
@@ -28,6 +29,7 @@ void parallel_rows(int64_t rows, int64_t grain, int64_t values, const Body& body
 }  // namespace
 
 RowView rows_of(const at::Tensor& matrix, const int64_t* index) {
+  TORCH_INTERNAL_ASSERT(matrix.size(1) < 2 || matrix.stride(1) == 1);
   return {
       .data = matrix.data_ptr(), .type = matrix.scalar_type(), .stride = matrix.stride(0), .index = index};
 }
@@ -89,11 +91,13 @@ void apply_layer_backward(const Layer& layer, const at::Tensor& z, const at::Ten
                                     .out = out.defined() ? rows_of(out) : RowView{}};
   // One partial sum per range of rows, not per thread: the result does not depend on the number of threads.
   const at::Tensor partial = at::empty({ranges, 3, columns}, sums.options());
+  auto* const partials = static_cast<std::byte*>(partial.mutable_data_ptr());
+  const int64_t partial_bytes = partial.stride(0) * partial.element_size();
   parallel_rows(ranges, 1, 5 * columns, [&](int64_t begin, int64_t end, void* scratch) {
     for (int64_t i = begin; i < end; ++i) {
       SPANBERT_EXT_CPU_DISPATCH(gelu_norm_backward)(layer_rows, i * kRowGrain,
                                                     std::min(rows, (i + 1) * kRowGrain), scratch,
-                                                    partial.select(0, i).data_ptr());
+                                                    partials + i * partial_bytes);
     }
   });
   sums.add_(partial.sum(0));

@@ -233,6 +233,8 @@ BoundaryGradients boundary_mlp_backward_cpu(const BoundaryMlpBackwardArguments& 
     const Tensor grad_y_rows = request.grad_y->contiguous().view({total, sizes.outer});
     const LinearParts grad_parts{.by_span = at::zeros({rows.spans(), sizes.inner}, options),
                                  .by_slot = at::zeros({sizes.slots, sizes.inner}, options)};
+    // Saved tensors come back as hooks of autograd leave them, in any layout.
+    const Tensor z1 = saved.z1.contiguous(), z2 = saved.z2.contiguous();
     const int64_t chunk = chunk_rows(live, kChunkRows);
     const Tensor h_buffer = at::empty({need_parameters ? chunk : 0, sizes.inner}, options);
     const Tensor grad_h_buffer = at::empty({chunk, sizes.inner}, options.dtype(gemm));
@@ -244,11 +246,10 @@ BoundaryGradients boundary_mlp_backward_cpu(const BoundaryMlpBackwardArguments& 
       const Tensor grad_z1 = part(grad_z1_buffer, 0), grad_z2 = part(grad_z2_buffer, 0);
       const Tensor grad_h = part(grad_h_buffer, 0), statistics_chunk = part(saved.statistics, first);
       const Tensor h = need_parameters ? part(h_buffer, 0) : Tensor();
-      apply_layer_backward(layer2, part(saved.z2, first), statistics_chunk,
+      apply_layer_backward(layer2, part(z2, first), statistics_chunk,
                            rows_of(grad_y_rows, rows.row.data() + first), grad_z2, Tensor(), sums2);
       multiply(grad_z2.to(gemm), layer2.weight, grad_h);
-      apply_layer_backward(layer1, part(saved.z1, first), statistics_chunk, rows_of(grad_h), grad_z1, h,
-                           sums1);
+      apply_layer_backward(layer1, part(z1, first), statistics_chunk, rows_of(grad_h), grad_z1, h, sums1);
       // In float32 also under bfloat16: a sum of products rounded per chunk would drift with their number.
       if (need_parameters) grad_weight2.addmm_(grad_z2.t(), h);
       add(rows_of(grad_z1), rows_of(grad_parts.by_span, rows.span.data() + first), count, sizes.inner);

@@ -47,7 +47,7 @@ struct BoundarySaved {
   at::Tensor kept;        // [B*K] int64: the live rows, ascending, then -1
   at::Tensor count;       // [1] int64: how many are live
   // The weights in compute_dtype, rows padded with zeros (operand_columns); [0] where the weight itself is
-  // that.
+  // that. CPUs read the second alone, where their products are in compute_dtype.
   at::Tensor weight1_operand, weight2_operand;
 };
 

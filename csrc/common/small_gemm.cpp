@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/small_gemm.h"
 
+#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
+#include <c10/util/BFloat16.h>
 
 #include <algorithm>
 #include <array>
@@ -45,7 +47,8 @@ bool has_instructions() {
 #endif
 }
 
-// torch has no function that says whether there is a kernel: brgemm throws where one is missing.
+// torch has no function that says whether there is a kernel. Of bfloat16 in pairs brgemm throws where one is missing; of
+// float32 it then calls the BLAS: right too, in pieces smaller than need be.
 template <typename T>
 bool multiplies() {
   constexpr int64_t kSize = 16;
@@ -60,6 +63,13 @@ bool multiplies() {
     return false;
   }
   return std::all_of(product.begin(), product.end(), [](float x) { return x == kSize; });
+}
+
+// Off is an answer of the moment, what the CPU has is not.
+bool multiplies_bfloat16() {
+  if (!has_instructions<c10::BFloat16>() || !at::globalContext().userEnabledMkldnn()) return false;
+  static const bool multiplied = multiplies<c10::BFloat16>();
+  return multiplied;
 }
 
 template <typename T>
@@ -89,14 +99,13 @@ void multiply_panel(const Product<T, acc_t>& p) {
 
 bool has_brgemm(c10::ScalarType operands) {
   static const bool floats = has_instructions<float>() && multiplies<float>();
-  static const bool bfloats = floats && has_instructions<c10::BFloat16>() && multiplies<c10::BFloat16>();
-  return operands == at::kFloat ? floats : operands == at::kBFloat16 && bfloats;
+  return operands == at::kBFloat16 || (operands == at::kFloat && floats);
 }
 
 int64_t panel_columns(c10::ScalarType operands) { return has_brgemm(operands) ? kKernelPanel : kAtenPanel; }
 
 c10::ScalarType cpu_gemm_dtype(c10::ScalarType compute) {
-  const bool reduced = compute == at::kHalf || (compute == at::kBFloat16 && !has_brgemm(at::kBFloat16));
+  const bool reduced = compute == at::kHalf || (compute == at::kBFloat16 && !multiplies_bfloat16());
   return reduced ? at::kFloat : compute;
 }
 
@@ -124,7 +133,8 @@ void small_gemm(const Product<T, acc_t>& product) {
 }
 
 at::Tensor to_panels(const at::Tensor& b) {
-  const int64_t k = b.size(0), n = b.size(1), pair = b.scalar_type() == at::kBFloat16 ? 2 : 1,
+  const int64_t k = b.size(0), n = b.size(1),
+                pair = b.scalar_type() == at::kBFloat16 ? kPair<c10::BFloat16> : 1,
                 panel = panel_columns(b.scalar_type()), panels = divide_up(n, panel);
   return at::constant_pad_nd(b, {0, panels * panel - n})
       .reshape({k / pair, pair, panels, panel})
@@ -132,12 +142,16 @@ at::Tensor to_panels(const at::Tensor& b) {
       .contiguous();
 }
 
-SmallGemmScope::~SmallGemmScope() {
-  if (has_brgemm(at::kBFloat16)) brgemm_release();
+template <typename T>
+SmallGemmScope<T>::~SmallGemmScope() {
+  if constexpr (kPair<T> == 2) brgemm_release();
 }
 
 template void small_gemm(const Product<double, double>&);
 template void small_gemm(const Product<float, float>&);
 template void small_gemm(const Product<c10::BFloat16, float>&);
+template struct SmallGemmScope<double>;
+template struct SmallGemmScope<float>;
+template struct SmallGemmScope<c10::BFloat16>;
 
 }  // namespace spanbert_ext

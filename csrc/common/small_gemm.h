@@ -8,27 +8,24 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
-#include <c10/util/BFloat16.h>
 
 #include <cstdint>
-#include <type_traits>
+
+#include "common/operand_pair.h"
 
 namespace spanbert_ext {
 
-// Whether brgemm multiplies operands of this dtype here. It wants the right one packed; ATen packs by itself. bfloat16
-// operands are for brgemm alone.
+// Whether brgemm multiplies operands of this dtype: always the same answer. It wants the right one packed; ATen packs by
+// itself. bfloat16 operands are for brgemm alone: cpu_gemm_dtype says where there may be any.
 bool has_brgemm(c10::ScalarType operands);
 
 // Columns of a packed panel.
 int64_t panel_columns(c10::ScalarType operands);
 
 // What operands to multiply on this CPU for a caller that asked for `compute`: float32 in place of a reduced
-// dtype that has no fast products here; it also rounds less.
+// dtype that has no fast products here, or none while oneDNN is switched off (torch.backends.mkldnn); it also rounds
+// less. Asked once a call: a switch in the middle of one may change no layout.
 c10::ScalarType cpu_gemm_dtype(c10::ScalarType compute);
-
-// Rows of a bfloat16 right operand lie in pairs: element (i, j) of a panel at [i / 2][j][i % 2], so k is even.
-template <typename T>
-constexpr int64_t kPair = std::is_same_v<T, c10::BFloat16> ? 2 : 1;
 
 // A right operand [k, n] in panels of `columns`, the last one maybe narrower. A panel begins `step` elements behind the
 // one before it, a row of it `pitch` columns behind the one before it.
@@ -60,7 +57,8 @@ void small_gemm(const Product<T, acc_t>& product);
 // b [k, n] packed, panels of panel_columns, the last one filled up with zeros.
 at::Tensor to_panels(const at::Tensor& b);
 
-// A thread that multiplied leaves the matrix unit (AMX) as it found it.
+// A thread that multiplied operands of T leaves the matrix unit (AMX) as it found it.
+template <typename T>
 struct SmallGemmScope {
   SmallGemmScope() = default;
   SmallGemmScope(const SmallGemmScope&) = delete;

@@ -16,7 +16,8 @@
 
 namespace spanbert_ext {
 
-// The decoder matrix [V, D], stored as S, as operands of T: in place where the layouts agree, else in a task's buffer.
+// The decoder matrix [V, D], stored as S, as operands of T: in place where the layouts agree, else in a task's buffer. One
+// that is no contiguous tensor of S is copied whole.
 template <typename T, typename S>
 class DecoderWeight {
  public:

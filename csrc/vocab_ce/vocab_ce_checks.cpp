@@ -10,9 +10,8 @@ namespace {
 
 void check_scale_value(const char* op, const at::Tensor& scale, at::ScalarType gradient) {
   const at::ScalarType accumulate = accumulation_dtype(gradient);
-  TORCH_CHECK_VALUE(scale.numel() == 1 && scale.scalar_type() == accumulate, op, ": scale has shape ",
-                    scale.sizes(), " and dtype ", scale.scalar_type(), ", expected one value of ",
-                    accumulate);
+  TORCH_CHECK_VALUE(scale.dim() == 0 && scale.scalar_type() == accumulate, op, ": scale has shape ",
+                    scale.sizes(), " and dtype ", scale.scalar_type(), ", expected [] and ", accumulate);
 }
 
 }  // namespace

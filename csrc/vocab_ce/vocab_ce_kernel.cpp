@@ -117,14 +117,12 @@ void logits_gradient(LogitsTile<acc_t> tile, ColumnSoftmax<acc_t> softmax, T* gr
       }
       row_sum = row_sum + first + second;
     }
-    if (c < columns) {
-      const Vec last = gradient(c);
-      if constexpr (std::is_same_v<T, acc_t>) {
+    if constexpr (std::is_same_v<T, acc_t>) {  // bfloat16 columns are whole panels
+      if (c < columns) {
+        const Vec last = gradient(c);
         last.store(grad_row + c);
-      } else {
-        at::vec::convert_from_float<T>(last, last).store(grad_row + c, kStep);
+        row_sum = row_sum + last;
       }
-      row_sum = row_sum + last;
     }
     grad_bias[v] += sum_lanes(row_sum);
   }
@@ -153,28 +151,28 @@ void round_to_bfloat16(const float* from, int64_t count, c10::BFloat16* to) {
 
 template <typename T, typename S>
 void pack_panels(const S* from, int64_t from_pitch, int64_t rows, int64_t columns, int64_t panel, T* to) {
-  constexpr int64_t kPair = std::is_same_v<T, c10::BFloat16> ? 2 : 1;
+  constexpr int64_t pair = kPair<T>;
   // A row is a short run of a wider matrix' row, at whose end the hardware stops to read ahead.
   constexpr int64_t kAhead = 8, kLine = 64 / sizeof(S);
-  const int64_t steps = (rows + kPair - 1) / kPair;
-  for (int64_t i = 0; i < steps; ++i, from += kPair * from_pitch) {
-    for (int64_t k = kAhead; k < kAhead + kPair && i * kPair + k < rows; ++k) {
+  const int64_t steps = (rows + pair - 1) / pair;
+  for (int64_t i = 0; i < steps; ++i, from += pair * from_pitch) {
+    for (int64_t k = kAhead; k < kAhead + pair && i * pair + k < rows; ++k) {
       for (int64_t j = 0; j < columns; j += kLine) __builtin_prefetch(from + k * from_pitch + j);
     }
     for (int64_t first = 0; first < columns; first += panel) {
       const int64_t size = columns - first < panel ? columns - first : panel;
       const S* row = from + first;
-      T* out = to + (first / panel * steps + i) * panel * kPair;
-      if constexpr (kPair == 1) {
+      T* out = to + (first / panel * steps + i) * panel * pair;
+      if constexpr (kPair<T> == 1) {
         for (int64_t j = 0; j < size; ++j) out[j] = row[j];
       } else {
         // A pair is one store of 32 bits: then compilers fill a vector without moving lanes.
-        const bool has_second = i * kPair + 1 < rows;
+        const bool has_second = i * pair + 1 < rows;
         const S* second = has_second ? row + from_pitch : row;
         const uint32_t keep = has_second ? 0xFFFF0000u : 0;
         for (int64_t j = 0; j < size; ++j) {
-          const uint32_t pair = rounded_bits(row + j) >> 16 | (rounded_bits(second + j) & keep);
-          __builtin_memcpy(out + 2 * j, &pair, sizeof(pair));
+          const uint32_t both = rounded_bits(row + j) >> 16 | (rounded_bits(second + j) & keep);
+          __builtin_memcpy(out + 2 * j, &both, sizeof(both));
         }
       }
     }

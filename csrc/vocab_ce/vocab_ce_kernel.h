@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/cpu_kernels.h"
+#include "common/operand_pair.h"
 
 namespace spanbert_ext {
 

@@ -40,8 +40,8 @@ namespace spanbert_ext {
 // Rows of h decoded at once: dw is read and written once a chunk, and 320 rows of 28,996 float32 logits are
 // 37 MB.
 constexpr int64_t kChunkRows = 320;
-// With AMX bfloat16 products take about as long as that: up to twice the rows, but at most a third of the call's, all of
-// whose logits eager keeps in float32.
+// With AMX bfloat16 products take about as long as that: up to twice the rows, but at most a third of the call's (or
+// kChunkRows), all of whose logits eager keeps in float32.
 constexpr int64_t kBfloat16ChunkRows = 640;
 
 // Entries of the vocabulary. With brgemm a tile's logits and their gradient, each 0.65 MB of float32, stay in the L2 cache
@@ -137,9 +137,12 @@ class VocabCe {
     const int64_t compact_begin = compact_filled_;
     for (int64_t c = 0; c < count; ++c) compact_rows.mutable_data_ptr<int64_t>()[rows[c]] = compact_filled_++;
     const at::Tensor index = at::from_blob(const_cast<int64_t*>(rows), {count}, targets_.options());
-    // Padding columns hold zero rows and get a zero gradient.
-    const at::Tensor chunk = at::zeros({columns_, width_}, h_.options().dtype(kOperands));
+    // Padding columns hold the last row, so that nothing in them is NaN or infinite unless its loss is; finish_rows gives
+    // them no gradient.
+    const at::Tensor chunk = at::empty({columns_, width_}, h_.options().dtype(kOperands));
     chunk.narrow(0, 0, count).copy_(h_.index_select(0, index));
+    chunk.narrow(0, count, columns_ - count)
+        .copy_(chunk.narrow(0, count - 1, 1).expand({columns_ - count, width_}));
     if (!logits_.defined() || logits_.numel() < vocab_ * columns_) {
       logits_ = at::empty({vocab_ * columns_}, dw.options());
       want_huge_pages(logits_);
@@ -159,7 +162,7 @@ class VocabCe {
     statistics_.resize(tiles_, columns_, smoothing_ > 0);
     const at::Tensor panels = to_panels(chunk.t());
     share_tasks(tiles_, [&](TaskQueue& tasks) {
-      const SmallGemmScope scope;
+      const SmallGemmScope<T> scope;
       std::vector<T> buffer;
       for (int64_t index; tasks.take(&index);) {
         const VocabularyTile tile = tile_at(index);
@@ -183,7 +186,7 @@ class VocabCe {
 
   // Fills what differentiate() needs of this chunk's rows; writes nll, prediction and the loss.
   void finish_rows() {
-    // Padding columns: exp(logit - infinity) is 0 for any bias.
+    // Padding columns: exp(logit - infinity) is 0.
     top_.assign(columns_, std::numeric_limits<acc_t>::infinity());
     scale_.assign(columns_, 0);
     uniform_exp_.assign(columns_, 0);
@@ -238,7 +241,7 @@ class VocabCe {
   void differentiate(const at::Tensor& chunk, acc_t* grad_bias) {
     const at::Tensor panels = need_dw_ ? to_panels(chunk) : at::Tensor();
     share_tasks(tiles_, [&](TaskQueue& tasks) {
-      const SmallGemmScope scope;
+      const SmallGemmScope<T> scope;
       std::vector<T> grad(tile_entries_ * columns_);
       for (int64_t index; tasks.take(&index);) {
         const VocabularyTile tile = tile_at(index);
@@ -277,8 +280,8 @@ class VocabCe {
     for (int64_t c = 0; tile.pitch > tile.size && c < columns_; ++c) out[c * tile.pitch + tile.size] = T(0);
   }
 
-  // Parts of the vocabulary that dh is summed over apart: tasks for more threads. Their sums [parts, columns, D] take an
-  // eighth of the logits' memory at most.
+  // Parts of the vocabulary that dh is summed over apart: tasks for more threads. Their sums
+  // [parts, columns, D] take an eighth of the logits' memory at most, where there is more than one.
   int64_t vocabulary_parts() const {
     const int64_t fit = vocab_ / std::max<int64_t>(1, 8 * width_);
     return std::clamp<int64_t>(fit, 1, std::min(tiles_, kMostParts));
@@ -290,7 +293,7 @@ class VocabCe {
     const int64_t groups = divide_up(width_, kGroupColumns), parts = vocabulary_parts();
     const at::Tensor sums = at::empty({parts, columns_, width_}, dw.options());
     share_tasks(groups * parts, [&](TaskQueue& tasks) {
-      const SmallGemmScope scope;
+      const SmallGemmScope<T> scope;
       std::vector<T> buffer;
       for (int64_t task; tasks.take(&task);) {
         const int64_t part = task / groups, column = task % groups * kGroupColumns;

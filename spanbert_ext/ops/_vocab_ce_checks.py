@@ -122,9 +122,9 @@ def check_scale(op: str, gradient: Tensor, scale: Tensor) -> None:
     expect_floating(op, "gradient", gradient, gradient.dtype)
     accumulate = accumulation_dtype(gradient.dtype)
     expect(
-        scale.numel() == 1 and scale.dtype == accumulate,
+        scale.dim() == 0 and scale.dtype == accumulate,
         ValueError,
         lambda: (
-            f"{op}: scale has shape {list(scale.shape)} and dtype {scale.dtype}, expected one value of {accumulate}"
+            f"{op}: scale has shape {list(scale.shape)} and dtype {scale.dtype}, expected [] and {accumulate}"
         ),
     )

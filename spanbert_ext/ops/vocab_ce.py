@@ -242,7 +242,8 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     batched = _torch_internals.is_batched(scale)
     # A captured backward may be replayed twice for one forward.
     captured = scale.is_cuda and torch.cuda.is_current_stream_capturing()
-    if kept or traced or batched or captured:
+    # A hook on saved tensors may leave any layout.
+    if kept or traced or batched or captured or not gradient.is_contiguous():
         return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
     _OPS.vocab_ce_scale_(gradient, scale)
     return gradient

@@ -189,8 +189,14 @@ def test_extreme_and_uniform_logits_equal_the_reference(magnitude: float) -> Non
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [800.0, -float("inf")])
 def test_extreme_biases_equal_the_reference_at_any_number_of_rows(dtype: torch.dtype, value: float) -> None:
-    """Rows off the kernel's multiple of 32, and whole tiles and blocks of the vocabulary without probability."""
-    for rows, vocab, extreme in ((31, 65, slice(3, 4)), (32, 65, slice(0, 32)), (7, 1060, slice(1024, 1060))):
+    """Rows off the kernel's multiple of 16, and whole strips and tiles of the vocabulary without probability."""
+    cases = (
+        (31, 65, slice(3, 4)),
+        (32, 65, slice(0, 32)),
+        (7, 1060, slice(1024, 1060)),  # all but whole tiles of 512 entries
+        (7, 1060, slice(768, 1060)),  # and of 768
+    )
+    for rows, vocab, extreme in cases:
         case = sample(rows, 8, vocab, blocks=1)
         case.bias[:, extreme] = value
         case.targets[case.targets >= 0] = 40 if value < 0 else 3

@@ -71,6 +71,20 @@ def test_gradients_that_are_no_normal_numbers_are_zero(dtype: torch.dtype, deepe
         assert 10 < (~likely).sum() < 450 and (got[exact < tiny / 2] == 0).all()
 
 
+@on_cpu_code
+@pytest.mark.parametrize("width", [(7, 0), (0, 5)], ids=str)
+def test_padding_is_not_infinite_where_no_row_is(width: tuple[int, int]) -> None:
+    """An entry of the vocabulary that no row can predict, at numbers of rows on and off the kernels' multiples."""
+    for rows in (1, 15, 16, 17, 33, 64):
+        case = sample(rows, 8, 40, blocks=1, ignored=0)
+        case.h = case.h.abs()
+        case.weight[width] = -float("inf")
+        case.targets[case.targets == width[0]] = 1
+        case = case.to(torch.float64)
+        for got, expected in zip(gradients(case, "fused"), gradients(case, "reference"), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
 # --- Huge pages ----------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +165,9 @@ def test_brgemm_reads_what_is_packed(
     case = sample(rows, width, vocab, blocks=groups, label_smoothing=0.1).to(torch.bfloat16)
     exact = case.to(torch.float64)
     expected = [exact.run("reference").nll, *gradients(exact, "reference")]
-    for got, want in zip(run_brgemm(case.to(stored), compute), expected, strict=True):
+    results = run_brgemm(case.to(stored), compute)
+    assert torch.ops.spanbert_ext_tuning.threads_with_tiles() == 0
+    for got, want in zip(results, expected, strict=True):
         scale = want.abs().max().clamp_min(1)
         rounded = stored if stored == torch.bfloat16 else compute
         torch.testing.assert_close(got.double() / scale, want / scale, **tolerance[rounded])
@@ -169,3 +185,18 @@ def test_the_number_of_threads_changes_no_bit_with_brgemm(compute: torch.dtype) 
     for one, *more in zip(*results, strict=True):
         for other in more:
             assert torch.equal(one, other)
+
+
+@has_emulated_brgemm
+def test_bfloat16_is_multiplied_otherwise_while_onednn_is_off() -> None:
+    """torch has no product of pairs then, and has it again afterwards."""
+    case = sample(20, 8, 100, blocks=1).to(torch.bfloat16)
+    before = run_brgemm(case, torch.bfloat16)
+    with torch.backends.mkldnn.flags(enabled=False):
+        off = run_brgemm(case, torch.bfloat16)
+    for one, other, again in zip(before, off, run_brgemm(case, torch.bfloat16), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
+        assert torch.equal(one, again)
+    assert not torch.equal(
+        before[-1], off[-1]
+    )  # the gradient of the bias, of logits that are summed in another order
