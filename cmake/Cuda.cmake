@@ -88,7 +88,8 @@ elseif(DEFINED ENV{CMAKE_CUDA_ARCHITECTURES})
 elseif(DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(cuda_architectures "${CMAKE_CUDA_ARCHITECTURES}")
 else()
-  set(cuda_architectures 80-real 86-real 89-real 90-real 100-real 120) # no suffix: code and PTX
+  # 100, without suffix: code and PTX, from which 11.0 and what comes after 12 compile theirs.
+  set(cuda_architectures 80-real 86-real 89-real 90-real 100 120-real)
 endif()
 
 set(CMAKE_CUDA_ARCHITECTURES "${cuda_architectures}") # unset, CMake would cache a guess of its own

@@ -9,8 +9,8 @@
 namespace spanbert_ext {
 namespace {
 
-constexpr int kValues = 8;        // moved at a time: 16 bytes of the 16-bit types
-constexpr int kSummedValues = 4;  // of 8, nvcc 13 would store some one by one
+constexpr int kValues = 8;  // moved at a time: 16 bytes of the 16-bit types
+constexpr int kSummedValues = 4;
 constexpr int kGatherThreads = 128;
 constexpr int kTokensPerBlock = 8;  // one warp each
 
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kWarpLanes* kTokensPerBlock, 2) sum_into_token
       if (task.handed_out.token[i] != token) return;
       add(load_values<A, N>(task.x_type, task.grad_rows, i * task.hidden + task.first_column + c));
     });
-    store_values<A, N>(task.x_type, task.grad_x, token * task.hidden + task.first_column + c, sum);
+    store_globally<A, N>(task.x_type, task.grad_x, token * task.hidden + task.first_column + c, sum);
   }
 }
 

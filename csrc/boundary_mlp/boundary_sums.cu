@@ -43,8 +43,8 @@ __global__ void __launch_bounds__(kWarpLanes* kSlotWarps, 2) sum_by_slot(SumBySl
 #pragma unroll
     for (int j = 0; j < N; ++j) sum.value[j] += of_warp[w][lane].value[j];
   }
-  store_values<A, N>(static_cast<A*>(task.sums) + (blockIdx.y * task.index.slots + slot) * task.columns + c,
-                     sum);
+  store_globally<A, N>(static_cast<A*>(task.sums) + (blockIdx.y * task.index.slots + slot) * task.columns + c,
+                       sum);
 }
 
 template <typename A>

@@ -88,7 +88,8 @@ inline FloatType float_type(at::ScalarType type) {
 // are then summed and left in float32); its rows may be longer than the product (a pitch).
 inline void multiply_cuda(at::Tensor out, const at::Tensor& a, const at::Tensor& b, bool accumulate = false) {
 #ifdef SPANBERT_EXT_EMULATE_CUDA
-  // As cuBLAS does it: sums in float32, rounded once.
+  // Sums in float32, rounded once. cuBLAS may round parts of a long sum to the 16 bits of `out` before it adds them, where
+  // torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction lets it.
   const at::ScalarType wide = accumulation_dtype(a.scalar_type());
   const at::Tensor product = at::mm(a.to(wide), b.to(wide));
   accumulate ? out.copy_(product.add_(out)) : out.copy_(product);

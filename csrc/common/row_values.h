@@ -16,46 +16,70 @@ __device__ __forceinline__ Pack<Accumulate<T>, N> load_values(const T* values) {
 }
 
 template <typename T, int N>
-__device__ __forceinline__ void store_values(T* values, const Pack<Accumulate<T>, N>& from) {
-  Pack<T, N> stored;
+__device__ __forceinline__ Pack<T, N> narrow(const Pack<Accumulate<T>, N>& from) {
+  Pack<T, N> result;
 #pragma unroll
-  for (int j = 0; j < N; ++j) stored.value[j] = narrow<T>(from.value[j]);
-  *reinterpret_cast<Pack<T, N>*>(values) = stored;
+  for (int j = 0; j < N; ++j) result.value[j] = narrow<T>(from.value[j]);
+  return result;
 }
 
-// Values [offset, offset + N) of an array of `type`, which accumulates as A. The branch is the same for a
-// whole launch; a template parameter more would multiply the kernels by four.
-template <typename A, int N>
-__device__ __forceinline__ Pack<A, N> load_values(FloatType type, const void* data, int64_t offset) {
+template <typename T, int N>
+__device__ __forceinline__ void store_values(T* values, const Pack<Accumulate<T>, N>& from) {
+  *reinterpret_cast<Pack<T, N>*>(values) = narrow<T, N>(from);
+}
+
+// To global memory, not to shared: 8 or 16 bytes are one access, where nvcc 13 makes one per value of some plain stores.
+template <typename T, int N>
+__device__ __forceinline__ void store_globally(T* values, const Pack<Accumulate<T>, N>& from) {
+  const auto store_as = [&]<typename Word>(Word word) {
+    const Pack<T, N> stored = narrow<T, N>(from);
+    __builtin_memcpy(&word, &stored, sizeof(word));
+    __stwb(reinterpret_cast<Word*>(values), word);
+  };
+  if constexpr (sizeof(Pack<T, N>) == sizeof(uint4)) {
+    store_as(uint4{});
+  } else if constexpr (sizeof(Pack<T, N>) == sizeof(uint2)) {
+    store_as(uint2{});
+  } else {
+    store_values<T, N>(values, from);
+  }
+}
+
+// body<T>() for the type that a launch's array has, which accumulates as A. The branch is the same for a whole launch; a
+// template parameter more would multiply the kernels by four.
+template <typename A, typename Body>
+__device__ __forceinline__ auto with_type(FloatType type, const Body& body) {
   if constexpr (std::is_same_v<A, double>) {
-    return load_values<double, N>(static_cast<const double*>(data) + offset);
+    return body.template operator()<double>();
   } else {
     switch (type) {
       case FloatType::kBFloat16:
-        return load_values<__nv_bfloat16, N>(static_cast<const __nv_bfloat16*>(data) + offset);
+        return body.template operator()<__nv_bfloat16>();
       case FloatType::kHalf:
-        return load_values<__half, N>(static_cast<const __half*>(data) + offset);
+        return body.template operator()<__half>();
       default:
-        return load_values<float, N>(static_cast<const float*>(data) + offset);
+        return body.template operator()<float>();
     }
   }
+}
+
+// Values [offset, offset + N) of an array of `type`.
+template <typename A, int N>
+__device__ __forceinline__ Pack<A, N> load_values(FloatType type, const void* data, int64_t offset) {
+  return with_type<A>(type,
+                      [&]<typename T>() { return load_values<T, N>(static_cast<const T*>(data) + offset); });
 }
 
 template <typename A, int N>
 __device__ __forceinline__ void store_values(FloatType type, void* data, int64_t offset,
                                              const Pack<A, N>& from) {
-  if constexpr (std::is_same_v<A, double>) {
-    store_values<double, N>(static_cast<double*>(data) + offset, from);
-  } else {
-    switch (type) {
-      case FloatType::kBFloat16:
-        return store_values<__nv_bfloat16, N>(static_cast<__nv_bfloat16*>(data) + offset, from);
-      case FloatType::kHalf:
-        return store_values<__half, N>(static_cast<__half*>(data) + offset, from);
-      default:
-        return store_values<float, N>(static_cast<float*>(data) + offset, from);
-    }
-  }
+  with_type<A>(type, [&]<typename T>() { store_values<T, N>(static_cast<T*>(data) + offset, from); });
+}
+
+template <typename A, int N>
+__device__ __forceinline__ void store_globally(FloatType type, void* data, int64_t offset,
+                                               const Pack<A, N>& from) {
+  with_type<A>(type, [&]<typename T>() { store_globally<T, N>(static_cast<T*>(data) + offset, from); });
 }
 
 template <typename A, int N>

@@ -31,6 +31,8 @@ std::tuple<at::Tensor, at::Tensor> cross_entropy(const at::Tensor& logits, const
                         vocab > 0 && vocab <= logits.size(1),
                     kOp, ": logits has shape ", logits.sizes(), ", expected contiguous [n, pitch], pitch a ",
                     "multiple of ", kVocabMultiple, " and at least vocab = ", vocab);
+  TORCH_CHECK_VALUE(reinterpret_cast<uintptr_t>(logits.const_data_ptr()) % 16 == 0, kOp,
+                    ": logits begins off a multiple of 16 bytes, which are read at a time");
   TORCH_CHECK_TYPE(logits.scalar_type() == at::kBFloat16 && row_weight.scalar_type() == at::kFloat &&
                        targets.scalar_type() == at::kLong && rows.scalar_type() == at::kLong,
                    kOp, ": expected bfloat16 logits, float32 row_weight, int64 targets and rows");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of columns: the gradient of the biases.
 #include "common/cuda_launch.h"
+#include "common/row_values.h"
 #include "vocab_ce/vocab_ce_cuda.h"
 
 namespace spanbert_ext {
@@ -31,8 +32,14 @@ __global__ void __launch_bounds__(kColumnThreads) sum_columns(LogitsChunk chunk,
       for (int j = 0; j < kValues; ++j) sum[j] += widen(values.value[j]);
     }
     A* const out = partial + (static_cast<int64_t>(blockIdx.y) * chunk.groups + group) * chunk.pitch + column;
+    constexpr int kSums = kPackValues<A>;
 #pragma unroll
-    for (int j = 0; j < kValues; ++j) out[j] = sum[j];
+    for (int first = 0; first < kValues; first += kSums) {
+      Pack<A, kSums> sums;
+#pragma unroll
+      for (int j = 0; j < kSums; ++j) sums.value[j] = sum[first + j];
+      store_globally<A, kSums>(out + first, sums);
+    }
   }
 }
 

@@ -40,14 +40,14 @@ __device__ __forceinline__ bool is_forbidden(const CrossEntropy& problem, int64_
   return widen(bias[target * problem.operand_pitch + 2 * group]) == widen(forbidden<T>());
 }
 
-// A row is kept in shared memory up to half of what a block may have: two rows at least are under way on
-// every multiprocessor.
+// A row is kept in shared memory where two fit on a multiprocessor, with what each block takes besides: less than 1 KB of
+// its own, and 1 KB that is reserved.
 inline cudaError_t kept_row_limit(int64_t* bytes) {
   int device = 0, most = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  *bytes = most / 2;
+  *bytes = most / 2 - 2048;
   return error;
 }
 

@@ -148,6 +148,10 @@ T atomicOr(T* address, std::type_identity_t<T> value) {
   return old;
 }
 template <typename T>
+void __stwb(T* address, T value) {
+  *address = value;
+}
+template <typename T>
 T __ldg(const T* address) {
   return *address;
 }
