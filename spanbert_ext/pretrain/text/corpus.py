@@ -11,6 +11,7 @@ import glob
 import hashlib
 import inspect
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,14 +21,24 @@ from datasets import Dataset, Features, Value
 
 from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import given_path
-from spanbert_ext.pretrain.text import builtin_corpus, corpus_names, records, sentences, text_files
+from spanbert_ext.pretrain.text import (
+    builtin_corpus,
+    corpus_names,
+    file_search,
+    records,
+    sentences,
+    text_files,
+)
 from spanbert_ext.pretrain.text.corpus_names import (
     DATASET,
     ENDINGS,
     form_of,
+    given_pattern,
     is_plain_text,
+    literal_name,
     shown,
 )
+from spanbert_ext.pretrain.text.file_search import hidden_below, is_read, matches, walk
 from spanbert_ext.pretrain.text.manifest import is_prepared, read_manifest
 from spanbert_ext.pretrain.text.records import (
     dataset_state,
@@ -52,9 +63,10 @@ _SPECIAL = {
 def find_files(corpus: Sequence[str]) -> list[Path]:
     """The files that `corpus` names, each once, in the order given (a folder's and a pattern's files sorted).
 
-    `corpus`: files, folders (searched in depth) and glob patterns (`**` allowed; like a search in depth it does not
-    enter folders by symbolic links). Raises `CorpusError` for a name that matches nothing, for a file whose name has no
-    ending that `form_of` knows, and for files and folders among them that the user may not read."""
+    `corpus`: files, folders (searched in depth, without what is hidden in them) and glob patterns (`**` allowed; like a
+    search in depth it does not enter folders by symbolic links). Raises `CorpusError` for a name that matches nothing,
+    for a file whose name has no ending that `form_of` knows, and for files and folders among them that the user may
+    not read."""
     return [Path(name) for name in find_sources(corpus)]
 
 
@@ -79,7 +91,7 @@ def _find_files(name: str) -> list[Path]:
 def _find(name: str) -> list[Path]:
     if not name.strip():
         raise CorpusError("--corpus has an empty name, perhaps of a variable that is not set")
-    path = Path(os.path.expanduser(name))
+    path = given_path(name)
     if path.is_dir():
         if is_prepared(name):
             read_manifest(path)  # says so when the preparation has not ended
@@ -87,16 +99,17 @@ def _find(name: str) -> list[Path]:
                 f"corpus folder {shown(path)} was prepared by spanbert-prepare: give it alone, and to spanbert-pretrain"
             )
         if is_saved_dataset(path):
+            named = shlex.quote(DATASET + shown(name))
             raise CorpusError(
-                f"corpus folder {shown(path)} was saved by the datasets library: name it {DATASET}{shown(name)}"
+                f"corpus folder {shown(path)} was saved by the datasets library: name it {named}"
             )
-        matches = sorted(p for p in _files_below(path) if _is_read(p.name) and _is_file(p))
-        if not matches:
+        found = sorted(p for p in _files_below(path) if is_read(p.name) and _is_file(p))
+        if not found:
             others = _say_others(path)
             raise CorpusError(
                 f"corpus folder {shown(path)} holds no file that ends in {ENDINGS}{others and f', but {others}'}"
             )
-        return _readable(matches)
+        return _readable(found)
     if path.is_file():
         if form_of(path.name) is None:
             raise CorpusError(f"corpus file {shown(path)} does not end in {ENDINGS}, nor in .md or .rst")
@@ -107,16 +120,16 @@ def _find(name: str) -> list[Path]:
             f"corpus {shown(name)!r} is {kind}, which can be read only once, and a corpus is read several times: write"
             " it to a file. Packed files (.gz, .xz, .bz2, .zst) are read as they are."
         )
-    matches = sorted(filter(_is_file, _matches(path))) if glob.has_magic(name) else []
-    if not matches:
-        reason = f"matches no file that ends in {ENDINGS}" if glob.has_magic(name) else _absence(path)
-        raise CorpusError(f"corpus {shown(name)!r} {reason}")
-    return _readable(matches)
-
-
-def _is_read(name: str) -> bool:
-    """Whether a file of that name is read where its folder is named."""
-    return form_of(name) not in (None, "markup")
+    pattern = given_pattern(name)
+    found = [] if pattern is None else sorted(filter(_is_file, matches(pattern)))
+    if not found:
+        only = name if pattern is None else literal_name(name)
+        if only is not None:
+            raise CorpusError(f"corpus {shown(only)!r} {_absence(given_path(only))}")
+        hidden = list(matches(pattern, hidden=True))
+        others = f", but {_say_hidden(hidden)}" if hidden else ""
+        raise CorpusError(f"corpus {shown(name)!r} matches no file that ends in {ENDINGS}{others}")
+    return _readable(found)
 
 
 def _readable(files: list[Path]) -> list[Path]:
@@ -129,23 +142,8 @@ def _readable(files: list[Path]) -> list[Path]:
     return files
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As `os.walk`. Raises `CorpusError` for a folder that cannot be entered: its text would be missing unnoticed."""
-    for root, folders, names in os.walk(folder, onerror=_refuse):
-        yield Path(root), folders, names
-
-
-def _refuse(error: OSError) -> None:
-    if os.path.basename(error.filename) == "lost+found":
-        return  # root's own, at the top of every ext4 disk
-    raise CorpusError(
-        f"corpus folder {shown(error.filename)} cannot be searched: {error.strerror}; change its permissions, or name"
-        " the files and folders that are to be read"
-    ) from error
-
-
 def _files_below(folder: Path) -> Iterator[Path]:
-    return (root / name for root, _, names in _walk(folder) for name in names)
+    return (root / name for root, _, names in walk(folder) for name in names)
 
 
 def _absence(path: Path) -> str:
@@ -183,33 +181,42 @@ def passed_over(corpus: Sequence[str]) -> list[str]:
         path = given_path(name)
         if path.is_dir():
             others = _say_others(path)
+        elif (pattern := given_pattern(name)) is not None:
+            hidden = _say_hidden(matches(pattern, hidden=True))
+            others = "; ".join(part for part in (hidden, _say_not_files(matches(pattern))) if part)
         else:
-            others = _say_not_files(_matches(path)) if glob.has_magic(name) and not path.is_file() else ""
+            others = ""
         if others:
             lines.append(f"Passed over in {shown(path)}: {others}.")
     return lines
 
 
 def _say_others(folder: Path) -> str:
-    """What is not read in a folder, hidden files left out; empty where that is nothing."""
+    """What is not read in a folder, hidden files of other endings left out; empty where that is nothing."""
     others, links, named = [], [], []
-    for root, folders, names in _walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for root, folders, names in walk(folder):
         links += [root / name for name in folders if (root / name).is_symlink()]
-        seen = [root / name for name in sorted(names) if not name.startswith(".")]
-        others += [path for path in seen if not _is_read(path.name)]
-        named += [path for path in seen if _is_read(path.name)]
+        others += [root / name for name in names if not is_read(name)]
+        named += [root / name for name in names if is_read(name)]
     parts = []
     if others:
-        said = _counted(others, folder, "file", "of other endings")
+        said = _counted(others, folder, "file", " of other endings")
         markup = next((path for path in others if is_plain_text(path.name)), None)
         if markup is not None:
-            pattern = folder / "**" / f"*{markup.suffix}"
-            said += f"; a pattern reads such text: --corpus '{shown(pattern)}'"
+            pattern = os.path.join(glob.escape(os.path.abspath(folder)), "**", f"*{markup.suffix}")
+            said += f"; a pattern reads such text: --corpus {shlex.quote(shown(pattern))}"
         parts.append(said)
     if links:
-        parts.append(_counted(links, folder, "link", "to folders") + ", which are read where they are named")
-    return "; ".join(part for part in (*parts, _say_not_files(named, folder)) if part)
+        parts.append(_counted(links, folder, "link", " to folders") + ", which are read where they are named")
+    parts += [_say_hidden(hidden_below(folder), folder), _say_not_files(named, folder)]
+    return "; ".join(part for part in parts if part)
+
+
+def _say_hidden(paths: Iterable[Path], folder: Path | None = None) -> str:
+    found = sorted(paths)
+    if not found:
+        return ""
+    return _counted(found, folder, "hidden file") + ", which are read where they are named"
 
 
 def _say_not_files(paths: Iterable[Path], folder: Path | None = None) -> str:
@@ -224,10 +231,10 @@ def _say_not_files(paths: Iterable[Path], folder: Path | None = None) -> str:
     )
 
 
-def _counted(paths: Sequence[Path], folder: Path, what: str, which: str) -> str:
-    some = ", ".join(shown(path.relative_to(folder)) for path in paths[:_NAMED])
+def _counted(paths: Sequence[Path], folder: Path | None, what: str, which: str = "") -> str:
+    some = ", ".join(shown(path.relative_to(folder) if folder else path) for path in paths[:_NAMED])
     more = ", ..." * (len(paths) > _NAMED)
-    return f"{len(paths):,} {what}{'s' * (len(paths) > 1)} {which} ({some}{more})"
+    return f"{len(paths):,} {what}{'s' * (len(paths) > 1)}{which} ({some}{more})"
 
 
 def _special_kind(path: Path) -> str | None:
@@ -236,29 +243,6 @@ def _special_kind(path: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return next((kind for is_kind, kind in _SPECIAL.items() if is_kind(mode)), None)
-
-
-def _matches(pattern: Path) -> Iterator[Path]:
-    """What a pattern matches, of names that are read. Raises `CorpusError` for a folder that it leads through and that
-    cannot be entered."""
-    root = Path(pattern.anchor)
-    steps = pattern.relative_to(root).parts
-    for depth, step in enumerate(steps):
-        if depth and glob.has_magic(step):  # the folders before it are searched
-            for folder in root.glob(os.path.join(*steps[:depth])):
-                if folder.is_dir():
-                    _check_search(folder)
-    for path in root.glob(os.path.join(*steps)):
-        if _is_read(path.name) or (form_of(path.name) and form_of(pattern.name)):
-            yield path
-
-
-def _check_search(folder: Path) -> None:
-    try:
-        with os.scandir(folder):
-            pass
-    except OSError as error:
-        _refuse(error)
 
 
 def read_source(source: str, separator: str | None = None, text_field: str = "text") -> Iterator[str]:
@@ -323,7 +307,15 @@ def load_documents(
     """
     check_separator(separator)
     states = tuple(dict.fromkeys(map(source_state, find_sources(corpus))))
-    modules = (sys.modules[__name__], corpus_names, text_files, records, sentences, builtin_corpus)
+    modules = (
+        sys.modules[__name__],
+        corpus_names,
+        file_search,
+        text_files,
+        records,
+        sentences,
+        builtin_corpus,
+    )
     rules = "".join(map(inspect.getsource, modules)) + sys.version
     key = {
         "sources": states,

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -55,8 +57,35 @@ class DatasetName(NamedTuple):
         return cls(match[1], match[2], match[3] or "train")
 
 
+def given_pattern(name: str) -> str | None:
+    """The pattern that the name of a corpus is, with the home folder for ~; None where it is that of a file or folder:
+    of one that exists, whatever its characters, or without the characters of a pattern."""
+    if not glob.has_magic(name) or os.path.lexists(os.path.expanduser(name)):
+        return None
+    return _joined(*_home_and_rest(name))
+
+
+def literal_name(pattern: str) -> str | None:
+    """The only name that a pattern of `glob.escape` matches; None for one that may match others."""
+    name = re.sub(r"\[([*?[])\]", r"\1", pattern)
+    return name if glob.escape(name) == pattern else None
+
+
+def _home_and_rest(name: str) -> tuple[str, str]:
+    """The home folder that a name begins with, empty where it begins with none, and what follows."""
+    user, slash, rest = name.partition("/")
+    home = os.path.expanduser(user)
+    return (home, rest) if home != user else ("", name)
+
+
+def _joined(folder: str, pattern: str) -> str:
+    """A pattern in a folder, whose own brackets are none of it."""
+    return os.path.join(glob.escape(folder), pattern)
+
+
 def absolute_names(corpus: Sequence[str]) -> list[str]:
-    """`corpus` as it can be found from any working folder."""
+    """`corpus` as it can be found from any working folder. What does not exist is a pattern, of that name alone where
+    it has no pattern's characters."""
     return [_absolute(name) for name in corpus]
 
 
@@ -68,9 +97,17 @@ def _absolute(name: str) -> str:
             return name
         kept = path[len(DatasetName.parse(name).path) :]
         return f"{DATASET}{os.path.abspath(folder)}{kept}"
-    return os.path.abspath(os.path.expanduser(name)) if name else name
+    if not name or os.path.lexists(os.path.expanduser(name)):
+        return os.path.abspath(os.path.expanduser(name)) if name else name
+    home, rest = _home_and_rest(name)
+    return os.path.normpath(_joined(home or os.getcwd(), rest))
 
 
 def shown(name: str | Path) -> str:
     """A file's name for a message or a table, which hold Unicode alone: other bytes as \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def typed(path: str | Path) -> str:
+    """A path as a word of a command that works from any folder: absolute, and quoted where a shell wants that."""
+    return shlex.quote(shown(os.path.abspath(path)))

@@ -14,7 +14,7 @@ from datasets import Dataset, config
 
 from spanbert_ext.files.disk import sha256_of, write_synced
 from spanbert_ext.files.paths import given_path
-from spanbert_ext.pretrain.text.corpus_names import shown
+from spanbert_ext.pretrain.text.corpus_names import shown, typed
 from spanbert_ext.pretrain.text.text_files import CorpusError
 
 _SUM = ".sha256"  # beside a table: its size and checksum
@@ -58,7 +58,7 @@ def check_table(table: Dataset) -> Dataset:
 def _damaged(folder: Path, files: list[Path], reason: str) -> CorpusError:
     names = ", ".join(shown(path) for path in files) or f"a file in {shown(folder)}"
     return CorpusError(
-        f"a table in the cache is damaged ({reason}): {names}. Delete it, and it is made again: rm -r {shown(folder)}"
+        f"a table in the cache is damaged ({reason}): {names}. Delete it, and it is made again: rm -r {typed(folder)}"
     )
 
 
