@@ -32,6 +32,7 @@ from spanbert_ext.pretrain.text import (
 from spanbert_ext.pretrain.text.corpus_names import (
     DATASET,
     ENDINGS,
+    Form,
     form_of,
     given_pattern,
     is_plain_text,
@@ -260,13 +261,20 @@ def read_source(source: str, separator: str | None = None, text_field: str = "te
     return read_documents(path, separator)
 
 
-def source_state(source: str) -> tuple[str, int, int] | tuple[str, str]:
-    """What changes when the source does: absolute name, size and time of a file; a dataset's own word."""
+def source_state(source: str) -> tuple[str, Form | None, int, int] | tuple[str, str]:
+    """What changes when the documents of one of `find_sources` do: a file's name where no link leads to it, the form
+    that it has by its own name, size and time; a dataset's own word."""
     if source.startswith(DATASET):
         return source, dataset_state(source)
-    path = Path(source).resolve()
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
+    path = Path(source)
+    real = path.resolve()  # its name may be another's, without an ending: a cache of the hub has such links
+    status = real.stat()
+    return str(real), form_of(path.name), status.st_size, status.st_mtime_ns
+
+
+def _absolute_name(source: str) -> str:
+    """By which a file is read, and its form is known: no link in it is followed."""
+    return source if source.startswith(DATASET) else str(Path(source).absolute())
 
 
 def check_separator(separator: str | None) -> None:
@@ -306,7 +314,7 @@ def load_documents(
     `CorpusError`.
     """
     check_separator(separator)
-    states = tuple(dict.fromkeys(map(source_state, find_sources(corpus))))
+    states = tuple((_absolute_name(source), source_state(source)) for source in find_sources(corpus))
     modules = (
         sys.modules[__name__],
         corpus_names,
