@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -12,12 +13,14 @@ from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.files.packages import missing_packages
+from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.settings.common_options import (
     add_corpus_options,
     add_output_options,
     add_vocabulary_options,
 )
 from spanbert_ext.pretrain.settings.masking_options import CANDIDATES
+from spanbert_ext.pretrain.text.corpus_names import typed
 
 DESCRIPTION = """Splits text into sentences and tokens, once, on every core, and writes them as shards with a manifest:
 what spanbert-pretrain --corpus DIR then reads. The shards are the same bytes for the same text, whatever the number
@@ -34,13 +37,12 @@ and lengths.png. Exit status: 0 done, 2 a mistake that you can correct, 128 + si
 """
 
 
-class _Stopped(Exception):
-    def __init__(self, number: int) -> None:
-        self.number = number
+class _Stopped(KeyboardInterrupt):
+    """SIGTERM. Not an `Exception`: what reads a corpus would take it for an error of the text."""
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped(number)
+    raise _Stopped
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -102,20 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         prepare(options)
-    except (CorpusError, TokenizerError, DiskError, InUse, ImportError) as error:
+    except (CorpusError, TokenizerError, DiskError, InUse, ImportError, OSError) as error:
         print(f"spanbert-prepare: error: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, _Stopped) as stop:
+    except KeyboardInterrupt as stop:
         print(
             "\nStopped. The shards that are finished are kept: call spanbert-prepare as before, and it goes on.",
             file=sys.stderr,
         )
-        return 128 + (stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
+        return 128 + (signal.SIGTERM if isinstance(stop, _Stopped) else signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
-    with open(os.path.join(os.path.expanduser(options.output), REPORT), encoding="utf-8") as report:
-        print(report.read(), end="")
-    print(f"Train on it: spanbert-pretrain --corpus {options.output}")
+    folder = given_path(options.output)
+    with contextlib.suppress(FileNotFoundError):  # a finished corpus is whole without its report
+        print((folder / REPORT).read_text(encoding="utf-8"), end="")
+    print(f"Train on it: spanbert-pretrain --corpus {typed(folder)}")
     return 0
 
 

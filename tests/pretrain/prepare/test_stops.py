@@ -11,19 +11,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("datasets")
 
+import datasets
 from preparations import PER_SHARD, Stop, bytes_of, command, stop_before_the_manifest
 
 from spanbert_ext.pretrain.prepare import prepare as prepare_module
 from spanbert_ext.pretrain.prepare.prepare import prepare
 from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared
 from spanbert_ext.pretrain.prepare_cli import main
+from spanbert_ext.pretrain.rows import tokenizer as tokenizer_module
 from spanbert_ext.pretrain.rows.tokenizer import TokenizerError, load_tokenizer, train_tokenizer
+from spanbert_ext.pretrain.text import records
 from spanbert_ext.pretrain.text.corpus import load_documents
 from spanbert_ext.pretrain.text.manifest import PROGRESS, PreparedError, is_prepared, read_manifest
 
@@ -134,6 +138,53 @@ def test_what_ended_before_the_lock_was_ours_is_kept(options, monkeypatch, tmp_p
         else:
             prepare(options())
         assert len(read_manifest(tmp_path / "out")["shards"]) == 4
+
+
+class _StoppedRows:
+    """A dataset while which is read SIGTERM arrives: after some rows, or as it is opened."""
+
+    column_names = ("text",)
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    def select_columns(self, names: list[str]) -> _StoppedRows:
+        return self
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        for number in range(100):
+            if number == self._after:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield {"text": f"Document number {number}."}
+
+
+@pytest.mark.parametrize("after", [0, 50])
+def test_a_signal_while_a_dataset_is_read_is_no_error_of_it(options, monkeypatch, capsys, tmp_path, after):
+    monkeypatch.setattr(records, "_open_dataset", lambda name: _StoppedRows(after))
+    monkeypatch.setattr(prepare_module, "source_state", lambda source: (source, "state"))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(command(options(corpus=["dataset:x"]))) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err
+    assert "Stopped. The shards that are finished are kept" in said and "error" not in said
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "out").exists() == (after > 0)  # its first row was there
+
+
+@pytest.mark.parametrize("opened", ["load_dataset", "from_pretrained"])
+def test_a_signal_while_something_is_opened_is_no_error_of_it(
+    options, corpus, monkeypatch, capsys, tmp_path, opened
+):
+    """Many types of error are a user's where a dataset or a tokenizer is opened; this is none of them."""
+
+    def killed(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    owner = datasets if opened == "load_dataset" else tokenizer_module.AutoTokenizer
+    monkeypatch.setattr(owner, opened, killed)
+    given = ["dataset:x"] if opened == "load_dataset" else corpus
+    assert main(command(options(corpus=given))) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err
+    assert "Stopped. The shards that are finished are kept" in said and "error" not in said
 
 
 def test_an_unfinished_preparation_inside_its_own_corpus_goes_on(options, corpus, monkeypatch, tmp_path):

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import numpy as np
 import pytest
 
 pytest.importorskip("datasets")
 
-from preparations import command
+from preparations import command, stop_before_the_manifest
 
+from spanbert_ext.pretrain.prepare.prepare import prepare
 from spanbert_ext.pretrain.prepare.shards import DOCUMENT_BINS, SENTENCE_BINS, document_bin
 from spanbert_ext.pretrain.prepare.summary import report_text
 from spanbert_ext.pretrain.prepare_cli import main
+from spanbert_ext.pretrain.rows.tokenizer import TokenizerError
 
 
 @pytest.mark.usefixtures("draws")
@@ -25,6 +28,33 @@ def test_the_command_says_what_it_made(options, tmp_path, capsys):
     assert f"spanbert-pretrain --corpus {tmp_path / 'out'}" in said
     assert (tmp_path / "out" / "report.md").read_text() in said
     assert (tmp_path / "out" / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["my prep", "-prep", "it's"])
+def test_the_advised_command_names_the_folder_as_a_shell_reads_it(
+    options, monkeypatch, tmp_path, capsys, name
+):
+    monkeypatch.chdir(tmp_path)
+    given = [*command(options()), f"--output={name}"]
+    assert main(given) == 0
+    *_, train = capsys.readouterr().out.splitlines()
+    words = shlex.split(train.removeprefix("Train on it: "))
+    assert words == ["spanbert-pretrain", "--corpus", str(tmp_path / name)]
+    (tmp_path / name / "report.md").unlink()  # called again, it tells what there is
+    assert main(given) == 0
+    assert capsys.readouterr().out == f"{train}\n"
+
+
+def test_the_advised_removal_of_a_damaged_tokenizer(options, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    trained = options(tokenizer=None, vocab_size=600)
+    trained.output = "-my prep"
+    stop_before_the_manifest(monkeypatch, trained)
+    (tmp_path / "-my prep" / "tokenizer" / "tokenizer.json").write_text("{")
+    with pytest.raises(TokenizerError) as error:
+        prepare(trained)
+    advised = str(error.value).partition("delete the folder (")[2].partition("), and the same")[0]
+    assert shlex.split(advised) == ["rm", "-r", str(tmp_path / "-my prep" / "tokenizer")]
 
 
 def test_short_documents_are_said_to_be_short(options, tmp_path, capsys):
