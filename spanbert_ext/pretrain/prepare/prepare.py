@@ -20,9 +20,10 @@ from spanbert_ext._version import __version__
 from spanbert_ext.files.bars import bars_shown
 from spanbert_ext.files.disk import explained, removed_where_empty, sync, sync_tree, write_synced
 from spanbert_ext.files.lock import LOCK_FILE, run_lock
+from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, verify
-from spanbert_ext.pretrain.prepare.shards import Progress, Shard, read_lines
+from spanbert_ext.pretrain.prepare.shards import Progress, Shard, differences, read_lines
 from spanbert_ext.pretrain.prepare.summary import HISTOGRAM, REPORT, draw_lengths, report_text
 from spanbert_ext.pretrain.prepare.write_shards import DOCUMENTS_PER_SHARD, Placed, has_begun, write_shards
 from spanbert_ext.pretrain.rows.tokenizer import (
@@ -40,7 +41,7 @@ from spanbert_ext.pretrain.text.corpus import (
     read_source,
     source_state,
 )
-from spanbert_ext.pretrain.text.corpus_names import DATASET, is_plain_text, shown
+from spanbert_ext.pretrain.text.corpus_names import DATASET, is_plain_text, shown, typed
 from spanbert_ext.pretrain.text.manifest import (
     FORMAT,
     MANIFEST,
@@ -141,7 +142,7 @@ def _settings(options: PrepareOptions, sources: list[str]) -> dict[str, Any]:
     if options.tokenizer is not None:
         names = tuple(name for name in names if name not in ("vocab_size", "unused_ids"))
     tokenizer = options.tokenizer
-    if tokenizer is not None and given_path(tokenizer).is_dir():
+    if tokenizer is not None and os.path.isdir(given_path(tokenizer)):  # of any name, reached or not
         tokenizer = os.path.abspath(given_path(tokenizer))
     return {
         "sources": [list(source_state(source)) for source in sources],
@@ -156,7 +157,14 @@ def _settings(options: PrepareOptions, sources: list[str]) -> dict[str, Any]:
 
 def _is_finished(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
     """Whether there is nothing to do. Raises `PreparedError` where the folder holds anything else than the beginning
-    of a preparation."""
+    of a preparation, and where that cannot be known."""
+    try:
+        return _holds_it(folder, settings, overwrite)
+    except OSError as error:  # another user's, a name too long, a disk that is gone
+        raise PreparedError(f"--output {shown(folder)} cannot be looked into: {reason(error)}") from error
+
+
+def _holds_it(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
     if folder.exists() and not folder.is_dir():
         raise PreparedError(f"--output {shown(folder)} is a file, expected a folder")
     if not folder.is_dir() or not any(path.name != LOCK_FILE for path in folder.iterdir()):
@@ -172,9 +180,9 @@ def _is_finished(folder: Path, settings: dict[str, Any], overwrite: bool) -> boo
     if overwrite or not (folder / MANIFEST).is_file():
         return False
     manifest = read_manifest(folder)
-    if manifest["settings"] != json.loads(json.dumps(settings)):
+    if different := differences([manifest["settings"]], settings):
         raise PreparedError(
-            f"--output {shown(folder)} already holds a prepared corpus, of another text or with other options: delete"
+            f"--output {shown(folder)} already holds a prepared corpus that differs in {', '.join(different)}: delete"
             " it with --overwrite, or choose another folder"
         )
     verify(folder, manifest)
@@ -229,7 +237,7 @@ def _begun_tokenizer(folder: Path, *, trained: bool) -> PreTrainedTokenizerBase:
         return load_tokenizer(str(folder))
     except TokenizerError as error:
         remedy = (
-            f"delete the folder (rm -r {shown(folder)}), and the same one is trained again on the same text"
+            f"delete the folder (rm -r {typed(folder)}), and the same one is trained again on the same text"
             if trained
             else "begin anew with --overwrite"
         )

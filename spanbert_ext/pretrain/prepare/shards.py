@@ -258,6 +258,13 @@ def fault(folder: Path, shard: Shard) -> str | None:
 
 
 def differences(lines: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
-    """Which of the settings a file of progress, or one with no line, does not begin with."""
+    """Which of the settings a file of progress, or one with no line, does not begin with; of a setting with names in it
+    these too, as "versions (datasets, pyarrow)"."""
     found, wanted = (lines or [{}])[0], json.loads(json.dumps(settings))
-    return [name for name in wanted if found.get(name) != wanted[name]]
+    different = []
+    for name, value in wanted.items():
+        was = found.get(name)
+        if was != value:
+            within = differences([was], value) if isinstance(was, dict) and isinstance(value, dict) else []
+            different.append(f"{name} ({', '.join(within)})" if within else name)
+    return different

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -178,6 +182,55 @@ def test_the_command_names_what_is_wrong(options, capsys, more, said):
     assert main(command(options(), *more)) == 2
     error = capsys.readouterr().err
     assert error.startswith("spanbert-prepare: error: ") and said in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("option", ["--output", "--tokenizer", "--corpus"])
+def test_a_name_that_is_too_long_is_said_in_one_line(options, capsys, option):
+    assert main(command(options(), option, "x" * 300)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("spanbert-prepare: error: ") and error.count("\n") == 1
+    assert "too long" in error and "xxx" in error
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_a_folder_of_another_user_is_said_in_one_line(options, monkeypatch, capsys, tmp_path, holds):
+    """Permissions say nothing to root, who may run the tests."""
+    folder = tmp_path / "out"
+    prepare(options()) if holds else folder.mkdir()
+    name, exists, iterdir = ("exists", Path.exists, None) if holds else ("iterdir", None, Path.iterdir)
+
+    def refusing(path: Path, **more: bool) -> object:
+        if path == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return (exists or iterdir)(path, **more)
+
+    monkeypatch.setattr(Path, name, refusing)
+    for more in ((), ("--overwrite",)):
+        assert main(command(options(), *more)) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"spanbert-prepare: error: --output {folder} cannot be looked into: ")
+        assert "Permission denied" in error and error.count("\n") == 1
+
+
+def test_what_differs_from_a_finished_preparation_is_named(options, monkeypatch, tmp_path):
+    """After an upgrade of a library nothing but the versions does."""
+    prepare(options())
+    version = importlib.metadata.version
+    for upgraded in (["datasets"], ["datasets", "transformers"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                prepare_module.importlib.metadata,
+                "version",
+                lambda name: "99.0" if name in upgraded else version(name),  # noqa: B023
+            )
+            said = (
+                rf"already holds a prepared corpus that differs in versions \({', '.join(upgraded)}\): delete"
+            )
+            with pytest.raises(PreparedError, match=said):
+                prepare(options())
+            with pytest.raises(PreparedError, match=r"differs in documents_per_shard, versions \(datasets"):
+                prepare(options(documents_per_shard=5))
+    prepare(options())
 
 
 def test_a_second_preparation_in_one_folder_is_refused(options, tmp_path):
