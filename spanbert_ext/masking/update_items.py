@@ -19,7 +19,8 @@ class CountingBatches:
     Trainer draws the batches of an update before its first forward, counts their labels over all processes and hands
     the model that number, `num_items_in_batch`. This counts the targets of the span-boundary objective and of the
     next-sentence prediction in the same batches by the same method of Trainer, so that every option of it means the
-    same for all the numbers. They stay on the device.
+    same for all the numbers. The labels are counted anew: Trainer counts what is not -100, the model what is not
+    negative. The numbers stay on the device, and the batches' tensors as they are.
 
     Batches without boundaries, or without pairs, or of a Trainer that makes no count, pass as they are.
     """
@@ -31,15 +32,23 @@ class CountingBatches:
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         batches, num_items = self.method(*args, **kwargs)
         if self.trainer.model_accepts_loss_kwargs and num_items is not None:
+            labels = self._count(batches, "labels")
+            num_items = num_items if labels is None else labels
             for count, name in COUNTED.items():
-                targets = [batch[name] for batch in batches if name in batch]  # each [B, K] or [B]
-                if len(targets) == len(batches) and all(isinstance(x, Tensor) for x in targets):
-                    # Trainer counts what is not -100 among the labels.
-                    labels = [{"labels": x.masked_fill(x < 0, -100)} for x in targets]
-                    items = self.trainer._get_num_items_in_batch(labels, self.trainer.args.device)
+                items = self._count(batches, name)
+                if items is not None:
                     for batch in batches:
                         batch[count] = items
         return batches, num_items
+
+    def _count(self, batches: list[Any], name: str) -> Any:
+        """How many elements from 0 on the batches' tensors of one name have; None: a batch has no such tensor."""
+        targets = [batch[name] for batch in batches if name in batch]  # each [B, L], [B, K] or [B]
+        if len(targets) < len(batches) or not all(isinstance(x, Tensor) for x in targets):
+            return None
+        # Trainer counts what is not -100 among the labels.
+        labels = [{"labels": x.masked_fill(x < 0, -100)} for x in targets]
+        return self.trainer._get_num_items_in_batch(labels, self.trainer.args.device)
 
 
 def count_update_items(trainer: Trainer) -> None:

@@ -193,7 +193,8 @@ def test_a_second_training_counts_once(tmp_path):
     trainer._get_num_items_in_batch = lambda *args: calls.append(1) or count(*args)
     trainer.train()
     trainer.train()
-    assert len(calls) == 4 and torch.equal(found[0], found[1])  # labels and boundaries, twice
+    # Trainer's count of the labels, the one in its place, the boundaries; twice
+    assert len(calls) == 6 and torch.equal(found[0], found[1])
 
 
 def test_a_trainer_that_counts_otherwise_is_told(tmp_path, monkeypatch):
