@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from spanbert_ext.masking.checks import EPOCHS
+from spanbert_ext.reference.span_mask import philox4x32
 
 _SLOTS = 1024  # workers with a cell of their own
 # 2^32 over the golden ratio: its first N <= 10,000 multiples modulo 2^32 keep a distance of 2^32 / (2.3 N).
@@ -24,12 +25,13 @@ def copy_of_epoch(epoch: Epoch, copies: int) -> Epoch:
 
 
 def any_copy(batch_epoch: int, copies: int) -> int:
-    """One of `copies` epochs for a batch of a number that is no epoch, each as often; without copies that number.
+    """One of `copies` epochs for a batch of a number that is no epoch; without copies that number.
 
-    By multiples of the golden ratio, and not by the remainder: a pass may have a multiple of `copies` batches, and each
-    row would keep one of its masks.
+    Drawn by a hash of the number, each with probability 1 / copies, whatever the distance of the batches that a row is
+    in: n passes show it copies * (1 - (1 - 1 / copies)^n) of them on average. A remainder, or one of the number's
+    multiples, would repeat a copy where a pass has certain numbers of batches.
     """
-    return (batch_epoch * _PASS_STEP % EPOCHS) * copies // EPOCHS if copies else batch_epoch
+    return philox4x32((0, 0), (batch_epoch, 0, 0, 0))[0] * copies // 2**32 if copies else batch_epoch
 
 
 def batch_epoch(run: int, batch: int) -> int:

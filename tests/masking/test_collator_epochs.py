@@ -136,15 +136,22 @@ class TestStaticMasks:
         )
         assert both >= 30
 
-    @pytest.mark.parametrize("copies", [1, 2, 10, 1000])
+    @pytest.mark.parametrize("copies", [1, 2, 10, 100])
     def test_batch_numbers_choose_every_copy_as_often(self, copies):
+        """A hundred times each, give or take four standard deviations."""
         for first in (0, 12345):
-            for step in (1, copies, 64):
-                counts = torch.bincount(
-                    torch.tensor([any_copy(first + step * i, copies) for i in range(10 * copies)]),
-                    minlength=copies,
-                )
-                assert len(counts) == copies and counts.min() >= 5, (copies, first, step)
+            for step in (1, copies, 64, 987):
+                numbers = torch.tensor([any_copy(first + step * i, copies) for i in range(100 * copies)])
+                counts = torch.bincount(numbers, minlength=copies)
+                assert len(counts) == copies and counts.min() >= 60, (copies, first, step)
+
+    @pytest.mark.parametrize("batches", [64, 377, 987, 1000])
+    def test_a_row_has_many_masks_whatever_the_number_of_batches(self, batches):
+        """Ten passes in one order draw 10 * (1 - 0.9^10) = 6.5 of ten copies on average."""
+        epochs = BatchEpochs()
+        passes = torch.tensor([[any_copy(epochs.next(), 10) for _ in range(batches)] for _ in range(10)])
+        distinct = [len(copies.unique()) for copies in passes.T]
+        assert 6.2 < sum(distinct) / batches < 6.8
 
     def test_it_is_shown_and_copied(self, tokenizer, rows):
         static = DataCollatorForSpanMasking(tokenizer, dupe_factor=3)
