@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from spanbert_ext.masking.along_tokens import ALONG_TOKENS, check_lengths, is_along_tokens, row_lengths
 from spanbert_ext.masking.checks import (
     epoch_tensor,
     integer_tensor,
@@ -21,16 +22,17 @@ from spanbert_ext.masking.checks import (
     pair_tensor,
     special_tensor,
 )
+from spanbert_ext.masking.token_columns import TOKEN_COLUMNS
 from spanbert_ext.ops._common import may_read_values, shown
 
-ALONG_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "special_tokens_mask", "token_kinds")
-# The padding of the columns along the tokens; every other column is padded with 0.
+# The padding of the columns along the tokens; those of TOKEN_COLUMNS have the ids', every other one 0.
 PADDING_VALUES = {"special_tokens_mask": 1, "token_kinds": 2}
 CHECKS = {
     "attention_mask": mask_tensor,
     "sample_ids": integer_tensor,
     "sample_epoch": epoch_tensor,
     "token_kinds": kind_tensor,
+    **dict.fromkeys(TOKEN_COLUMNS, integer_tensor),
     "special_tokens_mask": special_tensor,
     "is_random_next": pair_tensor,
     "next_sentence_label": pair_tensor,
@@ -95,7 +97,8 @@ def to_tensors(
     side = getattr(tokenizer, "padding_side", "right")
     batch = {}
     for name, rows in columns.items():
-        value = tokenizer.pad_token_id if name == "input_ids" else PADDING_VALUES.get(name, 0)
+        as_ids = name == "input_ids" or name in TOKEN_COLUMNS
+        value = tokenizer.pad_token_id if as_ids else PADDING_VALUES.get(name, 0)
         if name == "candidates":
             batch[name] = stack_candidates(
                 rows, [width - length if side == "left" else 0 for length in lengths]
@@ -104,7 +107,8 @@ def to_tensors(
         along_tokens = name == "input_ids" or name in ALONG_TOKENS
         if along_tokens and name != "input_ids":
             check_lengths(name, row_lengths(name, rows), lengths)
-        make = partial(stack_or_pad, name, rows, value or 0, side, width if along_tokens else None)
+        follows = along_tokens or is_along_tokens(name, rows, lengths)
+        make = partial(stack_or_pad, name, rows, value or 0, side, width if follows else None)
         if name in CHECKS and name in given:
             batch[name] = by_example(CHECKS[name], name, given[name], make, int(along_tokens))
         else:
@@ -127,26 +131,6 @@ def stack_if_equal(rows: Sequence[Any]) -> Tensor | Sequence[Any]:
     except (TypeError, ValueError, RuntimeError):  # shapes that differ, or kinds of rows mixed
         pass
     return rows
-
-
-def row_lengths(name: str, column: Tensor | Sequence[Any]) -> list[int]:
-    """Lengths of the one-dimensional rows of a column, stacked or not.
-
-    Raises:
-        ValueError: a row is not one-dimensional.
-    """
-    if isinstance(column, Tensor) and column.dim() == 2:
-        return [column.shape[1]] * len(column)
-    try:
-        lengths = [len(row) for row in column]
-    except TypeError as error:
-        raise ValueError(f"column {name!r} must hold one sequence per example: {error}") from None
-    for index, row in enumerate(column):
-        if getattr(row, "ndim", 1) != 1:
-            raise ValueError(
-                f"{name!r} of example {index} has shape {tuple(row.shape)}, expected one dimension"
-            )
-    return lengths
 
 
 def stack_or_pad(
@@ -213,15 +197,6 @@ def _typed(column: Tensor) -> Tensor:
 
 def _is_empty(row: Any) -> bool:
     return isinstance(row, (Tensor, np.ndarray)) and 0 in row.shape
-
-
-def check_lengths(name: str, lengths: list[int], expected: list[int]) -> None:
-    """Raises ValueError naming the first example whose column is not as long as its ids."""
-    if lengths == expected:
-        return
-    for index, (length, tokens) in enumerate(zip(lengths, expected, strict=True)):
-        if length != tokens:
-            raise ValueError(f"{name!r} of example {index} has {length} entries for {tokens} input_ids")
 
 
 def integral_ids(rows: Sequence[Any], input_ids: Tensor) -> Tensor:

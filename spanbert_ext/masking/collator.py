@@ -21,6 +21,7 @@ from spanbert_ext.masking.mask_epochs import BatchEpochs, any_copy, copy_of_epoc
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.masking.row_bounds import HostNumber, batches_are_joined
 from spanbert_ext.masking.row_bounds import row_bounds as bounds_of
+from spanbert_ext.masking.token_columns import token_columns_of
 from spanbert_ext.masking.word_kinds import word_kinds_of_rows
 from spanbert_ext.ops._common import flag, integer, real, shown
 
@@ -79,6 +80,10 @@ class DataCollatorForSpanMasking:
     * `sample_ids`, `sample_epoch`: one integer per row; see below;
     * `offset_mapping`, and `labels`, in whose place come those of the masked tokens: with one warning, unless they
       repeat the ids, as scripts that group texts make them.
+
+    RoCBert's `input_shape_ids` and `input_pronunciation_ids` become those of the token that stands there after masking.
+    With `pad_to_multiple_of`, columns that encoders read along the tokens (`bbox`, `langs`, ...) get the ids' width,
+    and so does every other one whose rows differ in length and are each as long as the row's ids.
 
     Rows that are pairs may have a column `is_random_next`, or, in transformers' words, `next_sentence_label`: 1 where
     the second text is random, 0 where it continues the first, negative where there is no target. It becomes the batch's
@@ -141,7 +146,7 @@ class DataCollatorForSpanMasking:
 
     Raises:
         ValueError: an option out of range; a dataset column that the collator makes itself; rows that
-            disagree; an element that its column cannot hold.
+            disagree; an element that its column cannot hold; RoCBert's columns with a tokenizer that is not its.
         TypeError: an option of a wrong type; both a masker and its options, or one option under two names; ids or
             other integers that are none.
         IndexError: an id beyond the tokenizer's.
@@ -306,6 +311,7 @@ class DataCollatorForSpanMasking:
             candidates=batch.get("candidates"),
         )
         batch.update(masked.as_dict())
+        batch |= token_columns_of(batch, masked.input_ids, masked.labels >= 0, self.tokenizer)
         for name in USED_HERE:
             batch.pop(name, None)
         if return_tensors == "np":
