@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spanbert_ext.masking.batching import explicit_kinds
 from spanbert_ext.masking.masker import MaskedBatch, SpanMasker
+from spanbert_ext.ops._common import integer, shown
 
 
 class MaskingHere:
@@ -22,8 +23,12 @@ class MaskingHere:
         """Masks in `forward` whatever comes without labels; None ends it.
 
         Raises:
+            TypeError: `masker` is something else, as a collator; `seed` is no integer.
             ValueError: the masker's vocabulary, or its number of position slots, exceeds the model's.
         """
+        if masker is not None and not isinstance(masker, SpanMasker):
+            raise TypeError(f"masker is {shown(masker)}; expected a SpanMasker or None")
+        seed = integer("seed", seed)
         if masker is not None:
             if masker.vocab_size > self.sbo.bias.shape[0]:
                 raise ValueError(
