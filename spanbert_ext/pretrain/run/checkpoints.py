@@ -25,8 +25,9 @@ TOKENIZER = "tokenizer"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "losses.png"
 MANIFEST = "manifest.json"  # of a checkpoint: its files' sizes and hashes
-UNFINISHED = "unfinished"  # in `CHECKPOINTS`: what is being written
-_FOLDERS = (CHECKPOINTS, TENSORBOARD, TOKENIZER)
+UNFINISHED = "unfinished"  # in `CHECKPOINTS`: the checkpoint that is being written
+RESULT = ".unfinished"  # the trained model that is, in the run's folder: `CHECKPOINTS` may be on another disk
+FOLDERS = (CHECKPOINTS, TENSORBOARD, TOKENIZER)  # that a run fills, and `delete_run` empties
 _FILES = (RUN_FILE, METRICS_FILE, PLOT_FILE, HISTORY_FILE, SAMPLES_FILE, LOCK_FILE)
 # Of a trained model, as far as its names are known before it is saved.
 _MODEL_FILES = (
@@ -57,7 +58,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
             raise RunError(f"--resume: there is no run in {folder} (no {RUN_FILE})")
         if not resume and holds:
             if RUN_FILE not in holds:
-                if holds <= set(_FOLDERS):  # links that lead nowhere; empty folders are no obstacle
+                if holds <= set(FOLDERS):  # links that lead nowhere; empty folders are no obstacle
                     _check_places(folder)
                 raise RunError(
                     f"--output {folder} is not empty and holds no run of this command: choose another folder"
@@ -78,7 +79,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 def _check_places(folder: Path) -> None:
     """Raises `RunError` for what stands in the place of a folder or a file of the run and is none, or is closed."""
-    for name in _FOLDERS:
+    for name in FOLDERS:
         path = folder / name
         if _is_dead_link(path):
             raise RunError(_dead_link(path))
@@ -133,7 +134,7 @@ def delete_run(folder: Path) -> None:
     written = _results_in(folder)
     if (folder / RUN_FILE).exists():
         write_synced(json.dumps({"deleted": True, "files": written}, indent=2) + "\n", folder / RUN_FILE)
-    for name in _FOLDERS:
+    for name in FOLDERS:
         empty(folder / name)
     if (folder / TOKENIZER).is_symlink():
         (folder / TOKENIZER).unlink()

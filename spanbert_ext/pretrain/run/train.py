@@ -41,6 +41,7 @@ from spanbert_ext.pretrain.run.checkpoints import (
 from spanbert_ext.pretrain.run.closing import close_run
 from spanbert_ext.pretrain.run.data import RunData, known_tokenizer, load_data, make_schedule
 from spanbert_ext.pretrain.run.next_steps import before_and_after, next_commands
+from spanbert_ext.pretrain.run.overwriting import check_not_read
 from spanbert_ext.pretrain.run.plan import Plan, describe_recipe, make_plan, settle
 from spanbert_ext.pretrain.run.ranks import FirstFailed, Ranks
 from spanbert_ext.pretrain.run.reporting import reporting_callbacks
@@ -109,6 +110,7 @@ def run(options: Options, *, plan_only: bool = False) -> dict[str, Any] | None:
                 # Trainer makes that of the checkpoints
                 during.enter_context(removed_where_empty(folder, folder / CHECKPOINTS))
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
+                check_not_read(options, folder)
                 during.enter_context(run_lock(folder))
                 # once more: another run may have begun before the lock was ours
                 check_output(folder, resume=options.resume, overwrite=options.overwrite)
@@ -222,9 +224,10 @@ def _mark(options: Options, folder: Path, loaded: Loaded, begun: dict[str, Any],
 
 
 def _begin(folder: Path, loaded: Loaded, processes: int) -> None:
+    facts = facts_of(loaded.options, loaded.data)  # reads, so comes before anything is deleted
     with explained("the run", folder):
         delete_run(folder)
-        write_run_file(folder, loaded.options, **facts_of(loaded.options, loaded.data), processes=processes)
+        write_run_file(folder, loaded.options, **facts, processes=processes)
 
 
 def _train(
