@@ -79,18 +79,21 @@ def empty(folder: Path) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        delete(path)
+
+
+def delete(path: Path) -> None:
+    """Deletes whatever stands there; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def make_anew(folder: Path) -> None:
     """Makes an empty folder in the place of whatever stands there."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        folder.unlink()
-    empty(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    delete(folder)
+    folder.mkdir(parents=True)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spanbert_ext.files.disk import empty, make_anew, sha256_of, sync, sync_tree, temporaries, write_synced
+from spanbert_ext.files.disk import (
+    delete,
+    empty,
+    make_anew,
+    sha256_of,
+    sync,
+    sync_tree,
+    temporaries,
+    write_synced,
+)
 from spanbert_ext.files.lock import LOCK_FILE
 from spanbert_ext.files.run_files import HISTORY_FILE, SAMPLES_FILE
 from spanbert_ext.models.model_card import CARD, is_our_card
@@ -151,6 +160,7 @@ def delete_unfinished_files(folder: Path) -> None:
     for name in (*_FILES, CARD):
         for path in temporaries(folder / name):
             path.unlink(missing_ok=True)
+    delete(folder / RESULT)
 
 
 # --- The file that marks it ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from transformers.trainer_callback import ExportableState
 from spanbert_ext.files.disk import DiskError, explained, make_anew, sync, sync_tree
 from spanbert_ext.models.model_card import CARD
 from spanbert_ext.pretrain.run.bad_loss import BadLossError
-from spanbert_ext.pretrain.run.checkpoints import UNFINISHED, checkpoint_name, publish, seal
+from spanbert_ext.pretrain.run.checkpoints import RESULT, UNFINISHED, checkpoint_name, publish, seal
 from spanbert_ext.pretrain.run.sharding import all_finite
 
 KEPT = 2  # checkpoints
@@ -63,7 +63,7 @@ class VerifiedSaving:
     def save_result(self, folder: Path, record: Callable[[list[str]], None]) -> None:
         """Puts the trained model with its tokenizer into `folder`, whole. Before, the first process calls `record` with
         the names of its files."""
-        staging = Path(self.args.output_dir) / UNFINISHED
+        staging = folder / RESULT
         self._check_weights(self.state.global_step)
         with explained("the trained model", folder):
             if self.is_world_process_zero():
