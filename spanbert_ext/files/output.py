@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command prints, when nobody reads it any more."""
+"""What a command prints, when nobody reads it any more, or when its stream has not every character."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 
+def encodable(text: str, encoding: str = "utf-8") -> str:
+    """`text` with escapes in the place of what an encoding has not: characters, or bytes of a file's name that are
+    none."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 class _Lasting:
     """A text stream whose reader may go away: a terminal that is closed, `| tee` that the same Ctrl-C ends."""
 
@@ -18,8 +24,14 @@ class _Lasting:
         self.lost: OSError | None = None  # why something was dropped, unless the reader went away
 
     def write(self, text: str) -> int:
-        self._try(self._stream.write, text)
+        self._try(self._write, text)
         return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            self._stream.write(encodable(text, self._stream.encoding or "ascii"))
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -47,8 +59,9 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[Callable[[], OSError | None]]:
-    """Output that cannot be written is dropped, from then on all of its stream: it is no reason to end a run. A stream
-    that was closed before the process began is None, to which nothing is printed.
+    """Characters that a stream's encoding has not are written as escapes. Output that cannot be written is dropped,
+    from then on all of its stream. Neither is a reason to end a run. A stream that was closed before the process began
+    is None, to which nothing is printed.
 
     Returns:
         Whether standard output, where it is what a command is for, was dropped while somebody was still to read it, as

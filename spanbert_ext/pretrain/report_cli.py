@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.report.figures import terminal_table
@@ -40,6 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for what the user can correct."""
+    with lasting_output():
+        return _command(arguments)
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     given = build_parser().parse_args(arguments)
     if missing := missing_packages(""):
         print(f"spanbert-report: error: {missing}", file=sys.stderr)

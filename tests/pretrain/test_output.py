@@ -75,3 +75,18 @@ def test_what_options_name_is_found_from_any_folder(tmp_path, monkeypatch):
     )
     read = read_options({"tokenizer": "bert-base-cased", "model": "demo"})  # of the hub, and a size
     assert (read.tokenizer, read.model) == ("bert-base-cased", "demo")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_characters_that_a_stream_has_not_are_written_as_escapes(monkeypatch, encoding):
+    """A log of a machine in the C locale, and a file whose name is no UTF-8."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    with lasting_output() as lost:
+        print("12 · 3 …", "caf\udce9.txt", flush=True)
+        sys.stdout.writelines(["… ", "the end\n"])
+        sys.stdout.flush()
+        assert lost() is None
+    shown = {"ascii": r"12 \xb7 3 \u2026", "latin-1": r"12 · 3 \u2026", "utf-8": "12 · 3 …"}[encoding]
+    dots = shown.rpartition(" ")[2]
+    assert written.getvalue().decode(encoding) == f"{shown} caf\\udce9.txt\n{dots} the end\n"

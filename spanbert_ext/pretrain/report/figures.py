@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from spanbert_ext.files.output import encodable
 from spanbert_ext.files.wording import duration, short
 from spanbert_ext.pretrain.report.run_reader import Run
 
@@ -102,7 +103,7 @@ def terminal_table(runs: Sequence[Run]) -> str:
     """The figures as lines, a run each; `*` marks the best of a column."""
     columns = figures(runs)
     texts = [
-        [column.title, *(cell + "*" * (i in column.best) for i, cell in enumerate(column.cells))]
+        [column.title, *(encodable(cell) + "*" * (i in column.best) for i, cell in enumerate(column.cells))]
         for column in columns
     ]
     widths = [max(map(len, cells)) for cells in texts]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spanbert_ext.files.output import encodable
 from spanbert_ext.pages.assets import SCRIPT, STYLE
 from spanbert_ext.pages.charts import (
     BOTTOM,
@@ -32,7 +33,7 @@ _EXAMPLES = 24  # shown at most
 
 
 def build_page(runs: Sequence[Run]) -> str:
-    """HTML with style, script, drawings and data in it. The same runs give the same page."""
+    """HTML in UTF-8 with style, script, drawings and data in it. The same runs give the same page."""
     title = f"Pre-training: {runs[0].name}" if len(runs) == 1 else f"Pre-training: {len(runs)} runs"
     sections = [
         _head(title, runs),
@@ -44,7 +45,7 @@ def build_page(runs: Sequence[Run]) -> str:
     ]
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     plot = f'<rect x="{LEFT}" y="{TOP - 4}" width="{WIDTH - LEFT - RIGHT + 4}" height="{HEIGHT - TOP - BOTTOM + 8}"/>'
-    return (
+    return encodable(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="generator" content="{GENERATOR}">'

@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from spanbert_ext.files.commands import place
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.prepare.prepared import check_tokenizer, load_prepared
 from spanbert_ext.pretrain.rows.blocks import build_blocks
@@ -109,8 +110,8 @@ def _own_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(str(path))
     except TokenizerError as error:
         raise TokenizerError(
-            f"{error}. The run trained this tokenizer on its text: delete the folder (rm -r {path}), and --resume"
-            " trains the same one again"
+            f"{error}. The run trained this tokenizer on its text: delete the folder (rm -r {place(path)}), and"
+            " --resume trains the same one again"
         ) from error
 
 

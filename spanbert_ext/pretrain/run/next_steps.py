@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spanbert_ext.files.commands import option, place
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.settings.defaults import OWN_TEXT, PLAIN
 from spanbert_ext.pretrain.settings.option_checks import flag
@@ -40,13 +40,13 @@ def before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
 def next_commands(options: Options) -> str:
     """What can be done with the run's folder."""
     folder = given_path(options.output)
-    quoted = shlex.quote(str(folder))
-    corpus = " ".join(map(shlex.quote, options.corpus[:2])) + " ..." * (len(options.corpus) > 2)
+    quoted = place(folder)
+    corpus = " ".join(map(place, options.corpus[:2])) + " ..." * (len(options.corpus) > 2)
     again = f"spanbert-pretrain --model {quoted}"
     if options.corpus:
         again += f" --corpus {corpus}"
     again += "".join(f" {word}" for name in _UNSAID for word in _if_not_unsaid(name, getattr(options, name)))
-    again += f" --output {shlex.quote(f'{folder}-further')}"
+    again += " --output " + place(f"{folder}-further")
     load = f"AutoModelForQuestionAnswering.from_pretrained({str(folder)!r})"
     load += "  # lists both pre-training heads as UNEXPECTED, which is right"
     commands = (
@@ -62,4 +62,4 @@ def _if_not_unsaid(name: str, value: Any) -> tuple[str, ...]:
     """The option as words of a command, none where it is what a command without it means, or not resolved."""
     if value is None or value == _UNSAID[name]:
         return ()
-    return (flag(name, value),) if isinstance(value, bool) else (flag(name), shlex.quote(str(value)))
+    return (flag(name, value),) if isinstance(value, bool) else (option(flag(name), str(value)),)

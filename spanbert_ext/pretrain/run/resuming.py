@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from spanbert_ext.files.commands import place
 from spanbert_ext.files.disk import sha256_of
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.rows.tokenizer import tokenizer_sha256
@@ -135,7 +136,7 @@ def _differs(folder: Path, what: str, options: Options, saved: Options, was: Any
                 f"{said}trained again on the same text it came out different, perhaps by another version of the"
                 f" tokenizers library; put {path} back from a copy, or begin a new run in another folder"
             )
-        return f"{said}delete the folder (rm -r {path}), and --resume trains the same one again"
+        return f"{said}delete the folder (rm -r {place(path)}), and --resume trains the same one again"
     names = {"corpus": "the built-in text", "tokenizer": f"that of {options.model}"}
     there, here = (_shown(value) or names.get(what, "") for value in (there, here))
     return f"{said}{here} has the digest {now}, {there} had {was}; {_BEGIN_ANEW}"
