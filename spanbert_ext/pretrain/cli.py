@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from spanbert_ext.files.commands import place
 from spanbert_ext.files.disk import FULL
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
@@ -158,7 +158,26 @@ def _kept(output: str) -> str:
         int(path.name[11:]) for path in folder.glob("checkpoints/checkpoint-*") if path.name[11:].isdigit()
     ]
     where = f"from step {max(steps):,}" if steps else "from the beginning"
-    return f"Go on {where} with: spanbert-pretrain --output {shlex.quote(output)} --resume"
+    return f"Go on {where} {_launched(f'--output {place(output)} --resume')}"
+
+
+def _launched(arguments: str) -> str:
+    """`arguments` for this command as it was started: a run goes on with as many processes as it began with."""
+    processes, here = (_number(name) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if processes < 2:
+        return f"with: {SCRIPT} {arguments}"
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true"):
+        launcher = f"accelerate launch --use_fsdp --fsdp_version 2 --num_processes {processes}"
+        return f"with: {launcher} -m {MODULE} {arguments}"
+    nodes = processes // here if here else 1
+    several = f"--nnodes {nodes} " if nodes > 1 else ""
+    where = "on each machine, which torchrun is told as before, with" if nodes > 1 else "with"
+    return f"{where}: torchrun {several}--nproc-per-node {processes // nodes} -m {MODULE} {arguments}"
+
+
+def _number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdigit() else 0
 
 
 class _Terminated(KeyboardInterrupt):
