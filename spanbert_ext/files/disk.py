@@ -134,7 +134,7 @@ def explained(what: str, folder: Path) -> Iterator[None]:
 def _reason(error: Exception, folder: Path) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if "No space left" in str(error) or shutil.disk_usage(existing).free < _ROOM:
         return os.strerror(errno.ENOSPC)
     return None

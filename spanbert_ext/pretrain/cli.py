@@ -32,8 +32,12 @@ def read_options(given: dict[str, Any]) -> Options:
     given = _found_from_anywhere(given)
     if given.get("resume"):
         path = given_path(given.get("output", Options.output)) / "run.json"
-        if not path.is_file():
-            raise OptionError(f"--resume: there is no run in {path.parent} (no {path.name})")
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise OptionError(f"--resume: there is no run in {path.parent} (no {path.name})") from None
+        except OSError as error:
+            raise OptionError(f"--output {path.parent} cannot be read: {error.strerror or error}") from error
         return load_options(path, given)[0]
     return Options(**given).resolve()
 
@@ -47,7 +51,7 @@ def _found_from_anywhere(given: dict[str, Any]) -> dict[str, Any]:
         found["cache_dir"] = os.path.abspath(given_path(given["cache_dir"]))
     for name in ("model", "tokenizer"):
         value = given.get(name)
-        if value and value not in MODELS and (path := given_path(value)).exists():
+        if value and value not in MODELS and os.path.exists(path := given_path(value)):
             found[name] = os.path.abspath(path)
     return found
 
@@ -152,7 +156,7 @@ def _interrupted(interruption: KeyboardInterrupt, rest: str) -> int:
 def _kept(output: str) -> str:
     """What a run's folder holds to go on from, and how."""
     folder = given_path(output)
-    if not (folder / "run.json").is_file():
+    if not os.path.isfile(folder / "run.json"):  # False too where the folder cannot be looked into
         return f"Nothing had begun in {output}: give the command again."
     steps = [
         int(path.name[11:]) for path in folder.glob("checkpoints/checkpoint-*") if path.name[11:].isdigit()

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("transformers")
 
-from spanbert_ext.pretrain import cli
+from spanbert_ext.pretrain import cli, report_cli
 from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options, save_options
 
 
@@ -96,6 +98,42 @@ def test_unwritable_output(capsys, corpus, tmp_path):
     assert f"--output {parent}/out is not writable" in error_of(
         capsys, "--corpus", corpus, "--output", f"{parent}/out"
     )
+
+
+@pytest.fixture(params=["closed to the user", "too long"])
+def unreachable(request, tmp_path, monkeypatch):
+    """A folder that the system does not look into, and what it says."""
+    if request.param == "too long":
+        return tmp_path / ("n" * 300) / "out", "File name too long"
+    closed, stat = tmp_path / "closed", os.stat
+
+    def refused(path, *arguments, **more):  # the root user may look anywhere
+        if not isinstance(path, int) and closed in Path(os.fsdecode(path)).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return stat(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "stat", refused)
+    return closed / "out", "Permission denied"
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"], ["--plan-only"], ["--resume"]])
+def test_output_that_cannot_be_reached(capsys, corpus, unreachable, more):
+    folder, reason = unreachable
+    assert cli.main(["--corpus", corpus, "--output", str(folder), "--no-progress", *more]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    what = "cannot be read" if more == ["--resume"] else "is not writable"
+    assert line == f"spanbert-pretrain: error: --output {folder} {what}: {reason}"
+
+
+def test_what_is_kept_where_nothing_can_be_looked_at(unreachable):
+    assert cli._kept(str(unreachable[0])).startswith("Nothing had begun in ")
+
+
+def test_a_model_or_a_report_that_cannot_be_reached(capsys, corpus, unreachable):
+    folder, reason = unreachable
+    assert str(folder) in error_of(capsys, "--corpus", corpus, "--model", str(folder))
+    assert report_cli.main([str(folder)]) == 2
+    assert f"{folder} is not to be read ({reason})" in capsys.readouterr().err
 
 
 def test_existing_run_needs_a_decision(capsys, corpus, tmp_path):

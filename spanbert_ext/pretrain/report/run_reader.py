@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,11 +81,9 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     Raises `ReportError` for a folder without any."""
     found: list[Path] = []
     for folder in folders:
-        if not folder.is_dir():
-            raise ReportError(
-                f"{folder} is {'a file' if folder.exists() else 'not there'}; expected a run's folder"
-            )
-        if (folder / RUN_FILE).is_file():
+        if not os.path.isdir(folder):
+            raise ReportError(f"{folder} is {_absence(folder)}; expected a run's folder")
+        if os.path.isfile(folder / RUN_FILE):
             inside = [folder]
         else:
             inside = sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
@@ -93,6 +92,17 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         found += inside
     unique = {path.resolve(): path for path in found}
     return [_read_run(path, name) for path, name in zip(unique.values(), _names([*unique]), strict=True)]
+
+
+def _absence(path: Path) -> str:
+    """Of what is no folder."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "not there"
+    except OSError as error:
+        return f"not to be read ({error.strerror or error})"
+    return "a file"
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

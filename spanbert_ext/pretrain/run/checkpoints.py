@@ -57,11 +57,11 @@ class RunError(RuntimeError):
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Raises `RunError` unless a run may begin or go on in `folder`, and makes the folder. Deletes nothing."""
-    if _is_dead_link(folder):
-        raise RunError(f"--output {_dead_link(folder)}")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"--output {folder} is a file, expected a folder")
     try:
+        if _is_dead_link(folder):
+            raise RunError(f"--output {_dead_link(folder)}")
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"--output {folder} is a file, expected a folder")
         holds = {path.name for path in folder.iterdir() if not _is_trace(path)} if folder.is_dir() else set()
         if resume and RUN_FILE not in holds:
             raise RunError(f"--resume: there is no run in {folder} (no {RUN_FILE})")

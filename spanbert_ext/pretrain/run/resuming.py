@@ -157,7 +157,7 @@ def remember_moved(folder: Path, options: Options) -> None:
 def _model_digest(options: Options) -> str | None:
     """Of the configuration and the weights in the folder that a run starts from; None where it starts from none."""
     folder = given_path(options.model)
-    if not folder.is_dir() or options.starts_fresh:
+    if options.starts_fresh or not os.path.isdir(folder):
         return None
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(folder.iterdir()):

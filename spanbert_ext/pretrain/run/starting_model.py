@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def build_model(
 
 def _checkpoint(options: Options) -> str:
     path = given_path(options.model)
-    return str(path) if path.is_dir() else options.model
+    return str(path) if os.path.isdir(path) else options.model
 
 
 def check_ids(options: Options, tokenizer: PreTrainedTokenizerBase) -> None:
