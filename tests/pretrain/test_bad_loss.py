@@ -118,7 +118,8 @@ def test_a_bad_update_ends_the_run_and_the_last_checkpoint_stays(
     assert cli.main(arguments(corpus, output)) == cli.FAILED
     errors = capsys.readouterr().err.splitlines()
     assert re.match(
-        f"spanbert-pretrain: error: {said}.*No weight was changed by it; --on-bad-loss skip leaves it out$",
+        f"spanbert-pretrain: error: {said}.*No weight was changed by it. --resume takes the steps since the last"
+        " checkpoint again, and with --on-bad-loss skip leaves this one out; a lower --learning-rate takes a new run$",
         errors[-2],
     ), errors[-2]
     assert errors[-1] == f"Go on from step 2 with: spanbert-pretrain --output {output} --resume"

@@ -117,7 +117,10 @@ class UpdateGuard(TrainerCallback, ExportableState):
         update = state.global_step + 1
         what = f"update {update}{f' ({self.describe(update)})' if self.describe else ''}: {reason}"
         if not self.skip:
-            raise BadLossError(f"{what}. No weight was changed by it; --on-bad-loss skip leaves it out")
+            raise BadLossError(
+                f"{what}. No weight was changed by it. --resume takes the steps since the last checkpoint again, and"
+                " with --on-bad-loss skip leaves this one out; a lower --learning-rate takes a new run"
+            )
         self._in_a_row += 1
         if self._in_a_row == _MOST_IN_A_ROW:
             raise BadLossError(f"{what}. It is one of {_MOST_IN_A_ROW} in a row, so not the text's fault")
