@@ -18,6 +18,7 @@ from spanbert_ext.masking.collator import DataCollatorForSpanMasking
 from spanbert_ext.pretrain.run.evaluations import evaluations_to_come, laws_of
 from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
 from spanbert_ext.pretrain.run.optimizer import largest_excess
+from spanbert_ext.pretrain.run.without_effect import Form, text_forms, without_effect
 from spanbert_ext.pretrain.settings.defaults import ALTERNATIVES
 from spanbert_ext.pretrain.settings.options import Options, flag
 from spanbert_ext.pretrain.settings.recipes import RECIPES
@@ -88,6 +89,7 @@ def make_plan(
         gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
         steps_taken=steps_taken,
         unknown=unknown,
+        forms=text_forms(options),
         measured=measure_step(trainer, options, collator, train, rows.lengths),
     )
 
@@ -107,6 +109,7 @@ class Plan:
     gpus: int = 0  # that a process sees
     steps_taken: int = 0  # before a resume
     unknown: float = 0.0  # share of the training tokens
+    forms: frozenset[Form] = frozenset({"text"})  # that the text is found in
     measured: MeasuredStep | None = None
 
     @property
@@ -237,15 +240,17 @@ class Plan:
         return f" from step {self.steps_taken:,} on" if self.steps_taken else ""
 
     def warnings(self) -> list[str]:
-        """What looks wrong, each with a remedy."""
+        """What looks wrong, each with a remedy, and what does nothing."""
         options, rows = self.options, self.rows
-        found = []
+        found = without_effect(options, self.forms)
         if rows.mean_length < options.block_size / 2 and options.rows == "blocks":
+            joined = (
+                " A blank line ends a document: where it only ends a paragraph, join these by --document-separator LINE"
+                " (a line that your documents end with); else"
+            )
             found.append(
-                f"documents are short: a row has {rows.mean_length:.0f} of {options.block_size} tokens on average. A"
-                " blank line ends a document: where it only ends a paragraph, join these by --document-separator LINE"
-                f" (a line that your documents end with); else --block-size {_near(rows.mean_length)} says what"
-                " there is."
+                f"documents are short: a row has {rows.mean_length:.0f} of {options.block_size} tokens on average."
+                f"{joined if 'text' in self.forms else ''} --block-size {_near(rows.mean_length)} says what there is."
             )
         if self.unknown > MANY_UNKNOWN:
             found.append(
