@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser
+from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.pretrain.settings.common_options import (
@@ -88,6 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 for what the user can correct, 128 + signal when stopped."""
+    with lasting_output():
+        return _command(arguments)
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     given = vars(build_parser().parse_args(arguments))
     if missing := missing_packages("pretrain"):
         print(f"spanbert-prepare: error: {missing}", file=sys.stderr)

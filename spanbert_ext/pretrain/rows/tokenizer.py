@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -115,14 +116,17 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     tokens, takes the capitals away that its vocabulary has, or fails at a word that it does not know.
     """
     path = given_path(name)
-    if path.is_file() or (not path.exists() and len(path.parts) > 2):  # a hub name has at most one slash
+    is_folder = os.path.isdir(
+        path
+    )  # False too of a name that is too long, or in a folder that may not be entered
+    if os.path.isfile(path) or (
+        not os.path.exists(path) and len(path.parts) > 2
+    ):  # a hub name has at most one slash
         raise TokenizerError(f"tokenizer {name!r} is not a folder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(path) if path.is_dir() else name, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(path) if is_folder else name, trust_remote_code=False)
     except Exception as error:  # missing files, no network, not a tokenizer: many types
-        where = "folder" if path.is_dir() else "no such folder; as a hub name"
+        where = "folder" if is_folder else "no such folder; as a hub name"
         raise TokenizerError(f"cannot load tokenizer {name!r} ({where}): {reason(error)}") from error
     missing = [
         kind for kind in ("mask", "cls", "sep", "pad") if getattr(tokenizer, f"{kind}_token_id") is None

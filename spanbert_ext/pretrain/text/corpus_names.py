@@ -6,10 +6,11 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from spanbert_ext.files.commands import place
 
 DATASET = "dataset:"  # what the name of a dataset begins with
 
@@ -110,4 +111,4 @@ def shown(name: str | Path) -> str:
 
 def typed(path: str | Path) -> str:
     """A path as a word of a command that works from any folder: absolute, and quoted where a shell wants that."""
-    return shlex.quote(shown(os.path.abspath(path)))
+    return place(os.path.abspath(path))
