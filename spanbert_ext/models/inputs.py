@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -120,6 +122,36 @@ def taken_inputs(encoder: nn.Module) -> frozenset[str] | None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return None
     return frozenset(parameters)
+
+
+def with_native_parameters(forward: FunctionType, native: Callable[..., Any], name: str) -> FunctionType:
+    """`forward` with a signature that also has what its `**kwargs` hand on to a family's encoder.
+
+    Trainer keeps the columns of a dataset that a model's forward names, and drops all others: `bbox`,
+    `global_attention_mask`, `task_type_ids`, ... must stand there. The code is the same object: a call costs no more.
+
+    Args:
+        native: the forward of the family's masked language model. Those of its parameters that have "label" in their
+            name stay out: Trainer evaluates only batches that have all of these.
+        name: the qualified one of what is returned.
+    """
+    made = FunctionType(
+        forward.__code__, forward.__globals__, forward.__name__, forward.__defaults__, forward.__closure__
+    )
+    for attribute in ("__module__", "__doc__", "__kwdefaults__", "__annotations__"):
+        setattr(made, attribute, getattr(forward, attribute))
+    made.__qualname__ = name
+    signature = inspect.signature(forward)
+    *own, others = signature.parameters.values()
+    added = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(native).parameters.values()
+        if parameter.name not in signature.parameters
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and "label" not in parameter.name
+    ]
+    made.__signature__ = signature.replace(parameters=[*own, *added, others])
+    return made
 
 
 def encode(model: Any, inputs: dict[str, Tensor], options: dict[str, Any]) -> ModelOutput:

@@ -22,6 +22,7 @@ from spanbert_ext.models.inputs import (
     scalar,
     taken_inputs,
     truth,
+    with_native_parameters,
 )
 from spanbert_ext.models.last_layers import LayerShape
 from spanbert_ext.models.masking_here import MaskingHere
@@ -339,6 +340,9 @@ def concrete_class(config_class: type, nsp: bool = False) -> type:
         doc = f"{native.__name__} with the span-boundary objective; see SpanBertForPreTraining."
         members = {"native_class": native, "family": family, "head_shape": head}
         members["layer_shape"] = family.last_layer(native)
+        members["forward"] = with_native_parameters(
+            SpanBertForPreTraining.forward, native.forward, f"{name}.forward"
+        )
         built = type(
             name, (SpanBertForPreTraining, native), {"__module__": __name__, "__doc__": doc, **members}
         )
