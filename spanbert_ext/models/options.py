@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
+
+from spanbert_ext.ops._common import integer, real, shown, use_reference
 
 DEFAULT_OPTIONS = {
     "nsp": False,
@@ -36,7 +40,7 @@ def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict
     """The defaults, replaced by the configuration's options and then by those of the caller that are not None.
 
     Raises:
-        ValueError: an unknown option, or one out of range.
+        ValueError: an unknown option, or one of another type or out of range.
     """
     options = DEFAULT_OPTIONS | (saved or {}) | {name: x for name, x in given.items() if x is not None}
     unknown = options.keys() - DEFAULT_OPTIONS.keys()
@@ -45,22 +49,44 @@ def resolve_options(saved: dict[str, Any] | None, given: dict[str, Any]) -> dict
             f"config.span_pretraining has unknown options {sorted(unknown)}; known: {sorted(DEFAULT_OPTIONS)}"
         )
     for name in ("position_dim", "position_slots"):
-        if not isinstance(options[name], int) or options[name] < 1:
-            raise ValueError(f"{name} is {options[name]!r}, expected an integer of at least 1")
-    if not options["sbo_weight"] >= 0:
-        raise ValueError(f"sbo_weight is {options['sbo_weight']!r}, expected 0 or more")
-    if not 0 <= options["label_smoothing"] < 1:
-        raise ValueError(
-            f"label_smoothing is {options['label_smoothing']!r}, expected 0 <= label_smoothing < 1"
+        options[name] = _number(
+            name, options[name], integer, lambda size: size >= 1, "an integer of at least 1"
         )
+    options["sbo_weight"] = _number(
+        "sbo_weight", options["sbo_weight"], real, lambda x: 0 <= x < math.inf, "a finite number of 0 or more"
+    )
+    options["label_smoothing"] = _number(
+        "label_smoothing",
+        options["label_smoothing"],
+        real,
+        lambda x: 0 <= x < 1,
+        "a number 0 <= label_smoothing < 1",
+    )
     for name in ("nsp", "skip_unread_rows", "count_rows", "assume_all_text"):
         if not isinstance(options[name], bool):
             raise ValueError(f"{name} is {options[name]!r}, expected True or False")
-    if options["evaluation_loss"] not in ("mlm", "sum"):
-        raise ValueError(f"evaluation_loss is {options['evaluation_loss']!r}, expected 'mlm' or 'sum'")
-    if options["impl"] not in ("fused", "reference"):
-        raise ValueError(f"impl is {options['impl']!r}, expected 'fused' or 'reference'")
+    loss = options["evaluation_loss"]
+    if not isinstance(loss, str) or loss not in ("mlm", "sum"):
+        raise ValueError(f"evaluation_loss is {loss!r}, expected 'mlm' or 'sum'")
+    use_reference(options["impl"])
     logits = options["evaluation_logits"]
-    if not isinstance(logits, bool) and logits != "auto":
+    if not isinstance(logits, bool) and not (isinstance(logits, str) and logits == "auto"):
         raise ValueError(f"evaluation_logits is {logits!r}, expected 'auto', True or False")
     return options
+
+
+def _number(
+    name: str,
+    value: Any,
+    convert: Callable[[str, Any], float],
+    fits: Callable[[float], bool],
+    expected: str,
+) -> float:
+    """`value` as a number of Python's own, which config.json can hold; a bool, a tensor or a string is none."""
+    try:
+        number = convert(name, value)
+    except (TypeError, ValueError):
+        number = math.nan  # which is in no range
+    if not fits(number):
+        raise ValueError(f"{name} is {shown(value)}, expected {expected}")
+    return number

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -105,20 +108,46 @@ class TestClass:
         "option",
         [
             {"position_dim": 0},
+            {"position_dim": True},
             {"position_slots": 1.5},
-            {"sbo_weight": -1.0},
-            {"label_smoothing": 1.0},
+            {"position_slots": "20"},
+            *({"sbo_weight": x} for x in (-1.0, math.inf, math.nan, True, "1", 10**400, torch.tensor(0.5))),
+            *(
+                {"label_smoothing": x}
+                for x in (1.0, -0.1, math.nan, False, "0.1", [0.1], np.array([0.1, 0.2]))
+            ),
             {"skip_unread_rows": "yes"},
             {"count_rows": 1},
             {"nsp": 1},
             {"assume_all_text": "no"},
             {"impl": "eager"},
             {"impl": True},
+            {"evaluation_loss": np.array(["mlm", "sum"])},
+            {"evaluation_logits": np.array(["auto", "auto"])},
         ],
     )
     def test_options_out_of_range(self, option):
-        with pytest.raises(ValueError, match=next(iter(option))):
+        with pytest.raises(ValueError, match=f"^{next(iter(option))} is .*, expected "):
             SpanBertForPreTraining(tiny_config(), **option)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "plain"),
+        [
+            ("sbo_weight", np.float32(0.5), 0.5),
+            ("sbo_weight", 2, 2.0),
+            ("sbo_weight", Fraction(1, 4), 0.25),
+            ("label_smoothing", np.float64(0.1), 0.1),
+            ("label_smoothing", np.int64(0), 0.0),
+            ("position_dim", np.int64(12), 12),
+            ("position_slots", np.uint8(7), 7),
+        ],
+    )
+    def test_numbers_of_every_kind_are_saved(self, name, value, plain, tmp_path):
+        model = SpanBertForPreTraining(tiny_config(), **{name: value})
+        model.save_pretrained(tmp_path)
+        again = SpanBertForPreTraining.from_pretrained(tmp_path)
+        for options in (model.config.span_pretraining, again.config.span_pretraining):
+            assert options[name] == plain and type(options[name]) is type(plain)
 
     def test_copies(self):
         model = make_model().eval()
