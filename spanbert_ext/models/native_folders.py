@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from huggingface_hub import HfApi
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, find_adapter_config_file, is_peft_available, logging
 
 from spanbert_ext._version import __version__
 from spanbert_ext.models.model_card import CARD, card_text, check_facts, write_card
@@ -32,23 +33,33 @@ _HUB_ARGUMENTS = {
 class NativeFolders:
     """The part of a model class that loads, initialises, saves and resizes, in front of the native class."""
 
-    native_class: type[PreTrainedModel] = PreTrainedModel
+    native_class: type[PreTrainedModel] = PreTrainedModel  # of the class that is for any configuration
     loaded_from: Any = (
         None  # as `name_or_path`, which a model with random weights takes from its configuration
     )
 
     @classmethod
+    def _is_for_one_type(cls) -> bool:
+        """Whether the class is made of a native one, and thus for one type of configuration."""
+        return cls.native_class is not PreTrainedModel
+
+    @property
+    def _saves_adapters_alone(self) -> bool:
+        """Whether transformers saves what `add_adapter` has added, and neither the model nor its configuration."""
+        return getattr(self, "_hf_peft_config_loaded", False)
+
+    @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any
     ) -> Any:
-        """Loads a native checkpoint, whose SBO is then initialised, or one of ours.
+        """Loads a native checkpoint, whose SBO is then initialised, or one of ours, or PEFT's adapters with their base.
 
         Arguments as in transformers, plus the options of the class.
         """
         code_revision = kwargs.pop(
             "code_revision", None
         )  # as AutoModelForMaskedLM, which hands nothing of it on
-        if issubclass(cls, PreTrainedModel):  # made for one type of configuration
+        if cls._is_for_one_type():
             found = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
             model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
             model.loaded_from = pretrained_model_name_or_path
@@ -65,7 +76,10 @@ class NativeFolders:
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS & kwargs.keys()}
             if code_revision is not None:
                 hub["code_revision"] = code_revision
-            config_class, saved = _saved_config(config or pretrained_model_name_or_path, hub)
+            source = config or _base_of_adapters(
+                pretrained_model_name_or_path, hub, kwargs.get("adapter_kwargs") or {}
+            )
+            config_class, saved = _saved_config(source, hub)
         concrete = cls.made_for(config_class, wants_nsp(saved, kwargs.get("nsp")))
         return concrete.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
@@ -75,7 +89,7 @@ class NativeFolders:
 
         `trust_remote_code` and `code_revision` are ignored: no code is loaded.
         """
-        kwargs = {name: x for name, x in kwargs.items() if name not in ("trust_remote_code", "code_revision")}
+        kwargs = _without_code(kwargs)
         nsp = wants_nsp(getattr(config, "span_pretraining", None), kwargs.get("nsp"))
         return cls.made_for(type(config), nsp)._from_config(copy.deepcopy(config), **kwargs)
 
@@ -89,7 +103,8 @@ class NativeFolders:
         **kwargs: Any,
     ) -> None:
         """Saves as the native class does, under its name: what loads the native model loads this one. Beside it goes a
-        model card, README.md, but where one is that you wrote or changed.
+        model card, README.md, but where one is that you wrote or changed. Of a model with adapters of `add_adapter` it
+        saves, as the native class, these alone: no configuration, and no card.
 
         Args:
             card: what the card says by your word, some of: `base_model`, a name on the hub; `language` and `license`,
@@ -105,7 +120,7 @@ class NativeFolders:
         )
         self.config.architectures = [self.native_class.__name__]
         base = os.path.basename(os.path.abspath(save_directory))
-        if is_main_process:
+        if is_main_process and not self._saves_adapters_alone:
             config = copy.deepcopy(self.config)
             del config.keys_to_ignore_at_inference  # of our outputs, not of the native ones
             config.save_pretrained(save_directory)
@@ -113,7 +128,8 @@ class NativeFolders:
         if push_to_hub:  # only now: the folder is complete
             wanted = ("commit_message", "private", "token", "create_pr", "revision")
             given = {key: kwargs[key] for key in wanted if key in kwargs}
-            self.push_to_hub(kwargs.get("repo_id") or base, card=os.path.join(save_directory, CARD), **given)
+            path = None if self._saves_adapters_alone else os.path.join(save_directory, CARD)
+            self.push_to_hub(kwargs.get("repo_id") or base, card=path, **given)
 
     def push_to_hub(
         self,
@@ -145,7 +161,7 @@ class NativeFolders:
             path = os.path.join(folder, CARD)
             if isinstance(card, (str, os.PathLike)):
                 shutil.copyfile(card, path)
-            else:
+            elif not self._saves_adapters_alone:
                 os.unlink(path)
                 _fetch_card(api, repo_id, revision, path)
                 tags = [tags] if isinstance(tags, str) else tags or []
@@ -199,12 +215,36 @@ def _initial_std(config: Any) -> float:
     return getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
 
 
+def _without_code(options: dict[str, Any]) -> dict[str, Any]:
+    """Without those of code, which is not loaded."""
+    return {name: x for name, x in options.items() if name not in ("trust_remote_code", "code_revision")}
+
+
+def _base_of_adapters(source: Any, hub: dict[str, Any], adapter_kwargs: dict[str, Any]) -> Any:
+    """Where the configuration is: in `source`, or, where that has adapters alone, in their base, as AutoModel finds it.
+
+    Raises:
+        ValueError: adapters of a base without a name.
+    """
+    if not is_peft_available() or os.path.isfile(os.path.join(source, CONFIG_NAME)):
+        return source
+    path = find_adapter_config_file(source, **(_without_code(hub) | adapter_kwargs))
+    if path is None:
+        return source
+    with open(path, encoding="utf-8") as file:
+        base = json.load(file).get("base_model_name_or_path")
+    if base is None:
+        raise ValueError(
+            f"{source} has adapters of a model without a name: load that model, then call its load_adapter"
+        )
+    return base
+
+
 def _saved_config(source: Any, hub: dict[str, Any]) -> tuple[type, dict[str, Any] | None]:
     """Of the configuration that a folder, or the hub, has for a model: its class, and the options in it."""
     registered = registered_configs()
     if registered:  # AutoConfig need not know these
-        plain = {name: x for name, x in hub.items() if name not in ("trust_remote_code", "code_revision")}
-        saved, _ = PreTrainedConfig.get_config_dict(source, **plain)
+        saved, _ = PreTrainedConfig.get_config_dict(source, **_without_code(hub))
         if saved.get("model_type") in registered:
             return registered[saved["model_type"]], saved.get("span_pretraining")
     config = AutoConfig.from_pretrained(source, **hub)
