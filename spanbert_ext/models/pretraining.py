@@ -79,7 +79,8 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
     gives logits of the text as it is.
 
     Raises (constructors):
-        ValueError: an unsupported model type, or an option out of range.
+        ValueError: an unsupported model type, or an option of another type or out of range.
+        TypeError: called on a subclass of this class; subclass the one made for a model type.
     """
 
     accepts_loss_kwargs = True  # Trainer leaves the division by num_items_in_batch to the model
@@ -93,8 +94,20 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
 
     @classmethod
     def made_for(cls, config_class: type, nsp: bool = False) -> type:
-        """The class whose models have configurations of that type: `cls` itself, unless it is for any."""
-        return concrete_class(config_class, nsp) if cls is SpanBertForPreTraining else cls
+        """The class whose models have configurations of that type: `cls` itself, unless it is for any.
+
+        Raises:
+            TypeError: `cls` is a subclass that is for any, and so has no native class.
+        """
+        if cls._is_for_one_type():
+            return cls
+        made = concrete_class(config_class, nsp)
+        if cls is not SpanBertForPreTraining:
+            raise TypeError(
+                f"{cls.__name__} is a subclass of SpanBertForPreTraining, which makes the classes of models: "
+                f"for {config_class.__name__} subclass {made.__module__}.{made.__name__}"
+            )
+        return made
 
     def __init__(
         self,

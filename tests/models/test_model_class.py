@@ -77,6 +77,32 @@ class TestClass:
         with pytest.raises(ValueError, match="GPT2Config"):
             SpanBertForPreTraining.from_pretrained(tmp_path)
 
+    def test_a_subclass_is_made_of_the_class_for_one_type(self, tmp_path):
+        class Wrong(SpanBertForPreTraining):
+            pass
+
+        class Mixed(SpanBertForPreTraining, BertForMaskedLM):
+            pass
+
+        class Right(pretraining.BertForSpanPreTraining):
+            pass
+
+        config = tiny_config()
+        BertForMaskedLM(config).save_pretrained(tmp_path)
+        for wrong in (Wrong, Mixed):
+            said = (
+                f"{wrong.__name__} is a subclass .*for BertConfig subclass {pretraining.__name__}.BertForSpan"
+            )
+            for make in (wrong, wrong.from_config):
+                with pytest.raises(TypeError, match=f"{said}PreTraining$"):
+                    make(config)
+                with pytest.raises(TypeError, match=f"{said}SentencePreTraining$"):
+                    make(config, nsp=True)
+            with pytest.raises(TypeError, match=said):
+                wrong.from_pretrained(tmp_path)
+        for model in (Right(config), Right.from_config(config), Right.from_pretrained(tmp_path)):
+            assert type(model) is Right and model(**make_batch()).loss.isfinite()
+
     def test_options_live_in_the_configuration(self, tmp_path):
         options = {
             "nsp": False,
