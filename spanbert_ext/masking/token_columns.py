@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ TOKEN_COLUMNS = {
     "input_shape_ids": "convert_tokens_to_shape_ids",
     "input_pronunciation_ids": "convert_tokens_to_pronunciation_ids",
 }
+
+
+def refuse_token_columns(inputs: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where an encoder's inputs have such a column of text that is masked without its tokenizer."""
+    if given := [name for name in TOKEN_COLUMNS if inputs.get(name) is not None]:
+        raise ValueError(
+            f"{given[0]} is made of the tokens and would show the encoder the masked ones: leave {' and '.join(given)} "
+            "out, or mask by DataCollatorForSpanMasking, which makes such columns of the masked text"
+        )
 
 
 def token_columns_of(

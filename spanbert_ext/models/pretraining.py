@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spanbert_ext.masking.batching import check_ids
+from spanbert_ext.masking.token_columns import refuse_token_columns
 from spanbert_ext.models.evaluation import logits_are_read
 from spanbert_ext.models.families import Family
 from spanbert_ext.models.head_loss import find_heads, head_loss
@@ -262,6 +263,7 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
         if input_ids is not None:
             check_ids(input_ids, self.config.vocab_size, "the model")
         if labels is None and input_ids is not None and self.masker is not None and return_loss:
+            refuse_token_columns(kwargs)
             masked = self.mask_here(
                 input_ids,
                 attention_mask,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_models import VOCABULARY, make_batch, make_model, one_thread, tiny_texts, tiny_tokenizer  # noqa: F401
 
+from spanbert_ext import DataCollatorForSpanMasking
 from spanbert_ext.masking.masker import SpanMasker
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
@@ -32,6 +33,20 @@ class TestMaskingInForward:
             return read
 
         return watch
+
+    def test_columns_that_tell_the_tokens_are_refused(self, text):
+        model = make_model()
+        model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()))
+        with pytest.raises(ValueError, match="input_shape_ids is made of the tokens"):
+            model(**text, input_shape_ids=text["input_ids"])
+
+    def test_what_is_no_masker_or_seed_is_named(self):
+        model = make_model()
+        with pytest.raises(TypeError, match="masker is .*; expected a SpanMasker or None"):
+            model.set_masker(DataCollatorForSpanMasking(tiny_tokenizer()))
+        with pytest.raises(TypeError, match="seed is 'a'"):
+            model.set_masker(SpanMasker.from_tokenizer(tiny_tokenizer()), seed="a")
+        assert model.masker is None
 
     def test_steps_differ_and_evaluation_does_not(self, text, seen):
         model = make_model()
