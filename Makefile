@@ -68,10 +68,11 @@ docs: $(VENV)/.docs ## the documentation's pages, in build/docs; warnings and br
 # The sanitizers' runtimes must be the first libraries of the process; Python itself is not built with them.
 SANITIZED := build/sanitized
 RUNTIME = $(shell for name in asan ubsan stdc++; do $(CXX) -print-file-name=lib$$name.so; done)
+ASAN := detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096
 TESTS ?= tests/ops tests/models/test_span_boundary_head.py
 sanitize: $(INSTALLED) ## the tests of the operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	SPANBERT_EXT_SANITIZE=ON $(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED) .
-	PYTHONPATH=$(abspath $(SANITIZED)) LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/pytest -s $(TESTS)
+	PYTHONPATH=$(abspath $(SANITIZED)) LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=$(ASAN) $(BIN)/pytest -s $(TESTS)
 
 # One thread after the other on one core: the tests with the most rows are left out.
 EMULATED := build/emulated
