@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import BertConfig, PreTrainedTokenizerFast, Trainer
 
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
-from spanbert_ext.models import families, native_classes
+from spanbert_ext.models import families, native_classes, pretraining
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -72,12 +72,15 @@ def same(a: dict, b: dict) -> bool:
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
-    """No test leaves a family behind. Import it where tests register one."""
+    """No test leaves a family behind, nor a class made of one. Import it where tests register one."""
     monkeypatch.setattr(native_classes, "_REGISTERED", set())
-    before = dict(families.FAMILIES)
+    kept = (families.FAMILIES, vars(pretraining))
+    before = [dict(names) for names in kept]
     yield
-    families.FAMILIES.clear()
-    families.FAMILIES.update(before)
+    for names, old in zip(kept, before, strict=True):
+        for name in names.keys() - old.keys():
+            del names[name]
+        names.update(old)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ pytest.importorskip("transformers")
 
 import torch
 from families_samples import family_config
+from tiny_models import forgotten  # noqa: F401
 from torch import nn
 from transformers import BertConfig, PreTrainedConfig, RobertaConfig, RobertaForMaskedLM, T5Config, XLMConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -19,8 +20,6 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from spanbert_ext.models import native_classes
-from spanbert_ext.models.families import FAMILIES
 from spanbert_ext.models.native_classes import register_family
 from spanbert_ext.models.positions import most_positions
 
@@ -113,17 +112,13 @@ def test_a_configuration_that_makes_no_model_has_what_it_states() -> None:
     assert most_positions(BertConfig(hidden_size=33, num_attention_heads=2)) == 512
 
 
-def test_a_registered_class_counts_as_it_does(monkeypatch) -> None:
+def test_a_registered_class_counts_as_it_does() -> None:
     class OwnConfig(RobertaConfig):
         model_type = "own-with-padding"
 
     class OwnModel(RobertaForMaskedLM):
         config_class = OwnConfig
 
-    monkeypatch.setattr(native_classes, "_REGISTERED", set())
-    monkeypatch.setitem(
-        FAMILIES, OwnConfig.model_type, FAMILIES["roberta"]
-    )  # which is undone behind the test
     register_family(
         OwnModel, decoder="lm_head.decoder", transform=["lm_head.dense"], head="lm_head", exist_ok=True
     )
