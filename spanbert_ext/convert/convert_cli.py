@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import CommandParser, escaped
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
+from spanbert_ext.files.signals import signal_of, signals_stop
 
 DESCRIPTION = """Reads a SpanBERT or BERT checkpoint, with the heads that are in it, and writes it in another form.
 SOURCE is
@@ -33,13 +31,6 @@ The output folder is written whole or not at all. --to transformers: what AutoMo
 SpanBertForPreTraining, load. --to fairseq: model.pt as published, dict.txt and vocab.txt. --to legacy: config.json,
 bert_config.json, pytorch_model.bin that torch before 1.6 reads, vocab.txt.
 """
-
-
-class _Stopped(BaseException):
-    """Not an `Exception`: no library on the way may take it for an error of its own."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -104,32 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = ConvertOptions(**given)
     with lasting_output():
         try:
-            with _signals_stop(), quiet_transformers():
+            with signals_stop(), quiet_transformers():
                 summary = convert(options)
         except (CheckpointError, DiskError) as error:  # names in a file are anybody's
             print(f"spanbert-convert: error: {escaped(str(error))}", file=sys.stderr)
             return 2
-        except (KeyboardInterrupt, _Stopped) as stop:
+        except KeyboardInterrupt as stop:
             print(f"\nStopped. Nothing was written to {escaped(options.output)}.", file=sys.stderr)
-            return 128 + (stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
+            return 128 + signal_of(stop)
         print("\n".join(map(escaped, summary.splitlines())))
     return 0
-
-
-@contextmanager
-def _signals_stop() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise `_Stopped`; one that is ignored, as SIGHUP under nohup, stays so."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stopped(number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {x: signal.signal(x, stop) for x in numbers if signal.getsignal(x) is not signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

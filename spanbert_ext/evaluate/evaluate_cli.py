@@ -8,13 +8,10 @@ import dataclasses
 import math
 import os
 import shlex
-import signal
 import sys
 import typing
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from spanbert_ext.evaluate.tasks.options import TaskOptions
@@ -23,6 +20,7 @@ from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.signals import signal_of, signals_stop
 
 FAILED, WRONG = 1, 2
 PROGRAM = "spanbert-evaluate"
@@ -43,14 +41,6 @@ EPILOG = f"""examples:
 A finished job (a checkpoint, a seed, a fold) is a file in OUTPUT/results. The same command goes on where it was
 stopped, and with more seeds or checkpoints it does only what is new.
 """
-
-
-class _Stopped(KeyboardInterrupt):
-    """A signal ended the command. Not an `Exception`: no library on the way may take it for an error of its own."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -194,13 +184,13 @@ def _command(arguments: Sequence[str] | None) -> int:
     given = _given(arguments)
     output = given_path(given["output"])
     try:
-        with _signals():
+        with signals_stop():
             return _evaluate(given, output, sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt as stop:
-        number = getattr(stop, "number", signal.SIGINT)
+        number = signal_of(stop)
         kept = len(list(output.glob("results/*.json")))
         print(
-            f"\nStopped by {signal.Signals(number).name}. Results kept in {output}: {kept}. The same command goes on.",
+            f"\nStopped by {number.name}. Results kept in {output}: {kept}. The same command goes on.",
             file=sys.stderr,
         )
         return 128 + number
@@ -271,30 +261,6 @@ def _failed(failures: Sequence[Any], output: Path) -> int:
         file=sys.stderr,
     )
     return FAILED
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP raise `_Stopped`; under nohup SIGHUP stays ignored."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stopped(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    try:
-        before = {
-            number: signal.signal(number, stop)
-            for number in numbers
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from spanbert_ext.files.commands import place
@@ -18,6 +16,7 @@ from spanbert_ext.files.disk import FULL
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.signals import signal_of, signals_stop
 from spanbert_ext.pretrain.settings.options import OptionError, Options, load_options
 from spanbert_ext.pretrain.settings.parser import build_parser
 from spanbert_ext.pretrain.settings.sizes import MODELS, SMALL
@@ -68,7 +67,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     plan_only = given.pop("plan_only", False)
     output = str(given.get("output", Options.output))
     try:
-        with _sigterm_interrupts():
+        with signals_stop():  # in the seconds that the libraries take to load
             if missing := missing_packages("pretrain"):
                 return _fail(missing, WRONG)
             if plan_only and given.get("resume"):
@@ -148,8 +147,8 @@ def _fail(error: object, status: int, output: str | None = None) -> int:
 
 
 def _interrupted(interruption: KeyboardInterrupt, rest: str) -> int:
-    number = getattr(interruption, "signal_number", signal.SIGINT)
-    print(f"\nInterrupted by {signal.Signals(number).name}. {rest}", file=sys.stderr)
+    number = signal_of(interruption)
+    print(f"\nInterrupted by {number.name}. {rest}", file=sys.stderr)
     return 128 + number
 
 
@@ -182,28 +181,6 @@ def _launched(arguments: str) -> str:
 def _number(variable: str) -> int:
     value = os.environ.get(variable, "")
     return int(value) if value.isdigit() else 0
-
-
-class _Terminated(KeyboardInterrupt):
-    signal_number = signal.SIGTERM
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM is like Ctrl-C, in the seconds that the libraries take to load."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    try:
-        previous = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
 from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.signals import signal_of, signals_stop
 from spanbert_ext.pretrain.settings.common_options import (
     add_corpus_options,
     add_output_options,
@@ -36,14 +35,6 @@ EXAMPLES = """examples:
 The output folder holds shard-*.arrow, manifest.json (versions, counts, checksums), the folder tokenizer, report.md
 and lengths.png. Exit status: 0 done, 2 a mistake that you can correct, 128 + signal when stopped.
 """
-
-
-class _Stopped(KeyboardInterrupt):
-    """SIGTERM. Not an `Exception`: what reads a corpus would take it for an error of the text."""
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,9 +98,9 @@ def _command(arguments: Sequence[str] | None) -> int:
     from spanbert_ext.pretrain.text.text_files import CorpusError
 
     options = PrepareOptions(**given)
-    before = signal.signal(signal.SIGTERM, _stop)
     try:
-        prepare(options)
+        with signals_stop():
+            prepare(options)
     except (CorpusError, TokenizerError, DiskError, InUse, ImportError, OSError) as error:
         print(f"spanbert-prepare: error: {error}", file=sys.stderr)
         return 2
@@ -118,9 +109,7 @@ def _command(arguments: Sequence[str] | None) -> int:
             "\nStopped. The shards that are finished are kept: call spanbert-prepare as before, and it goes on.",
             file=sys.stderr,
         )
-        return 128 + (signal.SIGTERM if isinstance(stop, _Stopped) else signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return 128 + signal_of(stop)
     folder = given_path(options.output)
     with contextlib.suppress(FileNotFoundError):  # a finished corpus is whole without its report
         print((folder / REPORT).read_text(encoding="utf-8"), end="")

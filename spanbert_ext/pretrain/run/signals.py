@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -15,17 +13,16 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from spanbert_ext.files.signals import Stopped, on_signals
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal ended the run. Not an `Exception`: no library on the way may take it for an error of its own.
+class Interrupted(Stopped):
+    """A signal ended the run.
 
-    signal_number: the signal's. begun: whether the run had changed anything in its folder."""
+    number: the signal's. begun: whether the run had changed anything in its folder."""
 
-    def __init__(self, signal_number: int, *, begun: bool = True) -> None:
-        super().__init__(signal_number)
-        self.signal_number = signal_number
+    def __init__(self, number: int, *, begun: bool = True) -> None:
+        super().__init__(number)
         self.begun = begun
 
 
@@ -41,19 +38,8 @@ class StopOnSignal(TrainerCallback):
         self._training = False
         self._process = os.getpid()
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python has signals in the main thread alone
-            return
-        # under nohup SIGHUP is ignored, and stays so
-        numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        previous = {number: signal.signal(number, self._handle) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def installed(self) -> AbstractContextManager[None]:
+        return on_signals(self._handle)
 
     @contextmanager
     def after_step(self) -> Iterator[None]:

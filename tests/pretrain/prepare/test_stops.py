@@ -141,12 +141,12 @@ def test_what_ended_before_the_lock_was_ours_is_kept(options, monkeypatch, tmp_p
 
 
 class _StoppedRows:
-    """A dataset while which is read SIGTERM arrives: after some rows, or as it is opened."""
+    """A dataset while which is read a signal arrives: after some rows, or as it is opened."""
 
     column_names = ("text",)
 
-    def __init__(self, after: int) -> None:
-        self._after = after
+    def __init__(self, after: int, number: int) -> None:
+        self._after, self._number = after, number
 
     def select_columns(self, names: list[str]) -> _StoppedRows:
         return self
@@ -154,19 +154,24 @@ class _StoppedRows:
     def __iter__(self) -> Iterator[dict[str, str]]:
         for number in range(100):
             if number == self._after:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), self._number)
             yield {"text": f"Document number {number}."}
 
 
-@pytest.mark.parametrize("after", [0, 50])
-def test_a_signal_while_a_dataset_is_read_is_no_error_of_it(options, monkeypatch, capsys, tmp_path, after):
-    monkeypatch.setattr(records, "_open_dataset", lambda name: _StoppedRows(after))
+@pytest.mark.parametrize(
+    ("after", "number"),
+    [(0, signal.SIGTERM), (50, signal.SIGTERM), (50, signal.SIGHUP), (50, signal.SIGINT)],
+)
+def test_a_signal_while_a_dataset_is_read_is_no_error_of_it(
+    options, monkeypatch, capsys, tmp_path, after, number
+):
+    monkeypatch.setattr(records, "_open_dataset", lambda name: _StoppedRows(after, number))
     monkeypatch.setattr(prepare_module, "source_state", lambda source: (source, "state"))
-    before = signal.getsignal(signal.SIGTERM)
-    assert main(command(options(corpus=["dataset:x"]))) == 128 + signal.SIGTERM
+    before = signal.getsignal(number)
+    assert main(command(options(corpus=["dataset:x"]))) == 128 + number
     said = capsys.readouterr().err
     assert "Stopped. The shards that are finished are kept" in said and "error" not in said
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert (tmp_path / "out").exists() == (after > 0)  # its first row was there
 
 
