@@ -110,12 +110,8 @@ def _load_native(folder: Path, files: list[Path]) -> Loaded:
             ignore_mismatched_sizes=True,  # or it is refused without the key
         )
     except Exception as error:  # an option of ours that is refused, or one of many types
-        raise CheckpointError(f"{folder} cannot be loaded: {reason(error)}") from error
-    if found["mismatched_keys"]:
-        key, here, expected = next(iter(found["mismatched_keys"]))
-        raise CheckpointError(
-            f"{folder}: {key} has shape {list(here)}, expected {list(expected)} by {CONFIG_FILE}"
-        )
+        raise CheckpointError(f"{folder} cannot be loaded: {why_not_loaded(error)}") from error
+    check_shapes(found, str(folder))
     random = _random_heads(model, set(found["missing_keys"]), folder)
     for name, tensor in model.named_parameters():
         if not tensor.detach().isfinite().all():
@@ -131,6 +127,26 @@ def _load_native(folder: Path, files: list[Path]) -> Loaded:
         tuple(sorted(found["unexpected_keys"])),
         tuple(dict.fromkeys(dtypes.values())),
     )
+
+
+def why_not_loaded(error: Exception) -> str:
+    """In one line, why `from_pretrained` with `ignore_mismatched_sizes` failed: it compares tied tensors, also those
+    that it has left out for their shape."""
+    if isinstance(error, NotImplementedError) and "aten::equal" in str(error):
+        return f"the embeddings have another shape than by {CONFIG_FILE} (vocab_size, hidden_size)"
+    return reason(error)
+
+
+def check_shapes(found: dict[str, Any], where: str) -> None:
+    """Raises `CheckpointError`, naming a key that `from_pretrained` left out for its shape.
+
+    Args:
+        found: its `output_loading_info`.
+    """
+    for key, here, expected in sorted(found["mismatched_keys"]):
+        raise CheckpointError(
+            f"{where}: {key} has shape {list(here)}, expected {list(expected)} by {CONFIG_FILE}"
+        )
 
 
 def _dtypes(files: list[Path]) -> dict[str, str]:
