@@ -298,6 +298,18 @@ def test_a_configuration_of_another_model(tmp_path, config, said):
     assert said in str(error.value), str(error.value)
 
 
+def test_a_decoder_that_is_stored_beside_embeddings_of_another_shape_is_said(tmp_path):
+    """Of another family; transformers compares the two, of which it has left out one."""
+    from transformers import AutoModelForMaskedLM as native_class
+
+    native = native_class.from_config(family_config("roberta"))
+    native.config.vocab_size = 99
+    native.config.save_pretrained(tmp_path)
+    save(native.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="the embeddings have another shape than by config.json"):
+        load_model_folder(tmp_path)
+
+
 def test_folders_with_less_in_them(tmp_path, capsys):
     def error_of(source) -> str:
         assert command(source, "--output", tmp_path / "out") == 2
