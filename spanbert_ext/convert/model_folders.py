@@ -18,7 +18,11 @@ from spanbert_ext.files.messages import reason
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
 CONFIG_FILE, OLD_CONFIG_FILE = "config.json", "bert_config.json"
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the first kind that is there
+# The first kind that is there. Beside what transformers loads may stand the same in another type, or of other programs.
+_WEIGHTS = (
+    *("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin"),
+    *("*.safetensors", "pytorch_model*.bin"),
+)
 _NSP = "cls.seq_relationship.weight"
 
 
@@ -45,7 +49,7 @@ def loaded(model: Any, what: str, state: PublishedState) -> Loaded:
 def load_model_folder(folder: Path, progress: bool = False) -> Loaded:
     """Raises `CheckpointError`, naming the file or the key."""
     config = _config(folder)
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if config.model_type == "bert" and len(files) == 1 and getattr(config, "tie_word_embeddings", True):
         tensors = read_checkpoint_file(files[0])
         if not isinstance(tensors, dict):
@@ -84,12 +88,13 @@ def _config(folder: Path) -> Any:
         raise CheckpointError(f"{folder / name} cannot be read: {reason(error)}") from error
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """One, or the parts of one. Raises `CheckpointError` where there is none."""
     for pattern in _WEIGHTS:
         files = sorted(path for path in folder.glob(pattern) if path.is_file())
         if files:
             return files
-    raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(_WEIGHTS)}")
+    raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(_WEIGHTS[-2:])}")
 
 
 def _load_native(folder: Path, files: list[Path]) -> Loaded:
@@ -105,12 +110,8 @@ def _load_native(folder: Path, files: list[Path]) -> Loaded:
             ignore_mismatched_sizes=True,  # or it is refused without the key
         )
     except Exception as error:  # an option of ours that is refused, or one of many types
-        raise CheckpointError(f"{folder} cannot be loaded: {reason(error)}") from error
-    if found["mismatched_keys"]:
-        key, here, expected = next(iter(found["mismatched_keys"]))
-        raise CheckpointError(
-            f"{folder}: {key} has shape {list(here)}, expected {list(expected)} by {CONFIG_FILE}"
-        )
+        raise CheckpointError(f"{folder} cannot be loaded: {why_not_loaded(error)}") from error
+    check_shapes(found, str(folder))
     random = _random_heads(model, set(found["missing_keys"]), folder)
     for name, tensor in model.named_parameters():
         if not tensor.detach().isfinite().all():
@@ -126,6 +127,26 @@ def _load_native(folder: Path, files: list[Path]) -> Loaded:
         tuple(sorted(found["unexpected_keys"])),
         tuple(dict.fromkeys(dtypes.values())),
     )
+
+
+def why_not_loaded(error: Exception) -> str:
+    """In one line, why `from_pretrained` with `ignore_mismatched_sizes` failed: it compares tied tensors, also those
+    that it has left out for their shape."""
+    if isinstance(error, NotImplementedError) and "aten::equal" in str(error):
+        return f"the embeddings have another shape than by {CONFIG_FILE} (vocab_size, hidden_size)"
+    return reason(error)
+
+
+def check_shapes(found: dict[str, Any], where: str) -> None:
+    """Raises `CheckpointError`, naming a key that `from_pretrained` left out for its shape.
+
+    Args:
+        found: its `output_loading_info`.
+    """
+    for key, here, expected in sorted(found["mismatched_keys"]):
+        raise CheckpointError(
+            f"{where}: {key} has shape {list(here)}, expected {list(expected)} by {CONFIG_FILE}"
+        )
 
 
 def _dtypes(files: list[Path]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from spanbert_ext.convert.published_names import (
 from spanbert_ext.files.bars import bars_shown
 
 _NAMED = 4  # keys that one message names
+_OF_ENCODER = ("bert.embeddings.", "bert.encoder.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def check_state(
         state: keys with or without `decoder.` before them, LayerNorms with gamma and beta or with weight and bias,
             tensors of any floating type.
         where: what an error calls it.
-        others: keys that the table does not have are left out, as those of a head for a task; else refused.
+        others: keys that the table does not have are left out, as those of a head for a task, unless they are the
+            encoder's, which computes something else without them; else refused.
         progress: a bar, where a terminal shows it.
 
     Raises:
@@ -71,16 +73,19 @@ def check_state(
     found = _by_published_name(state, where)
     spelling = _Spelling(found)
     layers = _count_layers(found, where)
-    parts = tuple(part for part, rows in PARTS.items() if any(entry.published in found for entry in rows()))
+    begun = {COPIES.get(name, name) for name in found}
+    parts = tuple(part for part, rows in PARTS.items() if any(entry.published in begun for entry in rows()))
     if "NSP head" in parts and "pooler" not in parts:
         parts = (*(part for part in parts if part != "NSP head"), "pooler", "NSP head")
     table = entries(layers, parts)
     _refuse_missing(table, found, where, spelling)
     known = {entry.published for entry in table} | COPIES.keys() | {POSITIONS}
-    strangers = tuple(found[name].key for name in found if name not in known)
-    if strangers and not others:
+    unknown = [name for name in found if name not in known]
+    strangers = tuple(found[name].key for name in unknown)
+    refused = [found[name].key for name in unknown if not others or name.startswith(_OF_ENCODER)]
+    if refused:
         raise CheckpointError(
-            f"{where}: {listed(strangers)} {'is' if len(strangers) == 1 else 'are'} unknown: no SpanBERT has"
+            f"{where}: {listed(refused)} {'is' if len(refused) == 1 else 'are'} unknown: no SpanBERT has"
             " such a tensor"
         )
     sizes = _sizes(found, where) | {"layers": layers}
@@ -177,7 +182,12 @@ def _as_float32(item: _Found, shape: list[int], where: str) -> Tensor:
         raise CheckpointError(
             f"{where}: {item.key} has shape {shape}, but the file has {stored:,} numbers of it"
         )
-    tensor = tensor.detach().to(torch.float32)
+    try:
+        tensor = tensor.detach().to(torch.float32)
+    except NotImplementedError as error:  # numbers that are packed, as of float4
+        raise CheckpointError(
+            f"{where}: {item.key} has dtype {tensor.dtype}, which torch makes no float32 of"
+        ) from error
     if not tensor.isfinite().all():
         raise CheckpointError(f"{where}: {item.key} holds NaN or an infinity")
     return tensor
@@ -185,7 +195,7 @@ def _as_float32(item: _Found, shape: list[int], where: str) -> Tensor:
 
 def _check_copies(found: Mapping[str, _Found], tensors: Mapping[str, Tensor], where: str) -> None:
     for name, of in COPIES.items():
-        if name not in found or of not in tensors:
+        if name not in found:
             continue
         copy, original = found[name], tensors[of]
         if not torch.equal(_as_float32(copy, list(original.shape), where), original):

@@ -18,11 +18,11 @@ from spanbert_ext.masking.letter_case import is_cased, lowers_text
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DICTIONARY_LINE = re.compile(r"(\S+) -?\d+")  # of fairseq's dict.txt
-_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")  # the last: of SentencePiece
 
 
 def has_vocabulary(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _FILES)
+    return any(path.is_file() for name in _FILES for path in folder.glob(name))
 
 
 def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBase:
@@ -41,6 +41,9 @@ def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBa
     if os.path.isfile(path):
         return _of_tokens(read_vocabulary(path), positions)
     folder = path if os.path.isdir(path) else None
+    # Of what is no vocabulary transformers makes a tokenizer of special tokens alone.
+    if folder is not None and not has_vocabulary(folder):
+        raise CheckpointError(f"{folder} has no vocabulary: none of {', '.join(_FILES)}")
     if folder is not None and not (folder / "tokenizer.json").is_file() and (folder / "vocab.txt").is_file():
         settings = _settings(folder)
         if "do_lower_case" not in settings:
@@ -72,7 +75,7 @@ def in_its_case(
 def read_vocabulary(path: Path) -> list[str]:
     """The tokens of a file in the order of their ids. Raises `CheckpointError`."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a byte order mark is no part of a token
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is no vocabulary: byte {error.start} is no UTF-8") from None
     except OSError as error:

@@ -54,12 +54,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_synced(text: str, path: Path) -> None:
+def write_synced(content: str | bytes, path: Path) -> None:
     """A reader, at any time and after any crash, finds the old content or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

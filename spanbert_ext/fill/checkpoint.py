@@ -13,7 +13,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 
 from spanbert_ext.convert.checkpoint_file import CheckpointError as UnreadableFile
 from spanbert_ext.convert.checkpoint_file import read_checkpoint_file
+from spanbert_ext.convert.model_folders import check_shapes, weight_files, why_not_loaded
 from spanbert_ext.convert.published_names import SBO
+from spanbert_ext.convert.published_state import listed
 from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import reason
@@ -48,7 +50,7 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
     place = _device(device)
     source, own_tokenizer, notes = _find(name)
     with quiet_transformers():
-        model, missing, unexpected = _load_model(source, name)
+        model, missing, unexpected, refused = _load_model(source, name)
         loaded_tokenizer = _load_tokenizer(tokenizer or own_tokenizer, tokenizer is not None, name)
     others = [key for key in missing if not key.startswith("sbo.")]
     if others:
@@ -57,13 +59,17 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
             "language model is asked, and its head would be random (an encoder alone, or a model fine-tuned for "
             "another task?)"
         )
-    without = missing_sbo(model)
+    without = refused or missing_sbo(model)
     if any(key.startswith("sbo.") for key in missing):
         without = f"{name} has no weights of a span-boundary head"
         if any(key.startswith(SBO) for key in unexpected):
             without += " but those under its published names (spanbert-convert reads them)"
     elif without is None and _trained_without_sbo(source):
         without = f"the run in {name} trained without the span-boundary objective"
+    if lost := [key for key in unexpected if _changes_the_encoder(key, model.base_model_prefix)]:
+        notes += (
+            f"the model that config.json describes has no place for {listed(lost)}, and computes without",
+        )
     try:
         model = model.to(place).eval()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -132,30 +138,48 @@ def _load_tokenizer(source: str, given: bool, name: str) -> PreTrainedTokenizerB
         raise CheckpointError(f"cannot load {what}: {reason(error).rstrip('.')}{remedy}") from error
 
 
-def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str], list[str]]:
-    """The model, the names of the weights that it has by chance, and those that it has no place for."""
-    options = {"output_loading_info": True, "trust_remote_code": False}
+def _load_model(source: str, name: str) -> tuple[PreTrainedModel, list[str], list[str], str | None]:
+    """The model, the names of the weights that it has by chance, those that it has no place for, and why a model of
+    ours is loaded without its span-boundary head."""
+    options = {
+        "output_loading_info": True,
+        "trust_remote_code": False,
+        "ignore_mismatched_sizes": True,  # or it is refused without the key
+    }
+    refused = None
     try:
         try:
             model, found = SpanBertForPreTraining.from_pretrained(source, **options)
-        except ValueError:  # a family without a span-boundary head here
+        except ValueError as error:  # a family without a span-boundary head here, or a wrong option
             model, found = AutoModelForMaskedLM.from_pretrained(source, **options)
+            if hasattr(model.config, "span_pretraining"):
+                refused = f"the span-boundary head of {name} cannot be loaded: {reason(error)}"
+        check_shapes(found, name)
+    except UnreadableFile as error:
+        raise CheckpointError(str(error)) from error
     except Exception as error:  # missing or damaged files, no network, unknown type
         _refuse_pickles(source)
-        raise CheckpointError(f"cannot load model {name!r}: {reason(error)}") from error
-    wrong = [str(key[0] if isinstance(key, tuple) else key) for key in found.get("mismatched_keys", ())]
-    return model, sorted({*found["missing_keys"], *wrong}), sorted(found.get("unexpected_keys", ()))
+        raise CheckpointError(f"cannot load model {name!r}: {why_not_loaded(error)}") from error
+    return model, sorted(found["missing_keys"]), sorted(found["unexpected_keys"]), refused
 
 
 def _refuse_pickles(source: str) -> None:
     """By the name that one calls for. Torch says of it how to run it."""
-    if not os.path.isdir(source) or any(Path(source).glob("*.safetensors")):  # which are read first
+    if not os.path.isdir(source):
         return
-    for file in sorted(Path(source).glob("pytorch_model*.bin")):
-        try:
-            read_checkpoint_file(file)
-        except UnreadableFile as error:
-            raise CheckpointError(str(error)) from error
+    try:
+        for file in weight_files(Path(source)):
+            if file.suffix == ".bin":
+                read_checkpoint_file(file)
+    except UnreadableFile as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _changes_the_encoder(key: str, prefix: str) -> bool:
+    """Whether a key of a file is the encoder's, but for what no masked language model reads."""
+    return (
+        key.startswith(f"{prefix}.") and not key.startswith(f"{prefix}.pooler.") and not key.endswith("_ids")
+    )
 
 
 def _trained_without_sbo(source: str) -> bool:

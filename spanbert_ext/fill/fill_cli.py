@@ -173,7 +173,7 @@ def _texts(given: argparse.Namespace) -> list[tuple[str, str]]:
             content = given_path(name).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise _Wrong(f"--file {name} cannot be read: {error.strerror or error}") from error
-    lines = enumerate(content.split("\n"), 1)
+    lines = enumerate(content.removeprefix("\ufeff").split("\n"), 1)  # a byte order mark is no text
     found = [(line.strip(), f"line {number} of {name}: ") for number, line in lines if line.strip()]
     if not found:
         raise _Wrong(f"{name} holds no text")

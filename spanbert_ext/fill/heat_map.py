@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spanbert_ext.files.disk import write_synced
 from spanbert_ext.fill.predictions import TITLES
 from spanbert_ext.fill.results import FilledSpan, FilledText, Guess
 from spanbert_ext.fill.table import percent, shorten
@@ -53,7 +56,7 @@ def draw_heat_map(filled: FilledText, path: str | Path) -> None:
     with how much these two agree. Of a span of more than 8 tokens the rest comes behind.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; what was there before is still there.
         ValueError: so many spans or guesses that the picture is too high.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display and no global state
@@ -81,7 +84,8 @@ def draw_heat_map(filled: FilledText, path: str | Path) -> None:
         top -= size
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
-        figure.savefig(path, format="png")
+        figure.savefig(picture := io.BytesIO(), format="png")
+    write_synced(picture.getvalue(), Path(os.path.realpath(path)))
 
 
 def _rows(filled: FilledText) -> list[list[_Block]]:

@@ -14,7 +14,7 @@ class Guess:
     """A token in one place of a span."""
 
     text: str  # as people read it; `·` before what continues a word
-    token: str  # as the vocabulary has it
+    token: str  # as the vocabulary has it; `<47>` of an id that it has not
     id: int
     log_probability: float
 

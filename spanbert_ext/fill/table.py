@@ -81,12 +81,12 @@ def _listed(guesses: Sequence[Guess]) -> str:
 
 
 def columns_of(text: str) -> int:
-    """How many columns a text takes: East Asian characters two, combining ones none."""
+    """How many columns a text takes: East Asian characters two, marks on the one before them none."""
     return sum(_columns(character) for character in text)
 
 
 def _columns(character: str) -> int:
-    if unicodedata.combining(character):
+    if unicodedata.category(character) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 

@@ -73,8 +73,8 @@ class Vocabulary:
         return inside and kinds is not None and id < len(kinds) and bool(kinds[id] == CONTINUES)
 
     def token(self, id: int) -> str:
-        """As the vocabulary has it."""
-        return str(self.tokenizer.convert_ids_to_tokens(int(id)))
+        """As the vocabulary has it; `<47>` of an id that it has not."""
+        return self._texts.token(id)
 
     def label(self, id: int, inside: bool) -> str:
         """One token as people read it, `·` before what continues a word; `inside` as above."""

@@ -31,9 +31,14 @@ class TokenTexts(NamedTuple):
     kinds: np.ndarray | None  # uint8 [V] by id; None: the vocabulary does not show words
     mark: str
 
+    def token(self, id: int) -> str:
+        """As the vocabulary has it; `<47>` of an id that it has not, as of embeddings that are padded."""
+        token = self.tokenizer.convert_ids_to_tokens(int(id))
+        return f"<{id}>" if token is None else str(token)
+
     def data(self, id: int) -> bytes:
         """One token in UTF-8, without the mark of words; perhaps a part of a character."""
-        token = str(self.tokenizer.convert_ids_to_tokens(int(id)))
+        token = self.token(id)
         if self.kinds is None or not 0 <= id < len(self.kinds) or self.kinds[id] == SPECIAL:
             return token.encode()
         if self.mark == BYTE_LEVEL_SPACE:

@@ -227,6 +227,31 @@ def test_planted_code_in_a_folder_is_refused_by_name(tmp_path, capsys, config):
     assert not trace.exists() and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_that_stand_beside_the_models_own(tmp_path, kind):
+    """Of another type, or of another model, as ELECTRA's generator: transformers does not load them."""
+    state = published_state(15)
+    source = hub_folder(tmp_path / "in", state, kind)
+    if kind == "safetensors":
+        save_file({name: x.half() for name, x in state.items()}, source / "model.fp16.safetensors")
+    else:
+        save({"generator": torch.zeros(2)}, source / "pytorch_model.generator.bin")
+        save_file({"adapter": torch.zeros(2)}, source / "adapter.safetensors")
+    found = load_model_folder(source)
+    assert found.parts == ("MLM head", "SBO head") and found.left_out == () and found.dtypes == ("float32",)
+    assert torch.equal(found.model.sbo.bias, state["cls.pair_target_predictions.bias"])
+
+
+@pytest.mark.parametrize(
+    "key", ["bert.encoder.layer.0.attention.self.distance_embedding.weight", "bert.embeddings.task.weight"]
+)
+def test_an_encoder_of_which_ours_would_leave_something_out(tmp_path, key):
+    """As with relative positions, which transformers had until version 5: the rest computes something else."""
+    hub_folder(tmp_path / "in", published_state() | {key: torch.zeros(2, 2)})
+    with pytest.raises(CheckpointError, match=f"{key} is unknown"):
+        load_model_folder(tmp_path / "in")
+
+
 SHARED = "bert.encoder.layer.1.output.dense.bias"
 
 
@@ -271,6 +296,18 @@ def test_a_configuration_of_another_model(tmp_path, config, said):
     with pytest.raises(CheckpointError) as error:
         load_model_folder(hub_folder(tmp_path / "in", published_state(), config=config))
     assert said in str(error.value), str(error.value)
+
+
+def test_a_decoder_that_is_stored_beside_embeddings_of_another_shape_is_said(tmp_path):
+    """Of another family; transformers compares the two, of which it has left out one."""
+    from transformers import AutoModelForMaskedLM as native_class
+
+    native = native_class.from_config(family_config("roberta"))
+    native.config.vocab_size = 99
+    native.config.save_pretrained(tmp_path)
+    save(native.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="the embeddings have another shape than by config.json"):
+        load_model_folder(tmp_path)
 
 
 def test_folders_with_less_in_them(tmp_path, capsys):
@@ -433,7 +470,28 @@ def test_a_vocabulary_of_another_model(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_windows_line_ends(tmp_path):
+@pytest.mark.parametrize("settings", ["tokenizer_config.json", "config.json"])
+def test_a_folder_that_says_which_tokenizer_without_its_tokens(tmp_path, settings):
+    (tmp_path / settings).write_text('{"tokenizer_class": "BertTokenizer", "model_type": "bert"}')
+    with pytest.raises(CheckpointError, match="has no vocabulary: none of tokenizer.json, vocab.txt"):
+        load_vocabulary(tmp_path, 24)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_ends_and_the_byte_order_mark_of_windows(tmp_path, mark):
     path = tmp_path / "vocab.txt"
-    path.write_bytes("\r\n".join(VOCABULARY).encode() + b"\r\n")
+    path.write_bytes((mark + "\r\n".join(VOCABULARY)).encode() + b"\r\n")
     assert read_vocabulary(path) == [*VOCABULARY]
+
+
+@pytest.mark.parametrize(
+    ("name", "tokenizer"),
+    [("spm.model", "DebertaV2Tokenizer"), ("sentencepiece.model", "RemBertTokenizer")],
+)
+def test_a_vocabulary_of_sentencepiece_is_not_passed_over(tmp_path, name, tokenizer, capsys):
+    """By any of its names, as DeBERTa's and RemBERT's: the folder has a tokenizer, here one that is damaged."""
+    source = hub_folder(tmp_path / "in", published_state(), vocabulary=False)
+    (source / name).write_text("damaged")
+    (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer}))
+    assert command(source, "--output", tmp_path / "out") == 2
+    assert "cannot load a tokenizer" in capsys.readouterr().err

@@ -330,12 +330,24 @@ MLM, SBO = "cls.predictions.decoder.weight", "cls.pair_target_predictions.decode
         (changed(WORDS, torch.zeros(H)), f"{WORDS} has shape [{H}], expected a matrix"),
         (changed(WORDS, torch.zeros(0, H)), f"{WORDS} has shape [0, {H}], expected a matrix"),
         (changed(WORDS, 5), f"'{WORDS}' holds a int"),
+        (
+            published_state(mlm=False) | {"cls.predictions.decoder.bias": STATE[BIAS]},
+            "cls.predictions.transform.dense.weight, cls.predictions.transform.dense.bias",
+        ),
     ],
 )
 def test_a_state_that_is_no_spanberts(tmp_path, state, said):
     with pytest.raises(CheckpointError) as error:
         load_fairseq_checkpoint(save(state, tmp_path / "model.pt"))
     assert said in str(error.value), str(error.value)
+
+
+def test_packed_numbers(tmp_path):
+    packed = torch.zeros_like(STATE[BIAS], dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    with pytest.raises(
+        CheckpointError, match=f"{BIAS} has dtype torch.float4_e2m1fn_x2, which torch makes no"
+    ):
+        load_fairseq_checkpoint(save(published_state() | {BIAS: packed}, tmp_path / "model.pt", old=False))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,15 @@ def test_texts_of_a_file_and_of_standard_input(folder, said, tmp_path):
     assert out.count("-" * 80) == 1
 
 
+def test_a_byte_order_mark_is_no_token(folder, said, tmp_path):
+    """As Windows writes it: before the first span it would be a boundary."""
+    (tmp_path / "texts.txt").write_bytes("\ufeff[MASK] cat\r\n".encode())
+    plain = said(folder, "[MASK] cat", "--json")
+    assert "no boundary" in plain[1]
+    assert said(folder, "--file", tmp_path / "texts.txt", "--json") == plain
+    assert said(folder, "--json", stdin="\ufeff[MASK] cat\n") == plain
+
+
 def test_line_by_line_until_the_end(folder, said):
     lines = ["the [MASK] cat", "the cat", "the {x} cat", "a {99} dog", "a {2} dog"]
     for end in ("", "\n", "\n\nthe [MASK] dog\n"):
@@ -218,6 +227,47 @@ def test_a_random_head_is_refused(folder, said, tmp_path):
     assert "has no weights for bert.encoder.layer.1." in said(layer, TEXT)[2]
 
 
+def change_config(folder, target, **options):
+    """A copy whose configuration is that of another model."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | options))
+    return target
+
+
+def test_an_encoder_that_is_cut_is_said(folder, said, tmp_path):
+    status, _, errors = said(change_config(folder, tmp_path / "short", num_hidden_layers=1), TEXT)
+    assert status == 0 and "has no place for bert.encoder.layer.1.attention" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocab_size": 99}, "has shape [38"),
+        ({"max_position_embeddings": 9}, "position_embeddings.weight has shape [64, 32], expected [9, 32]"),
+        ({"span_pretraining": {"position_slots": 7, "position_dim": 24}}, "sbo.position_embeddings.weight"),
+    ],
+)
+def test_a_configuration_of_other_shapes(folder, said, tmp_path, options, message):
+    status, out, errors = said(change_config(folder, tmp_path / "model", **options), TEXT)
+    assert status == 2 and out == "" and message in errors and "by config.json" in errors
+
+
+def test_a_decoder_that_is_stored_beside_embeddings_of_another_shape(folder, said, tmp_path):
+    """transformers compares the two, of which it has left out one."""
+    other = change_config(folder, tmp_path / "model", vocab_size=99)
+    torch.save(trained_model().state_dict(), other / "pytorch_model.bin")
+    (other / "model.safetensors").unlink()
+    assert "the embeddings have another shape than by config.json (vocab_size" in said(other, TEXT)[2]
+
+
+def test_an_option_that_keeps_the_sbo_from_being_read(folder, said, tmp_path):
+    model = change_config(folder, tmp_path / "model", span_pretraining={"position_slots": -1})
+    status, out, errors = said(model, TEXT)
+    assert status == 0 and "MLM head" in out and "position_slots is -1 (int), expected" in errors
+    assert "--head sbo: the span-boundary head of" in said(model, TEXT, "--head", "sbo")[2]
+
+
 # --- What the user can correct --------------------------------------------------------------------------------
 
 
@@ -296,6 +346,7 @@ def test_another_tokenizer_can_be_named(folder, places, said):
 
 def test_widths_are_those_of_a_terminal():
     assert [columns_of(text) for text in ("abc", "日本", "e\u0301")] == [3, 4, 1]
+    assert [columns_of(text) for text in ("กิ", "नु", "❤\ufe0f")] == [1, 1, 1]  # of no combining class
     assert shorten("日本語の文", 6) == "日本…" and shorten("日本語", 6) == "日本語"
     assert [percent(p) for p in (1, 0.9996, 0.5, 0.0123456, 1e-5, 1e-9)] == [
         *("100 %", "100 %", "50.0 %", "1.23 %", "0.00100 %", "1.0e-09"),

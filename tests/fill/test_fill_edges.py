@@ -94,6 +94,7 @@ def test_a_planted_pickle_is_refused_by_name(folder, tmp_path):
     plant = type("Plant", (), {"__reduce__": lambda self: (os.system, (f"touch {trace}",))})()
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     torch.save({"bert.x": plant}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "optimizer.safetensors").write_bytes(b"")  # no weights of the model's
     with pytest.raises(
         CheckpointError, match=r"pytorch_model.bin is refused: it calls for posix.system"
     ) as error:
@@ -149,6 +150,25 @@ def test_an_sbo_under_its_published_names_is_no_ones_loss(folder, tmp_path):
 
 
 # --- Pictures -------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(folder, tmp_path, capsys):
+    import resource
+
+    given = [str(folder), TEXT, "--device", "cpu", "--heat-map", str(tmp_path / "map.png")]
+    assert main([*given, "--top-k", "1"]) == 0
+    before = (tmp_path / "map.png").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        assert main(given) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "map.png cannot be written: File too large" in capsys.readouterr().err
+    assert (tmp_path / "map.png").read_bytes() == before and len([*tmp_path.iterdir()]) == 1
+    (tmp_path / "link.png").symlink_to(tmp_path / "map.png")
+    assert main([*given[:-1], str(tmp_path / "link.png")]) == 0
+    assert (tmp_path / "link.png").is_symlink() and (tmp_path / "map.png").read_bytes() != before
 
 
 def test_a_picture_that_would_be_too_high(folder, tmp_path, capsys, monkeypatch):

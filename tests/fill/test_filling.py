@@ -128,6 +128,20 @@ def test_unused_ids_and_those_without_a_token_are_not_filled_in():
     assert {guess.token for guess in guesses} >= {"zebra", "##s"} and len(guesses) == SIZE - 4
 
 
+@pytest.mark.parametrize("make", [tiny_tokenizer, byte_level_tokenizer, sentencepiece_tokenizer])
+def test_an_id_without_a_token_is_no_word(make):
+    tokenizer = make()
+    torch.manual_seed(0)
+    config = tiny_config()
+    config.vocab_size = len(tokenizer) + 3  # padded
+    model = trained(SpanBertForPreTraining(config))
+    last = config.vocab_size - 1
+    (span,) = fill_spans(model, tokenizer, "the [MASK] .", heads="mlm", allowed=[last]).spans
+    (guess,) = span.heads["mlm"].guesses[0]
+    assert (guess.token, guess.text) == (f"<{last}>", f"<{last}>")
+    assert span.heads["mlm"].fillings[0].text == f"<{last}>"
+
+
 # --- What a span is predicted from ----------------------------------------------------------------------------
 
 

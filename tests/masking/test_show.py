@@ -168,6 +168,6 @@ def test_what_is_no_tokenizer():
 
 
 def test_ids_beyond_the_tokenizer_are_shown_too():
-    assert "None" in show_spans(torch.tensor([[5, 500]]), tiny_tokenizer())
+    assert "the <500>" in show_spans(torch.tensor([[5, 500]]), tiny_tokenizer())
     masker = SpanMasker([2, 1, 1], 0, 3)
     assert "->" in masker(torch.tensor([[1, 2, 1]])).show(tiny_tokenizer())
