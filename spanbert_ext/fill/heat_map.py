@@ -85,7 +85,11 @@ def draw_heat_map(filled: FilledText, path: str | Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
         figure.savefig(picture := io.BytesIO(), format="png")
-    write_synced(picture.getvalue(), Path(os.path.realpath(path)))
+    target = Path(os.path.realpath(path))
+    if target.is_file() or not target.exists():
+        write_synced(picture.getvalue(), target)
+    else:  # a device or a pipe is written to, not replaced
+        target.write_bytes(picture.getvalue())
 
 
 def _rows(filled: FilledText) -> list[list[_Block]]:

@@ -83,16 +83,16 @@ CONTINUED = Study(
     name="continued",
     title="A MiniLM trained further, by each system's objective",
     model="minilm",
-    tokens=300_000,
+    tokens=150_000,
     tokens_per_batch=2048,
     learning_rate=1e-4,
     evaluations=(
-        *_probes(5),
-        Evaluation("coref", "coref", COREF, 1, ("--epochs", "3")),
-        Evaluation("qa", "qa", QA, 1, ("--only-folds", "1", "--max-train", "1200", "--max-length", "256")),
+        *_probes(3),
+        Evaluation("qa", "qa", QA, 1, ("--only-folds", "1", "--max-train", "600", "--max-length", "256")),
+        Evaluation("coref", "coref", COREF, 1, ("--epochs", "2")),
     ),
     vocab_size=None,
-    adaptation=1_000_000,
+    adaptation=500_000,
     held_out=0.003,  # articles alone: to score a novel of a few million words takes longer than to train
 )
 GPU = Study(
