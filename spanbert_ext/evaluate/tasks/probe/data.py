@@ -178,7 +178,12 @@ def row_of(data: ProbeData, item: Item, best: Sequence[int]) -> tuple[float, ...
 
 
 _YES_F1 = SumMetric("F1", lambda rows: counts([1])(rows), lambda sums: f1(*np.moveaxis(sums, -1, 0)))
-_FOUND = SumMetric("words found", lambda rows: rows, lambda sums: ratio(sums[..., 0], sums[..., 1]))
+_FOUND = SumMetric(
+    "words found",
+    lambda rows: rows,
+    lambda sums: ratio(sums[..., 0], sums[..., 1]),
+    sizes=lambda rows: rows[:, 1],
+)
 _SCORES = {
     "yes": (_YES_F1, accuracy()),
     "gap": tuple(GAP_METRICS.values()),
