@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -70,6 +72,39 @@ def test_when_the_time_is_over_a_step_is_asked_to_stop_and_gone_on_with(tmp_path
     Runner(tmp_path).run([one])
     Runner(tmp_path).run([one])
     assert (tmp_path / "trace").read_text() == "resumed"
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_step_that_runs(tmp_path: Path, ending: signal.Signals) -> None:
+    from support.evidence.steps import Runner
+
+    tell = f"import os, time; os.kill({os.getpid()}, {int(ending)}); time.sleep(10); {append('a')}"
+    before = signal.signal(ending, lambda *_: None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Runner(tmp_path).run([step("one", tell)])
+    finally:
+        signal.signal(ending, before)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_changed_command_does_not_go_on_with_what_another_began(tmp_path: Path) -> None:
+    """As with more --tokens: the run that is there would end at those that it was told first."""
+    from support.evidence.steps import Runner, StepFailed
+
+    code = "import pathlib; pathlib.Path('begun').touch(); raise SystemExit({})"
+    resumed = {"begun": tmp_path / "begun", "resumed": python(append("resumed"))}
+    first, second = (step("one", code.format(status), **resumed) for status in (1, 2))
+    for own, status in ((first, 1), (second, 2), (second, 2)):
+        with pytest.raises(StepFailed, match=f"one ended with {status}"):
+            Runner(tmp_path).run([own])
+    Runner(tmp_path).run([first])
+    with pytest.raises(StepFailed, match="one ended with 2"):
+        Runner(tmp_path).run([second])
+    assert (tmp_path / "trace").read_text() == "resumed"
+    (tmp_path / "begun.json").unlink()  # of an older folder it is known of what is done
+    with pytest.raises(StepFailed, match="one ended with 2"):
+        Runner(tmp_path).run([second])
 
 
 def test_steps_run_together_and_one_failure_spares_the_others(tmp_path: Path) -> None:
@@ -276,6 +311,7 @@ def test_losses_are_means_over_tokens_and_told_apart_where_they_differ_everywher
 def test_documents_weigh_as_many_items_as_they_have_masked_tokens(plan: Any) -> None:
     """Counted as twelve of one size, equal systems would be separated in 11 % of all comparisons."""
     from scipy.stats import t as student
+
     from spanbert_ext.evaluate.scores.rows import ItemRow
     from spanbert_ext.evaluate.statistics.compare import compare
     from spanbert_ext.evaluate.statistics.results import Results
