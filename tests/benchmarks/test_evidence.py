@@ -374,6 +374,17 @@ def test_the_page_says_what_is_separated_and_whether_it_is_of_use(
     assert "| SpanBERT | 1,000 | 1,000, 1,001 | 500 |" in text.replace("1,000.5", "1,000")
 
 
+def test_the_runs_of_systems_are_told_and_not_those_of_their_start(plan: Any) -> None:
+    from support.evidence.findings import evaluations
+
+    summary = probed(True)
+    estimates = summary["data"][0]["comparisons"][0]["estimates"]
+    estimates.insert(0, estimates[0] | {"checkpoint": "start", "runs": 1})
+    summarise(plan, summary)
+    (found,) = evaluations(plan)
+    assert "; 3 runs of each system" in found.items
+
+
 def test_a_page_of_what_is_there_by_now_and_none_of_nothing(plan: Any, tmp_path: Path) -> None:
     from support.evidence.page import write_page
 

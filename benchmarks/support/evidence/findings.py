@@ -78,7 +78,7 @@ def evaluations(plan: Plan) -> Iterator[Finding]:
             items = f"{first.items:,} {data['items']}"
             if first.clusters != first.items:
                 items += f" of {first.clusters:,} {data['clusters']}"
-            runs = first.estimates[0].runs
+            runs = first.estimates[-1].runs  # a start, which is the first of them, is trained once
             items += f"; {runs} runs of each system" if runs > 1 else "; one run of each system"
             items += "".join(f"; left out: {reason}" for reason in data.get("left_out", ()))
             name = data["name"] if evaluation.task == "probe" else f"{evaluation.task}, {data['name']}"
