@@ -52,13 +52,17 @@ def thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers from about `low` to about `high`, at most so many, at least two."""
-    span = (high - low) or abs(high) or 1.0
-    magnitude = 10 ** math.floor(math.log10(span / most))
+    """Round numbers from about `low` to about `high`, at most so many, at least two. Two that differ by rounding alone
+    are equal."""
+    span, size = high - low, max(abs(low), abs(high))
+    if span <= 1e-9 * size:
+        span = size or 1.0
+    exponent = math.floor(math.log10(span / most))
+    magnitude = 10.0**exponent
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10, 20) if span / (m * magnitude) <= most - 1)
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
-    return [round(step * i, 12) for i in range(first, max(last, first + 1) + 1)]
+    return [round(step * i, 2 - exponent) for i in range(first, max(last, first + 1) + 1)]
 
 
 def number(value: float, percent: bool = False) -> str:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -70,6 +72,39 @@ def test_when_the_time_is_over_a_step_is_asked_to_stop_and_gone_on_with(tmp_path
     Runner(tmp_path).run([one])
     Runner(tmp_path).run([one])
     assert (tmp_path / "trace").read_text() == "resumed"
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_step_that_runs(tmp_path: Path, ending: signal.Signals) -> None:
+    from support.evidence.steps import Runner
+
+    tell = f"import os, time; os.kill({os.getpid()}, {int(ending)}); time.sleep(10); {append('a')}"
+    before = signal.signal(ending, lambda *_: None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Runner(tmp_path).run([step("one", tell)])
+    finally:
+        signal.signal(ending, before)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_changed_command_does_not_go_on_with_what_another_began(tmp_path: Path) -> None:
+    """As with more --tokens: the run that is there would end at those that it was told first."""
+    from support.evidence.steps import Runner, StepFailed
+
+    code = "import pathlib; pathlib.Path('begun').touch(); raise SystemExit({})"
+    resumed = {"begun": tmp_path / "begun", "resumed": python(append("resumed"))}
+    first, second = (step("one", code.format(status), **resumed) for status in (1, 2))
+    for own, status in ((first, 1), (second, 2), (second, 2)):
+        with pytest.raises(StepFailed, match=f"one ended with {status}"):
+            Runner(tmp_path).run([own])
+    Runner(tmp_path).run([first])
+    with pytest.raises(StepFailed, match="one ended with 2"):
+        Runner(tmp_path).run([second])
+    assert (tmp_path / "trace").read_text() == "resumed"
+    (tmp_path / "begun.json").unlink()  # of an older folder it is known of what is done
+    with pytest.raises(StepFailed, match="one ended with 2"):
+        Runner(tmp_path).run([second])
 
 
 def test_steps_run_together_and_one_failure_spares_the_others(tmp_path: Path) -> None:
@@ -273,6 +308,40 @@ def test_losses_are_means_over_tokens_and_told_apart_where_they_differ_everywher
         assert verdict(own, losses, pair) == "BERT lower"
 
 
+def test_documents_weigh_as_many_items_as_they_have_masked_tokens(plan: Any) -> None:
+    """Counted as twelve of one size, equal systems would be separated in 11 % of all comparisons."""
+    from scipy.stats import t as student
+
+    from spanbert_ext.evaluate.scores.rows import ItemRow
+    from spanbert_ext.evaluate.statistics.compare import compare
+    from spanbert_ext.evaluate.statistics.results import Results
+    from support.evidence.findings import ACCURACY, LOSS
+
+    sizes = [60.0] * 10 + [1200.0] * 2
+    rows = [(2 * size + place, size / 3 + place, size) for place, size in enumerate(sizes)]
+    results = Results()
+    results.add("BERT", "", 0, 0, [ItemRow(str(i), str(i), row) for i, row in enumerate(rows)])
+    for metric in (ACCURACY, LOSS):
+        (estimate,) = compare(results, metric).estimates
+        effective = sum(sizes) ** 2 / sum(size**2 for size in sizes)
+        half = estimate.standard_error * student.ppf(0.975, effective - 1)
+        assert estimate.interval.high - estimate.value == pytest.approx(half)
+
+
+def test_a_length_that_one_document_alone_has_is_left_out(plan: Any) -> None:
+    from spanbert_ext.pretrain.run.evaluations import LENGTHS
+    from support.evidence.findings import accuracy_by_length
+
+    for system, seed in plan.checkpoints():
+        path = plan.mask_law_file(system, seed)
+        laws = json.loads(path.read_text())
+        for document, bins in laws["spans"].items():
+            bins[-1] = bins[-1] if document == "0" else [0.0, 0.0, 0.0]
+        path.write_text(json.dumps(laws))
+    for by_length in accuracy_by_length(plan).values():
+        assert list(by_length) == list(LENGTHS)[:-1]
+
+
 @pytest.mark.parametrize(
     "separated, value, says",
     [
@@ -303,6 +372,17 @@ def test_the_page_says_what_is_separated_and_whether_it_is_of_use(
     assert made == {"README.md", "evidence.json", "filling-in.png", "span-lengths.png", "probes.png"}
     assert all(f"({name})" in text for name in made if name.endswith(".png"))
     assert "| SpanBERT | 1,000 | 1,000, 1,001 | 500 |" in text.replace("1,000.5", "1,000")
+
+
+def test_the_runs_of_systems_are_told_and_not_those_of_their_start(plan: Any) -> None:
+    from support.evidence.findings import evaluations
+
+    summary = probed(True)
+    estimates = summary["data"][0]["comparisons"][0]["estimates"]
+    estimates.insert(0, estimates[0] | {"checkpoint": "start", "runs": 1})
+    summarise(plan, summary)
+    (found,) = evaluations(plan)
+    assert "; 3 runs of each system" in found.items
 
 
 def test_a_page_of_what_is_there_by_now_and_none_of_nothing(plan: Any, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_conll_2012_has_parts_genres_and_any_number_of_columns(tmp_path: Path) -
     path = write(tmp_path / "abc_0001.v4_gold_conll", samples.CONLL_2012)
     first, second = read_conll(path)
     assert (first.name, second.name) == ("bn/abc/00/abc_0001", "bn/abc/00/abc_0001 part 1")
+    assert first.group == second.group == "bn/abc/00/abc_0001"
     assert first.genre == "bn" and first.words == ["She", "agreed", "."]
     assert first.clusters == (((0, 0),),) and second.clusters == ()
 

@@ -24,6 +24,8 @@ from spanbert_ext.evaluate.tasks.coref.options import CorefOptions
 from spanbert_ext.evaluate.tasks.coref.segments import collate_documents, encode_document, parts_of
 from spanbert_ext.evaluate.tasks.coref.task import CorefTask
 from spanbert_ext.evaluate.tasks.form import Conditions, EvaluationError, Fold
+from spanbert_ext.evaluate.tasks.probe.data import find_probes
+from spanbert_ext.evaluate.tasks.probe.options import ProbeOptions
 
 OPTIONS = CorefOptions(
     epochs=24,
@@ -206,6 +208,22 @@ def test_the_same_document_twice_is_refused(tmp_path) -> None:
     tiny_documents.write_conll(tmp_path / "dev", ["lamp"])
     with pytest.raises(DataError, match=r"the document 'lamp' is also in .*train"):
         CorefTask().load(tmp_path, OPTIONS)
+
+
+def test_the_parts_of_a_document_stay_together(tmp_path) -> None:
+    lines = {name: tiny_documents.conll("both", tiny_documents.DOCUMENTS[name]) for name in ("lamp", "farm")}
+    lines["farm"] = lines["farm"].replace("part 000", "part 001")
+    tiny_documents.write_conll(tmp_path)
+    for name, text in lines.items():
+        (tmp_path / f"{name}.conll").write_text(text, encoding="utf-8")
+    (data,) = CorefTask().load(tmp_path, OPTIONS)
+    parts = {i for i, document in enumerate(data.documents) if document.name.startswith("both")}
+    folds = CorefTask().folds(data, dataclasses.replace(OPTIONS, folds=len(data.documents) - 1))
+    assert [set(fold.test) & parts for fold in folds if set(fold.test) & parts] == [parts]
+    (rows,) = CorefTask().constant_answers(data, sorted(parts))
+    assert [(row.cluster, row.item) for row in rows] == [("both", "both part 1"), ("both", "both")]
+    items = [item for probe in find_probes(tmp_path, ProbeOptions()) for item in probe.items]
+    assert {item.cluster for item in items if item.id.startswith("both")} == {"both"}
 
 
 def test_more_folds_than_documents_is_refused(data) -> None:

@@ -33,7 +33,7 @@ from spanbert_ext.evaluate.tasks import registry
         (["--epochs", "inf"], "--epochs is inf, expected a finite number above 0"),
         (["--learning-rate", "nan"], "--learning-rate is nan, expected a finite number above 0"),
         (["--folds", "1"], "--folds is 1, expected from 2 to 100"),
-        (["--folds", "7"], "--folds is 7 but the data has 6 pages"),
+        (["--folds", "7"], "labels: --folds is 7 but the data has 6 pages"),
         (["--only-folds", "3"], "--only-folds is 3, but labels has the folds 1 to 2"),
         (["--batch-size", "0"], "--batch-size is 0, expected from 1 to 100,000"),
         (["--noise", "nan"], "--noise is nan, expected from 0.0 to 1"),

@@ -201,3 +201,12 @@ def test_values_that_are_not_known_are_left_out() -> None:
     nan = float("nan")
     drawn = svg("d", [Bar("a", 0, nan, nan, nan), Bar("b", 0, 1.0, 0.5, 1.5)], "F1")
     assert drawn.count('class="mean"') == 1 and 'cx="nan"' not in drawn
+
+
+def test_intervals_without_a_width_are_drawn() -> None:
+    """Of documents that all have the same score: the interval is as wide as rounding makes it."""
+    for zero in (False, True):
+        for value in (0.0, 100 / 3):
+            half = 1e-15 * (1 + value)
+            drawn = svg("d", [Bar("a", 0, value, value - half, value + half)], "F1", zero=zero)
+            assert drawn.count('class="mean"') == 1

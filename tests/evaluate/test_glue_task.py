@@ -128,6 +128,9 @@ def test_epochs_are_the_papers_where_none_are_given(folder, checkpoint, monkeypa
 
 
 def test_wrong_folders_are_named(tmp_path) -> None:
+    (tmp_path / "train.tsv").touch()
+    with pytest.raises(DataError, match=r"train.tsv: is a file, expected a folder of GLUE's files"):
+        GlueBenchmark().load(tmp_path / "train.tsv", OPTIONS)
     with pytest.raises(DataError, match="is not there, expected a folder of GLUE's files"):
         GlueBenchmark().load(tmp_path / "nothing", OPTIONS)
     with pytest.raises(DataError, match="is no folder of a task of GLUE and holds none"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
+pytest.importorskip("sklearn")
 pytest.importorskip("torchmetrics")
 
 from scipy.stats import t as student
@@ -35,6 +36,13 @@ def test_documents_of_many_mentions_weigh_as_many_items() -> None:
     assert effective < 6
     half = estimate.standard_error * student.ppf(0.975, effective - 1)
     assert estimate.interval.high - estimate.value == pytest.approx(half)
+
+
+def test_spans_of_many_words_weigh_as_many_items() -> None:
+    from spanbert_ext.evaluate.tasks.probe.data import _FOUND
+
+    sizes = _FOUND.sizes(np.array([[0.0, 1.0], [2.0, 5.0]]))
+    np.testing.assert_array_equal(sizes, [1, 5])
 
 
 def answered(*exact: float) -> list[ItemRow]:

@@ -14,6 +14,7 @@ from spanbert_ext.evaluate.tasks.probe.items import (
     chosen,
     coreference_items,
     gap_items,
+    known_words,
     length_items,
     mention_items,
     passages_of,
@@ -99,7 +100,8 @@ def test_boundaries_stand_just_outside_spans_of_the_answered_length(tmp_path) ->
         assert len(inside) == item.answer[0] + 1
         assert item.text[left + 1] == " " == item.text[right - 1]
 
-    items, known = word_items(found, 64)
+    known = known_words(found)
+    items = list(word_items(found, known, 64))
     assert known[0] == "the" and "." not in known
     for item in items:
         left, right = item.reads

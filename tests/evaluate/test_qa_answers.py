@@ -105,6 +105,20 @@ def test_a_question_without_a_candidate_has_no_text() -> None:
     assert answer.texts == () and answer.best == "" and answer.text(1e9) == ""
 
 
+def test_a_token_of_blanks_is_no_answer() -> None:
+    blank = window(0)
+    blank.offsets[4] = (3, 4)  # behind "one", in the place of "two"
+    (answer,) = collect([asked(0)], [blank], [([0], *scores(two=(9.0, 9.0), four=(1.0, 1.0)))], 30, 20)
+    assert "" not in answer.texts and answer.best == "two three four"
+
+
+def test_no_answer_is_scored_as_exactly_as_answers_are() -> None:
+    """In bfloat16 the sum would be 10.125."""
+    start, end = (x.bfloat16() for x in scores(cls=(10.0625, 0.03125), four=(10.0625, 0.03125)))
+    (answer,) = collect([asked(0)], [window(0)], [([0], start, end)], 30, 20)
+    assert answer.null == 10.09375 and answer.margin == 0
+
+
 def test_scores_that_are_no_numbers_are_no_candidates() -> None:
     start, end = scores(two=(float("nan"), 1.0), four=(2.0, 2.0))
     (answer,) = collect([asked(0)], [window(0)], [([0], start, end)], 30, 20)

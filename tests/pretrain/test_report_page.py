@@ -212,12 +212,16 @@ def test_losses_under_different_masks_have_no_best(tmp_path):
         (3.0, 3.0, [3, 4]),
         (0, 0, [0, 0.25]),
         (-1e-9, 1e-9, [-1e-9, -5e-10, 0, 5e-10, 1e-9]),
+        (-1e-15, 1e-15, [-1e-15, -5e-16, 0, 5e-16, 1e-15]),
+        (30.0, 30.00000000000001, [30, 40]),  # equal but for rounding
+        (-30.00000000000001, -30.0, [-30, -20]),
     ],
 )
 def test_ticks_are_round_and_hold_what_is_drawn(low, high, expected):
     found = ticks(low, high)
-    assert found[0] <= low and found[-1] >= high and len(found) <= 6
-    assert found == pytest.approx(expected)
+    rounding = 1e-15 * max(abs(low), abs(high))
+    assert found[0] - rounding <= low and found[-1] >= high and len(found) <= 6
+    assert found == pytest.approx(expected, abs=1e-20)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,23 @@ from spanbert_ext.evaluate.report import table
 from spanbert_ext.evaluate.scores.metric import SumMetric, ratio
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.statistics.compare import Comparison, Difference, Estimate, Interval, compare
-from spanbert_ext.evaluate.statistics.results import Results
+from spanbert_ext.evaluate.statistics.results import MetricError, Results
 from spanbert_ext.pretrain.run.evaluations import LENGTHS, SHARED_LAWS
 from support.evidence.plan import ROUNDS, Plan
 from support.evidence.studies import START, SYSTEMS
 
-ACCURACY = SumMetric("accuracy", lambda rows: rows, lambda sums: ratio(sums[..., 1], sums[..., 2]))
+
+def _tokens(rows: np.ndarray) -> np.ndarray:
+    return rows[:, 2]
+
+
+ACCURACY = SumMetric(
+    "accuracy", lambda rows: rows, lambda sums: ratio(sums[..., 1], sums[..., 2]), sizes=_tokens
+)
 # A metric's unit is a hundredth; a loss is told in nats.
-LOSS = SumMetric("loss", lambda rows: rows / [100, 1, 1], lambda sums: ratio(sums[..., 0], sums[..., 2]))
+LOSS = SumMetric(
+    "loss", lambda rows: rows / [100, 1, 1], lambda sums: ratio(sums[..., 0], sums[..., 2]), sizes=_tokens
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def evaluations(plan: Plan) -> Iterator[Finding]:
             items = f"{first.items:,} {data['items']}"
             if first.clusters != first.items:
                 items += f" of {first.clusters:,} {data['clusters']}"
-            runs = first.estimates[0].runs
+            runs = first.estimates[-1].runs  # a start, which is the first of them, is trained once
             items += f"; {runs} runs of each system" if runs > 1 else "; one run of each system"
             items += "".join(f"; left out: {reason}" for reason in data.get("left_out", ()))
             name = data["name"] if evaluation.task == "probe" else f"{evaluation.task}, {data['name']}"
@@ -102,7 +111,8 @@ def mask_laws(plan: Plan) -> list[Finding]:
 
 
 def accuracy_by_length(plan: Plan) -> dict[str, dict[str, Estimate]]:
-    """By system and bin of span lengths, in tokens, the estimate of the accuracy where spans are masked."""
+    """By system and bin of span lengths, in tokens, the estimate of the accuracy where spans are masked. Without bins
+    that fewer than two documents have."""
     found: dict[str, dict[str, Estimate]] = {}
     sums = _law_sums(plan)
     for number, length in enumerate(LENGTHS if sums else ()):
@@ -110,7 +120,11 @@ def accuracy_by_length(plan: Plan) -> dict[str, dict[str, Estimate]]:
         for (system, seed), laws in sums.items():
             rows = [ItemRow(name, name, tuple(own[number])) for name, own in laws["spans"].items()]
             results.add(SYSTEMS[system], str(seed), 0, 0, rows)
-        for estimate in compare(results, ACCURACY, pairs=[]).estimates:
+        try:
+            estimates = compare(results, ACCURACY, pairs=[]).estimates
+        except MetricError:
+            continue
+        for estimate in estimates:
             found.setdefault(estimate.checkpoint, {})[length] = estimate
     return found
 

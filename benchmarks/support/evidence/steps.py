@@ -18,7 +18,7 @@ from types import FrameType
 from support.machine import REPOSITORY
 from support.report import write_json
 
-DONE = "done.json"
+DONE, BEGUN = "done.json", "begun.json"
 
 
 class StepFailed(Exception):
@@ -31,15 +31,17 @@ class TimeIsOver(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """A command that goes on where it was stopped. resumed: what is called instead where `begun` exists."""
+    """A command that goes on where it was stopped. resumed: what is called instead where `begun` exists, which the same
+    command made; another command than that has to see for itself what it finds there."""
 
     name: str
     command: tuple[str, ...]
     begun: Path | None = None
     resumed: tuple[str, ...] = ()
 
-    def arguments(self) -> tuple[str, ...]:
-        return self.resumed if self.begun is not None and self.begun.exists() else self.command
+    @property
+    def has_begun(self) -> bool:
+        return self.begun is not None and self.begun.exists()
 
 
 class Runner:
@@ -50,11 +52,9 @@ class Runner:
     def __init__(self, folder: Path, seconds: float | None = None) -> None:
         self.folder = folder
         self.end = None if seconds is None else time.monotonic() + seconds
-        self._running: list[subprocess.Popen] = []
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "logs").mkdir(exist_ok=True)
-        path = folder / DONE
-        self._done: dict[str, list[str]] = json.loads(path.read_text()) if path.exists() else {}
+        self._done, self._begun = (_commands(folder / name) for name in (DONE, BEGUN))
 
     def is_done(self, step: Step) -> bool:
         return self._done.get(step.name) == list(step.command)
@@ -63,12 +63,18 @@ class Runner:
         """Runs those that are not done, `together` at a time. Raises `StepFailed`, `TimeIsOver` and
         `KeyboardInterrupt`."""
         waiting = [step for step in steps if not self.is_done(step)]
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        # steps are in sessions of their own, which the end of a terminal does not reach; under nohup it ends nothing
+        before = {
+            number: signal.signal(number, _interrupt)
+            for number in (signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         try:
             for begin in range(0, len(waiting), together):
                 self._run_together(waiting[begin : begin + together])
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _run_together(self, steps: Sequence[Step]) -> None:
         if self.end is not None and time.monotonic() >= self.end:
@@ -98,12 +104,20 @@ class Runner:
             if process.returncode:
                 raise StepFailed(
                     f"{step.name} ended with {process.returncode}; its output is in {self._log(step)}\n"
-                    f"  {shlex.join(step.arguments())}\n{_tail(self._log(step))}"
+                    f"  {shlex.join(self._arguments(step))}\n{_tail(self._log(step))}"
                 )
         self._say(f"{', '.join(step.name for step in steps)}: {time.monotonic() - begin:,.0f} s")
 
+    def _arguments(self, step: Step) -> tuple[str, ...]:
+        own = list(step.command)
+        before = self._begun.get(step.name, self._done.get(step.name, own))
+        return step.resumed if step.has_begun and before == own else step.command
+
     def _start(self, step: Step, alone: bool) -> subprocess.Popen:
-        arguments = step.arguments()
+        arguments = self._arguments(step)
+        if not step.has_begun:
+            self._begun[step.name] = list(step.command)
+            write_json(self.folder / BEGUN, self._begun)
         self._say(f"{step.name}: {shlex.join(arguments)}")
         with self._log(step).open("ab") as log:
             # progress bars of one go to the terminal, those of several would overwrite each other
@@ -128,6 +142,11 @@ class Runner:
 
     def _say(self, text: str) -> None:
         print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def _commands(path: Path) -> dict[str, list[str]]:
+    """By the names of steps."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _environment() -> dict[str, str]:

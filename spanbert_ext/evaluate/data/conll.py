@@ -39,11 +39,22 @@ class CorefDocument:
     genre: str  # of OntoNotes ("bn") and GUM ("academic"); "" elsewhere
     sentences: tuple[tuple[str, ...], ...]
     clusters: tuple[tuple[Mention, ...], ...]
+    part: int = 0
+
+    @property
+    def group(self) -> str:
+        """The document without its part: CoNLL-2012's annotators cut long documents, whose parts are no independent
+        items."""
+        return self.name.removesuffix(_part(self.part))
 
     @property
     def words(self) -> list[str]:
         """The words of all sentences."""
         return [word for sentence in self.sentences for word in sentence]
+
+
+def _part(number: int) -> str:
+    return f" part {number}" if number else ""
 
 
 def without_singletons(document: CorefDocument) -> CorefDocument:
@@ -58,6 +69,7 @@ class _Document:
 
     name: str
     begin: int  # line
+    part: int = 0
     sentences: list[list[str]] = field(default_factory=lambda: [[]])
     words: int = 0
     open: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))  # word, line
@@ -96,7 +108,7 @@ class _Document:
                 clusters.append(tuple(sorted(kept)))
             taken |= kept
         sentences = tuple(tuple(sentence) for sentence in self.sentences if sentence)
-        return CorefDocument(self.name, _genre(self.name), sentences, tuple(sorted(clusters)))
+        return CorefDocument(self.name, _genre(self.name), sentences, tuple(sorted(clusters)), self.part)
 
 
 def _genre(name: str) -> str:
@@ -135,7 +147,7 @@ def _documents(text: str, file: str) -> Iterator[tuple[CorefDocument, int]]:
                 name = plain_name(file).rpartition(".")[0] or file
                 name += f" document {unnamed}" if unnamed > 1 else ""
             part = int(found["part"] or 0)
-            document = _Document(f"{name} part {part}" if part else name, number)
+            document = _Document(name + _part(part), number, part)
         elif _END.fullmatch(line):
             if document is None:
                 raise DataError(file, "a document ends that has not begun", line=number)

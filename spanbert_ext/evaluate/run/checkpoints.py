@@ -96,7 +96,7 @@ def _shortest_ends(places: Sequence[str]) -> list[str]:
         depth = 1
         while depth < len(own) and sum(other[-depth:] == own[-depth:] for other in parts) > 1:
             depth += 1
-        found.append("/".join(own[-depth:]))
+        found.append(str(Path(*own[-depth:])))
     return found
 
 

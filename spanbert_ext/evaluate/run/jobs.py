@@ -94,7 +94,10 @@ _IN_FOLDS = ("folds", "max_train")  # options that the items of a fold tell
 
 
 def _folds(task: Task[Any, Any], data: DataSet, options: TaskOptions, only: Sequence[int]) -> Iterator[Fold]:
-    found = task.folds(data, options)
+    try:
+        found = task.folds(data, options)
+    except EvaluationError as error:
+        raise EvaluationError(f"{data.name}: {error}") from None
     wrong = [number for number in only if not 1 <= number <= len(found)]
     if wrong:
         raise EvaluationError(f"--only-folds is {wrong[0]}, but {data.name} has the folds 1 to {len(found)}")

@@ -29,16 +29,17 @@ class CorefTask(Task[CorefData, CorefOptions]):
     one by one; antecedents are sought in all of it. Singletons count neither in training nor in the scores."""
 
     clusters = "documents"
-    items = "documents"
+    items = "texts"  # documents, or parts of them
+    method = 2
 
     def load(self, path: Path, options: CorefOptions) -> list[CorefData]:
         return find_coref(path)
 
     def folds(self, data: CorefData, options: CorefOptions) -> list[Fold]:
-        names = [document.name for document in data.documents]
+        groups = [document.group for document in data.documents]
         if data.split:
-            return [Fold("dev", tuple(range(data.split)), tuple(range(data.split, len(names))))]
-        return cross_validation(names, options.folds, self.clusters)
+            return [Fold("dev", tuple(range(data.split)), tuple(range(data.split, len(groups))))]
+        return cross_validation(groups, options.folds, self.clusters)
 
     def metrics(self, data: CorefData) -> dict[str, Metric]:
         return dict(COREF_METRICS)
@@ -46,7 +47,7 @@ class CorefTask(Task[CorefData, CorefOptions]):
     def constant_answers(self, data: CorefData, items: Sequence[int]) -> Iterator[list[ItemRow]]:
         """No cluster."""
         documents = [data.documents[index] for index in items]
-        yield [ItemRow(d.name, d.name, coref_row(d.clusters, [])) for d in documents]
+        yield [ItemRow(d.group, d.name, coref_row(d.clusters, [])) for d in documents]
 
     def check(
         self,
@@ -99,7 +100,7 @@ class CorefTask(Task[CorefData, CorefOptions]):
         rows, predictions, right, total = [], {}, 0, 0
         for index in fold.test:
             document = data.documents[index]
-            rows.append(ItemRow(document.name, document.name, coref_row(document.clusters, found[index])))
+            rows.append(ItemRow(document.group, document.name, coref_row(document.clusters, found[index])))
             predictions[document.name] = [
                 [[a, b, " ".join(document.words[a : b + 1])] for a, b in cluster] for cluster in found[index]
             ]

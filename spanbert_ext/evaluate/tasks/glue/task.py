@@ -49,9 +49,8 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
     def load(self, path: Path, options: GlueOptions) -> list[GlueData]:
         """`path`: a task's folder, or one that holds folders of several."""
         if not path.is_dir():
-            raise DataError(
-                path, "is a file" if path.exists() else "is not there, expected a folder of GLUE's files"
-            )
+            found = "is a file" if path.exists() else "is not there"
+            raise DataError(path, f"{found}, expected a folder of GLUE's files")
         folders = {task.folder.lower(): task for task in GLUE_TASKS.values()}
         own = folders.get(path.resolve().name.lower())
         if own is not None:

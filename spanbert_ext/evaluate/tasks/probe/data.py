@@ -26,6 +26,7 @@ from spanbert_ext.evaluate.tasks.probe.items import (
     chosen,
     coreference_items,
     gap_items,
+    known_words,
     length_items,
     mention_items,
     relation_items,
@@ -124,9 +125,8 @@ def _of_documents(data: CorefData, probes: Sequence[str], options: ProbeOptions)
     for probe in probes:
         name = f"{probe}, {data.name}"
         if probe == "words":
-            items, known = word_items(data.documents, options.passage_words)
-            tested = {document.name for document in test}
-            parts = [[item for item in items if (item.cluster in tested) == side] for side in (False, True)]
+            known = known_words(data.documents)
+            parts = [list(word_items(part, known, options.passage_words)) for part in (train, test)]
             yield _data(name, data, *parts, len(known), "found", options, several=True)
             continue
         make, classes, scoring, pairs = _OF_DOCUMENTS[probe]
@@ -178,7 +178,12 @@ def row_of(data: ProbeData, item: Item, best: Sequence[int]) -> tuple[float, ...
 
 
 _YES_F1 = SumMetric("F1", lambda rows: counts([1])(rows), lambda sums: f1(*np.moveaxis(sums, -1, 0)))
-_FOUND = SumMetric("words found", lambda rows: rows, lambda sums: ratio(sums[..., 0], sums[..., 1]))
+_FOUND = SumMetric(
+    "words found",
+    lambda rows: rows,
+    lambda sums: ratio(sums[..., 0], sums[..., 1]),
+    sizes=lambda rows: rows[:, 1],
+)
 _SCORES = {
     "yes": (_YES_F1, accuracy()),
     "gap": tuple(GAP_METRICS.values()),

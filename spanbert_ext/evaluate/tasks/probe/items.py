@@ -106,7 +106,7 @@ def coreference_items(documents: Iterable[CorefDocument], most_words: int) -> It
                     for span, answer in pairs:
                         reads = (*passage.ends(*span), *passage.ends(*mention))
                         name = passage.id(span, mention)
-                        yield Item(name, document.name, passage.text, reads, (answer,))
+                        yield Item(name, document.group, passage.text, reads, (answer,))
 
 
 GAP_ANSWERS = ("A", "B", "neither")
@@ -148,7 +148,7 @@ def mention_items(documents: Iterable[CorefDocument], most_words: int) -> Iterat
             for span, answer in spans.items():
                 if span[1] - span[0] < MOST_WORDS:
                     name = passage.id(span)
-                    yield Item(name, document.name, passage.text, passage.ends(*span), (answer,))
+                    yield Item(name, document.group, passage.text, passage.ends(*span), (answer,))
 
 
 def relation_items(relations: Iterable[tuple[str, Relation]], labels: Sequence[str]) -> Iterator[Item]:
@@ -180,7 +180,7 @@ def _boundaries(documents: Iterable[CorefDocument], most_words: int) -> Iterator
                     spans[first, first + length - 1] = None
             for first, last in spans:
                 reads = (passage.words[first - 1][1] - 1, passage.words[last + 1][0])
-                item = Item(passage.id((first, last)), document.name, passage.text, reads, ())
+                item = Item(passage.id((first, last)), document.group, passage.text, reads, ())
                 yield item, words[begin + first : begin + last + 1]
             begin += count
 
@@ -191,16 +191,18 @@ def length_items(documents: Iterable[CorefDocument], most_words: int) -> Iterato
         yield replace(item, answer=(len(words) - 1,))
 
 
-def word_items(documents: Sequence[CorefDocument], most_words: int) -> tuple[list[Item], list[str]]:
-    """The answers are places among the most frequent words, which are returned too; spans without any are left out."""
+def known_words(documents: Iterable[CorefDocument]) -> list[str]:
+    """The most frequent words."""
     counts = Counter(
         word.lower() for document in documents for word in document.words if any(map(str.isalpha, word))
     )
-    known = sorted(counts, key=lambda word: (-counts[word], word))[:KNOWN_WORDS]
+    return sorted(counts, key=lambda word: (-counts[word], word))[:KNOWN_WORDS]
+
+
+def word_items(documents: Iterable[CorefDocument], known: Sequence[str], most_words: int) -> Iterator[Item]:
+    """The answers are places among the known words; spans without any are left out."""
     number = {word: place for place, word in enumerate(known)}
-    items = []
     for item, words in _boundaries(documents, most_words):
         answer = sorted({number[word.lower()] for word in words if word.lower() in number})
         if answer:
-            items.append(replace(item, answer=tuple(answer)))
-    return items, known
+            yield replace(item, answer=tuple(answer))

@@ -31,6 +31,7 @@ class ProbeTask(Task[ProbeData, ProbeOptions]):
 
     clusters = "texts"
     items = "items"
+    method = 2
     seeds_together = True
 
     def __init__(self) -> None:

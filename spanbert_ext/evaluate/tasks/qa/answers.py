@@ -74,7 +74,8 @@ def collect(
     for indices, start, end in predictions:
         begins, ends = _masks([windows[index] for index in indices], start)
         cls = torch.tensor([windows[index].cls for index in indices], device=start.device)[:, None]
-        nothing = (start.gather(1, cls) + end.gather(1, cls))[:, 0].float().nan_to_num(_LOWEST)
+        # in float32, as best_spans adds: in bfloat16 the sum alone may be off by a hundredth, and the margin with it
+        nothing = (start.gather(1, cls).float() + end.gather(1, cls).float())[:, 0].nan_to_num(_LOWEST)
         spans = best_spans(start, end, begins, ends, max_answer, n_best)
         scores, first, last, of_cls = (x.cpu().numpy() for x in (*spans, nothing))
         for place, index in enumerate(indices):
@@ -84,7 +85,8 @@ def collect(
             for score, i, j in zip(scores[place].tolist(), first[place], last[place], strict=True):
                 if score > _LOWEST / 10:
                     text = question.context[window.offsets[i, 0] : window.offsets[j, 1]].strip()
-                    texts[text] = max(score, texts.get(text, score))
+                    if text:  # some tokenizers make tokens of blanks
+                        texts[text] = max(score, texts.get(text, score))
     answers = []
     for texts, score in zip(found, null.tolist(), strict=True):
         best = sorted(texts.items(), key=lambda item: -item[1])[:n_best]

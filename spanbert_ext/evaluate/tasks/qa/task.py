@@ -59,7 +59,7 @@ class QaTask(Task[QaData, QaOptions]):
 
     clusters = "articles"
     items = "questions"
-    method = 2
+    method = 3
 
     def __init__(self) -> None:
         self._windows: dict[
