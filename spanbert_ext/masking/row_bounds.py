@@ -7,6 +7,7 @@ sized for the most that there could be, which is much where rows are short.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +19,40 @@ BOUND_STEP = 256  # bounds are multiples of it, so that batches share their shap
 _WORTH = 0.75  # a bound above this share of what is known without it is left out
 
 
-class HostNumber(int):
-    """A number of a batch that stays on the host when a loop moves every value with `.to(device)` or `.cuda()`."""
+@functools.total_ordering
+class HostNumber:
+    """A number of a batch that stays on the host when a loop moves every value with `.to(device)` or `.cuda()`.
+
+    Where Python wants an int it is one, but of no class below int: of these torch.compile takes every value for true
+    (torch 2.11), or makes a graph for each (2.13). Compiled code reads `number`.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = int(number)
 
     def to(self, *args: Any, **kwargs: Any) -> HostNumber:
         return self
 
     def cuda(self, *args: Any, **kwargs: Any) -> HostNumber:
         return self
+
+    def __index__(self) -> int:
+        return self.number
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+    def __eq__(self, other: object) -> bool:
+        return self.number == (other.number if isinstance(other, HostNumber) else other)
+
+    def __lt__(self, other: Any) -> bool:
+        return self.number < (other.number if isinstance(other, HostNumber) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+    def __repr__(self) -> str:
+        return repr(self.number)
 
 
 def batches_are_joined() -> bool:

@@ -68,8 +68,11 @@ def check_labels(labels: Tensor, text: Tensor | None, vocab_size: int) -> None:
         )
 
 
-def plain_bound(name: str, bound: int | None) -> int | None:
+def plain_bound(name: str, bound: int | HostNumber | None) -> int | None:
     """The bound as an int of Python's own, which torch.compile can trace.
+
+    Args:
+        bound: also a collator's `HostNumber`.
 
     Raises:
         TypeError: it is no integer, as a tensor, which would have to be read.
@@ -77,6 +80,8 @@ def plain_bound(name: str, bound: int | None) -> int | None:
     """
     if bound is None:
         return None
+    if isinstance(bound, HostNumber):
+        bound = bound.number
     if isinstance(bound, bool) or not isinstance(bound, int):
         raise TypeError(f"{name} is a {type(bound).__name__}, expected an int or None")
     if bound < 0:
@@ -85,7 +90,7 @@ def plain_bound(name: str, bound: int | None) -> int | None:
 
 
 def encoder_mask(
-    config: Any, family: Family, attention_mask: Tensor | None, all_text: bool | None
+    config: Any, family: Family, attention_mask: Tensor | None, all_text: bool | HostNumber | None
 ) -> Tensor | None:
     """The mask that the encoder gets, so that transformers need not read it on the host to see if it is all ones.
 
@@ -101,7 +106,9 @@ def encoder_mask(
         ValueError: all_text is True and the mask has zeros, which are looked for on the CPU, on CUDA only under
             SPANBERT_EXT_DEBUG=1.
     """
-    if all_text is not None and not isinstance(all_text, (bool, HostNumber)):
+    if isinstance(all_text, HostNumber):
+        all_text = all_text.number != 0
+    if all_text is not None and not isinstance(all_text, bool):
         raise TypeError(f"all_text is a {type(all_text).__name__}, expected a bool or None")
     if attention_mask is None:
         return None

@@ -119,6 +119,10 @@ def flag(name: str, value: Any) -> bool:
 
 def expect(condition: bool | torch.SymBool, error: type[Exception], message: Callable[[], str]) -> None:
     """Raises the error unless the condition holds. Of symbolic sizes it becomes a fact, not a guess."""
+    if isinstance(condition, bool):  # torch.compile cannot read a message that names what is around it
+        if not condition:
+            raise error(message())
+        return
     check = {
         ValueError: torch._check_value,
         TypeError: torch._check_type,

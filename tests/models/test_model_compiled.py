@@ -21,6 +21,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import BertForMaskedLM
 
 from spanbert_ext import SpanBertForPreTraining
+from spanbert_ext.masking.row_bounds import HostNumber
 from spanbert_ext.models.read_rows import mark_read
 
 
@@ -62,15 +63,18 @@ class TestWholeModel:
             twin.compile(backend=backend, fullgraph=True)
             same_step(model, twin, {name: batch[name] for name in given})
 
+    @pytest.mark.parametrize("kind", [int, HostNumber])
     @pytest.mark.parametrize("name", ["max_rows", "max_read_rows"])
-    def test_bounds_do_not_recompile(self, name):
+    def test_bounds_do_not_recompile(self, name, kind):
         """The first bound is a constant of its graph, the second makes a graph of all others."""
         batch = skewed_batch(row_bounds=False)
         model, counter = last_layer(), CompileCounterWithBackend("eager")
         expected = model(**batch).loss
         model.compile(backend=counter, fullgraph=True)
         for bound in (512, 768, 1024, 1792):
-            torch.testing.assert_close(model(**batch, **{name: bound}).loss, expected, rtol=1e-12, atol=0)
+            torch.testing.assert_close(
+                model(**batch, **{name: kind(bound)}).loss, expected, rtol=1e-12, atol=0
+            )
         assert counter.frame_count == 2
 
     def test_ragged_batches_share_two_graphs(self):
