@@ -6,15 +6,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from spanbert_ext.files.signals import signals_stop
 from support.machine import REPOSITORY
 from support.report import write_json
 
@@ -63,18 +62,9 @@ class Runner:
         """Runs those that are not done, `together` at a time. Raises `StepFailed`, `TimeIsOver` and
         `KeyboardInterrupt`."""
         waiting = [step for step in steps if not self.is_done(step)]
-        # steps are in sessions of their own, which the end of a terminal does not reach; under nohup it ends nothing
-        before = {
-            number: signal.signal(number, _interrupt)
-            for number in (signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
-        try:
+        with signals_stop():  # the steps too: in sessions of their own, they hear of no terminal
             for begin in range(0, len(waiting), together):
                 self._run_together(waiting[begin : begin + together])
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _run_together(self, steps: Sequence[Step]) -> None:
         if self.end is not None and time.monotonic() >= self.end:
@@ -153,10 +143,6 @@ def _environment() -> dict[str, str]:
     """In which `python -m support....` finds this folder's modules."""
     paths = [str(REPOSITORY / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _tail(path: Path, lines: int = 12) -> str:
