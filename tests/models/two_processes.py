@@ -263,6 +263,10 @@ def run_scripts(folder: Path) -> None:
     # waiting for (torch 2.13): nothing is destroyed, and the process ends without tearing down.
     gc.disable()
     distributed.destroy_process_group = lambda *args: None  # of the scripts' end
+    # Trainer before transformers 5.18 has the optimizer's state loaded to "cpu:0", which torch does not know.
+    torch.serialization.register_package(
+        0, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+    )
     kept = []
     for script, arguments in json.loads((folder / "runs.json").read_text()):
         faulthandler.dump_traceback_later(SECONDS, exit=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spanbert_ext.pretrain.text import text_files
@@ -31,6 +31,7 @@ def cut(text: str, places: list[int]) -> list[str]:
 def test_documents_do_not_depend_on_where_the_pieces_end(separator):
     @settings(max_examples=150, deadline=None)
     @given(st.lists(st.sampled_from(PARTS), max_size=60), st.lists(st.integers(0, 5_000), max_size=8))
+    @example(["x" * 30] * 4 + ["---\n"], [])  # what is left of a line is the separator
     def check(parts, places):
         text = "".join(parts)
         whole = list(split_text([text], separator))

@@ -332,7 +332,7 @@ def test_a_prepared_corpus_of_one_document_and_its_tokenizer(tmp_path, capsys, m
     ).resolve()
     loaded = data.load_data(options, tmp_path)
     assert loaded.facts["documents"] == 1 and loaded.facts["held_out_passages"] > 2
-    assert len(loaded.train) > 3 * len(loaded.held_out) > 10
+    assert len(loaded.train) > 2 * len(loaded.held_out) > 10  # passages are few, the text is Python's own
     pairs = data.load_data(dataclasses.replace(options, rows="google-pairs"), tmp_path)
     both = [{row["input_ids"][1:-1].tobytes() for row in rows} for rows in (pairs.train, pairs.held_out)]
     assert both[1] and not both[0] & both[1]

@@ -244,6 +244,7 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
     lines: list[str] = []
     begun: list[str] = []  # of the line that has not ended yet
     size = pending = blank = 0  # of the lines joined, of what has begun, of white space at its end
+    shortened = False  # what has begun is the rest of a line that was cut, and so no separator
     for piece in itertools.chain(pieces, (f"\n{separator or ''}\n",)):
         *ended, rest = piece.split("\n")
         for part in ended:
@@ -251,13 +252,14 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
                 part = "".join((*begun, part))
                 begun, pending = [], 0
             line = stripped(part)
-            if line == (separator or ""):
+            if line == (separator or "") and not shortened:
                 if lines:
                     yield from limited("\n".join(lines))
                     lines, size = [], 0
             elif line:
                 lines.append(line)
                 size += len(line) + 1
+            shortened = False
         if ended:
             blank = 0
         if rest and (begun or not rest.isspace()):
@@ -276,10 +278,11 @@ def split_text(pieces: Iterable[str], separator: str | None = None) -> Iterator[
             parts, text = _cut("\n".join((*lines, stripped(line))))
             yield from parts
             *lines, known = text.split("\n")
+            shortened = shortened or known != stripped(line)
             begun = [known, line[len(line) - blank :]]
             if blank > LONGEST_DOCUMENT:
                 lines.append(known)
-                begun, blank = [], 0
+                begun, blank, shortened = [], 0, False
         size = sum(map(len, lines)) + len(lines)
         pending = sum(map(len, begun))
 
