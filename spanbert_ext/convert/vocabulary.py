@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBa
 from spanbert_ext.convert.checkpoint_file import CheckpointError
 from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import given_path
-from spanbert_ext.masking.letter_case import is_cased, lowers_text
+from spanbert_ext.masking.letter_case import is_cased, is_in_another_case
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DICTIONARY_LINE = re.compile(r"(\S+) -?\d+")  # of fairseq's dict.txt
@@ -28,8 +28,8 @@ def has_vocabulary(folder: Path) -> bool:
 def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBase:
     """The tokenizer that `source` is: a vocabulary file (a token a line, or fairseq's dict.txt), a folder, a hub name.
 
-    A vocabulary file of BERT says nothing about case. It is taken to be cased when `is_cased`: transformers would lower
-    all text, which the published SpanBERT folders leave to it.
+    A vocabulary file of BERT says nothing about case. It is taken to be cased when `is_cased`: the published SpanBERT
+    folders leave it to transformers, which would lower all text (from 5.3 on), or keep all capitals (before).
 
     Args:
         positions: that the model has: the longest text, unless the tokenizer says it.
@@ -53,23 +53,16 @@ def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBa
     except Exception as error:  # missing files, no network, not a tokenizer: many types
         where = "folder" if folder else "no such file or folder; as a hub name"
         raise CheckpointError(f"cannot load a tokenizer from {source} ({where}): {reason(error)}") from error
-    return in_its_case(tokenizer, folder, positions)
+    return in_its_case(tokenizer, positions)
 
 
-def in_its_case(
-    tokenizer: PreTrainedTokenizerBase, folder: Path | None, positions: int
-) -> PreTrainedTokenizerBase:
-    """A tokenizer, or, of a BERT's cased vocabulary without settings, which transformers reads in lower case, one that
-    keeps case.
+def in_its_case(tokenizer: PreTrainedTokenizerBase, positions: int) -> PreTrainedTokenizerBase:
+    """A tokenizer that was loaded, or, where it `is_in_another_case`, one in that of its vocabulary.
 
     Args:
-        folder: that it is from, None: the hub.
         positions: as in `load_vocabulary`.
     """
-    lowers = isinstance(tokenizer, BertTokenizerFast) and lowers_text(tokenizer)
-    if lowers and is_cased(tokenizer.get_vocab()) and not _asks_for_lower_case(folder):
-        return _of_tokens(tokens_of(tokenizer), positions)
-    return tokenizer
+    return _of_tokens(tokens_of(tokenizer), positions) if is_in_another_case(tokenizer) else tokenizer
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -124,10 +117,6 @@ def _of_tokens(tokens: list[str], positions: int) -> PreTrainedTokenizerBase:
     return BertTokenizerFast(
         vocab=vocabulary, do_lower_case=not is_cased(vocabulary), model_max_length=positions
     )
-
-
-def _asks_for_lower_case(folder: Path | None) -> bool:
-    return folder is not None and _settings(folder).get("do_lower_case") is True
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _load_tokenizer(source: str, given: bool, name: str) -> PreTrainedTokenizerB
         raise CheckpointError(f"{source} has no tokenizer{remedy}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder or source), trust_remote_code=False)
-        return in_its_case(tokenizer, folder, tokenizer.model_max_length)
+        return in_its_case(tokenizer, tokenizer.model_max_length)
     except Exception as error:  # missing files, no network, not a tokenizer: many types
         what = f"tokenizer {source!r}" if given else f"the tokenizer of {name!r}"
         raise CheckpointError(f"cannot load {what}: {reason(error).rstrip('.')}{remedy}") from error

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from transformers import PreTrainedTokenizerBase
+from transformers import BertTokenizerFast, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 _MANY = 0.05  # of a vocabulary; an uncased one has none but words that were added to it
 
@@ -27,3 +28,13 @@ def cased_share(vocabulary: Mapping[str, int]) -> float:
 def is_cased(vocabulary: Mapping[str, int]) -> bool:
     """Whether it was made of text with capital letters."""
     return cased_share(vocabulary) > _MANY
+
+
+def is_in_another_case(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a BERT's tokenizer that was loaded reads text in another case than its vocabulary has, for its settings
+    do not say which: transformers then keeps case before 5.3, and lowers all text from there on."""
+    return (
+        isinstance(tokenizer, BertTokenizerFast)
+        and lowers_text(tokenizer) == is_cased(tokenizer.get_vocab())
+        and get_tokenizer_config(tokenizer.name_or_path).get("do_lower_case") is None
+    )

@@ -80,6 +80,15 @@ def test_an_encoder_of_another_shape_than_its_configuration_is_refused(checkpoin
         load_model(AutoModelForQuestionAnswering, checkpoint, 0)
 
 
+@pytest.mark.parametrize("word", ["Paris", "paris"])
+def test_a_vocabulary_without_settings_is_read_in_its_case(checkpoint, word: str) -> None:
+    for path in checkpoint.folder.glob("tokenizer*"):
+        path.unlink()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", word, "a"]
+    (checkpoint.folder / "vocab.txt").write_text("\n".join(words))
+    assert load_tokenizer(checkpoint).tokenize("Paris a") == [word, "a"]
+
+
 @pytest.mark.parametrize("types, given", [(2, True), (1, False), (0, False)])
 def test_token_types_are_given_to_encoders_that_have_two(tmp_path, types: int, given: bool) -> None:
     tokenizer = tiny_tasks.tokenizer_of(["a b c"])

@@ -82,7 +82,8 @@ def tokenizer_of(texts: list[str], **options: Any) -> BertTokenizerFast:
     letters = sorted(set("".join(words)))
     pieces = [*dict.fromkeys([*words, *letters]), *(f"##{letter}" for letter in letters)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
-    return BertTokenizerFast(vocab={piece: number for number, piece in enumerate(vocabulary)}, **options)
+    ids = {piece: number for number, piece in enumerate(vocabulary)}
+    return BertTokenizerFast(vocab=ids, do_lower_case=True, **options)  # the default is another one before 5.3
 
 
 def squad_tokenizer() -> BertTokenizerFast:

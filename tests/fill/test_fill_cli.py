@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import sys
 
@@ -254,11 +255,11 @@ def test_a_configuration_of_other_shapes(folder, said, tmp_path, options, messag
 
 
 def test_a_decoder_that_is_stored_beside_embeddings_of_another_shape(folder, said, tmp_path):
-    """transformers compares the two, of which it has left out one."""
+    """Newer transformers compare the two, of which they have left out one."""
     other = change_config(folder, tmp_path / "model", vocab_size=99)
     torch.save(trained_model().state_dict(), other / "pytorch_model.bin")
     (other / "model.safetensors").unlink()
-    assert "the embeddings have another shape than by config.json (vocab_size" in said(other, TEXT)[2]
+    assert re.search(r"shape.* by config\.json", said(other, TEXT)[2])
 
 
 def test_an_option_that_keeps_the_sbo_from_being_read(folder, said, tmp_path):

@@ -54,6 +54,9 @@ def test_a_cased_vocabulary_without_settings_keeps_case(tmp_path):
     assert tokenizer.tokenize("The Paris paris") == ["The", "Paris", "paris"]
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
     assert load_checkpoint(str(tmp_path), device="cpu").tokenizer.tokenize("Paris") == ["paris"]
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "vocab.txt").write_text("\n".join([*words[:5], "the", "is", "sat", "on", "##s"]))
+    assert load_checkpoint(str(tmp_path), device="cpu").tokenizer.tokenize("The") == ["the"]
 
 
 def test_the_run_around_a_folder_is_its_own(folder, tmp_path, monkeypatch):

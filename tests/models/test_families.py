@@ -258,7 +258,7 @@ def test_resized_tied_and_copied(model_type, tmp_path):
     assert_same(again(**text_of(batch)).logits, model(**text_of(batch)).logits, model_type)
 
 
-# What the native class does not do either.
+# What the native class does not do either, of big_bird in newer transformers alone.
 NO_AUTOCAST = {"deberta", "big_bird"}  # their attention has float32 constants that bfloat16 does not take
 
 
@@ -266,10 +266,11 @@ NO_AUTOCAST = {"deberta", "big_bird"}  # their attention has float32 constants t
 def test_autocast(model_type):
     batch, model = make_batch(4), built(model_type).float()
     if model_type in NO_AUTOCAST:
-        native = native_twin(model)
-        with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError):
-            native(**text_of(batch))
-        return
+        try:
+            with torch.autocast("cpu", torch.bfloat16):
+                native_twin(model)(**text_of(batch))
+        except RuntimeError:
+            return
     inputs = text_of(batch) | {name: batch[name] for name in ("labels", *INDICES)}
     expected = model(**inputs).loss.detach()
     with torch.autocast("cpu", torch.bfloat16):

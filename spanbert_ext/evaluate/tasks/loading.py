@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
 from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import reason
@@ -34,6 +35,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         raise EvaluationError(f"{checkpoint.folder} has no tokenizer (none of {', '.join(TOKENIZER_FILES)})")
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        tokenizer = in_its_case(tokenizer, tokenizer.model_max_length)
     except Exception as error:  # missing files, an unknown class
         raise EvaluationError(f"{checkpoint.folder} has no tokenizer that loads: {reason(error)}") from error
     if not tokenizer.is_fast:
