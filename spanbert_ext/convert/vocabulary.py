@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBa
 from spanbert_ext.convert.checkpoint_file import CheckpointError
 from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import given_path
-from spanbert_ext.masking.letter_case import is_cased, is_in_another_case
+from spanbert_ext.masking.letter_case import is_cased, lowers_for_want_of_settings
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DICTIONARY_LINE = re.compile(r"(\S+) -?\d+")  # of fairseq's dict.txt
@@ -28,8 +28,8 @@ def has_vocabulary(folder: Path) -> bool:
 def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBase:
     """The tokenizer that `source` is: a vocabulary file (a token a line, or fairseq's dict.txt), a folder, a hub name.
 
-    A vocabulary file of BERT says nothing about case. It is taken to be cased when `is_cased`: the published SpanBERT
-    folders leave it to transformers, which would lower all text (from 5.3 on), or keep all capitals (before).
+    A vocabulary file of BERT says nothing about case. It is taken to be cased when `is_cased`: transformers would lower
+    all text, which the published SpanBERT folders leave to it.
 
     Args:
         positions: that the model has: the longest text, unless the tokenizer says it.
@@ -57,12 +57,14 @@ def load_vocabulary(source: str | Path, positions: int) -> PreTrainedTokenizerBa
 
 
 def in_its_case(tokenizer: PreTrainedTokenizerBase, positions: int) -> PreTrainedTokenizerBase:
-    """A tokenizer that was loaded, or, where it `is_in_another_case`, one in that of its vocabulary.
+    """A tokenizer that was loaded, or, where it `lowers_for_want_of_settings`, one that keeps case.
 
     Args:
         positions: as in `load_vocabulary`.
     """
-    return _of_tokens(tokens_of(tokenizer), positions) if is_in_another_case(tokenizer) else tokenizer
+    return (
+        _of_tokens(tokens_of(tokenizer), positions) if lowers_for_want_of_settings(tokenizer) else tokenizer
+    )
 
 
 def read_vocabulary(path: Path) -> list[str]:

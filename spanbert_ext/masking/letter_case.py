@@ -30,11 +30,12 @@ def is_cased(vocabulary: Mapping[str, int]) -> bool:
     return cased_share(vocabulary) > _MANY
 
 
-def is_in_another_case(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a BERT's tokenizer that was loaded reads text in another case than its vocabulary has, for its settings
-    do not say which: transformers then keeps case before 5.3, and lowers all text from there on."""
+def lowers_for_want_of_settings(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a BERT's tokenizer that was loaded takes the capitals away that its vocabulary has, because its settings
+    do not say that they stay: transformers then lowers all text."""
     return (
         isinstance(tokenizer, BertTokenizerFast)
-        and lowers_text(tokenizer) == is_cased(tokenizer.get_vocab())
+        and lowers_text(tokenizer)
+        and is_cased(tokenizer.get_vocab())
         and get_tokenizer_config(tokenizer.name_or_path).get("do_lower_case") is None
     )

@@ -393,8 +393,9 @@ def test_nsp_in_the_old_format(tmp_path):
 
 
 def test_a_cased_folder_without_settings_keeps_case(tmp_path):
-    """transformers, from 5.3 on, lowers the text of the published folders: nothing says that they are cased."""
+    """transformers lowers the text of the published folders: their vocabulary is cased, and nothing says so."""
     source = hub_folder(tmp_path / "in", encoder_alone())
+    assert AutoTokenizer.from_pretrained(source).tokenize("Paris") == ["paris"]
     assert command(source, "--output", tmp_path / "out") == 0
     settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert settings["do_lower_case"] is False and settings["model_max_length"] == POSITIONS

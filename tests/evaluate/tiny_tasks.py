@@ -83,7 +83,9 @@ def tokenizer_of(texts: list[str], **options: Any) -> BertTokenizerFast:
     pieces = [*dict.fromkeys([*words, *letters]), *(f"##{letter}" for letter in letters)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
     ids = {piece: number for number, piece in enumerate(vocabulary)}
-    return BertTokenizerFast(vocab=ids, do_lower_case=True, **options)  # the default is another one before 5.3
+    return BertTokenizerFast(
+        vocab=ids, do_lower_case=True, **options
+    )  # the default is another one before 5.3
 
 
 def squad_tokenizer() -> BertTokenizerFast:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
 
-from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import given_path
 from spanbert_ext.masking.letter_case import cased_share, is_cased, lowers_text
@@ -150,9 +149,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             ' settings are missing, as in the published SpanBERT folders. Write {"do_lower_case": false} into'
             " tokenizer_config.json beside vocab.txt, or let spanbert-convert do it"
         )
-    tokenizer = in_its_case(
-        tokenizer, tokenizer.model_max_length
-    )  # transformers before 5.3 keeps all capitals
     try:
         tokenizer(_STRANGE, add_special_tokens=False)
     except Exception as error:  # the tokenizers library has no type for it
