@@ -212,7 +212,8 @@ def test_an_unfinished_run_gives_its_newest_checkpoint(folder, said, tmp_path):
 
 def test_a_family_without_an_sbo_has_its_mlm_head(said, tmp_path):
     torch.manual_seed(0)
-    AutoModelForMaskedLM.from_config(family_config("deberta-v2", legacy=False)).save_pretrained(tmp_path)
+    narrow = {"embedding_size": 16, "intra_bottleneck_size": 32, "true_hidden_size": 32}
+    AutoModelForMaskedLM.from_config(family_config("mobilebert", **narrow)).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     status, out, errors = said(tmp_path, TEXT)
     assert status == 0 and "MLM head" in out and "has no span-boundary head" in errors
