@@ -52,7 +52,8 @@ def bound_of_rows(indices: tuple[Tensor, ...], length: int) -> int | None:
         from spanbert_ext.masking.row_bounds import row_bounds
     except ImportError:
         return None
-    return row_bounds(indices, length).get("max_rows")
+    bound = row_bounds(indices, length).get("max_rows")
+    return None if bound is None else int(bound)
 
 
 def make_batch(shape: Shape, seed: int, device: torch.device) -> Batch:

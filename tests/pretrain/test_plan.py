@@ -233,7 +233,7 @@ def test_one_process_takes_one_gpu_and_says_what_takes_all(monkeypatch, tmp_path
     assert "torchrun --nproc-per-node 4 -m spanbert_ext.pretrain.cli" in warning
 
     def four(self) -> torch.device:
-        self._n_gpu = 4
+        self._n_gpu, self.distributed_state = 4, None
         return torch.device("cpu")
 
     monkeypatch.setattr(arguments.TrainingArguments, "_setup_devices", property(four))

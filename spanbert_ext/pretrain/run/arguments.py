@@ -89,6 +89,6 @@ def training_arguments(options: Options, folder: Path, *, resumed: bool = False)
         arguments.n_gpu > 1
     ):  # in one process, where Trainer takes nn.DataParallel: it copies the model in every pass
         arguments._n_gpu = 1
-    if use_cpu:  # not the "cpu:0" of several processes: Trainer before 5.18 loads the optimizer's state to it
+    if use_cpu and arguments.world_size > 1:  # not "cpu:0", to which Trainer before 5.18 loads the optimizer's state
         arguments._setup_devices = torch.device("cpu")
     return arguments
