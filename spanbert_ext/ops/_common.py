@@ -7,7 +7,6 @@ Checks of a call look at types, dtypes, layouts and devices; shapes and values a
 from __future__ import annotations
 
 import numbers
-import operator
 import os
 from collections.abc import Callable
 from typing import Any, Literal
@@ -83,7 +82,9 @@ def integer(name: str, value: Any, expected: str = "an integer") -> int:
         if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} is {shown(value)}; expected {expected}")
         try:
-            value = operator.index(value)  # NumPy's integers too
+            value = (
+                value.__index__()
+            )  # of NumPy's integers too; torch.compile 2.11 cannot follow operator.index
         except TypeError:  # an array of several
             raise TypeError(f"{name} is {shown(value)}; expected {expected}") from None
     if not -(2**63) <= value < 2**63:

@@ -18,11 +18,13 @@ from tiny_models import (  # noqa: F401
     skewed_batch,
     tiny_tokenizer,
 )
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from spanbert_ext import DataCollatorForSpanMasking, SpanMasker
 from spanbert_ext.masking.row_bounds import HostNumber, _changes, rounded_up, row_bounds
 from spanbert_ext.models import read_rows
 from spanbert_ext.models.read_rows import mark_read
+from spanbert_ext.ops._common import integer
 
 HINTS = ("max_rows", "max_read_rows", "all_text")
 
@@ -94,6 +96,14 @@ class TestBounds:
             masked = int((positions[0] >= 0).sum())
             assert bounds.get("max_rows", rounded_up(masked)) == rounded_up(masked)
         assert "max_read_rows" in row_bounds(*cases[0])
+
+
+def test_a_compiled_call_of_an_operator_takes_it_as_an_int():
+    counter = CompileCounterWithBackend("eager")
+    zeros = torch.compile(lambda x, n: x.new_zeros(integer("n", n)), backend=counter, fullgraph=True)
+    assert [len(zeros(torch.ones(1), HostNumber(n))) for n in (3, 5, 8)] == [3, 5, 8]
+    assert counter.frame_count == 2  # the first is a constant of its graph
+    torch._dynamo.reset()
 
 
 class TestCollator:

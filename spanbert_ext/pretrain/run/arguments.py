@@ -89,6 +89,7 @@ def training_arguments(options: Options, folder: Path, *, resumed: bool = False)
         arguments.n_gpu > 1
     ):  # in one process, where Trainer takes nn.DataParallel: it copies the model in every pass
         arguments._n_gpu = 1
-    if use_cpu and arguments.world_size > 1:  # not "cpu:0", to which Trainer before 5.18 loads the optimizer's state
+    # of several processes Trainer before 5.18 loads the optimizer's state to "cpu:0", which torch does not know
+    if use_cpu and arguments.world_size > 1:
         arguments._setup_devices = torch.device("cpu")
     return arguments
