@@ -81,10 +81,8 @@ def integer(name: str, value: Any, expected: str = "an integer") -> int:
     if type(value) is not int:
         if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} is {shown(value)}; expected {expected}")
-        try:
-            value = (
-                value.__index__()
-            )  # of NumPy's integers too; torch.compile 2.11 cannot follow operator.index
+        try:  # NumPy's integers too; torch.compile 2.11 cannot follow operator.index
+            value = value.__index__()
         except TypeError:  # an array of several
             raise TypeError(f"{name} is {shown(value)}; expected {expected}") from None
     if not -(2**63) <= value < 2**63:

@@ -66,10 +66,8 @@ def _begin_worker(tokenizer: PreTrainedTokenizerBase, phrases: str | None) -> No
     os.environ["TOKENIZERS_PARALLELISM"] = (
         "false"  # a worker a core; and the threads did not outlive the fork
     )
-    for number in (
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # a terminal's, of all its processes: the parent's to act on
+    # What a terminal sends to all its processes is the parent's to act on.
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _Tokenizing.here = _Tokenizing(tokenizer, phrases)

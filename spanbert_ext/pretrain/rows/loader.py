@@ -90,7 +90,7 @@ class ScheduledLoader:
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
-            # of newer versions of transformers
+            # before transformers 5.14 there is none
             multiprocessing_context=getattr(args, "dataloader_multiprocessing_context", None),
             prefetch_factor=args.dataloader_prefetch_factor,
             worker_init_fn=outlive_signals,
