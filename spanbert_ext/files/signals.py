@@ -49,5 +49,11 @@ def signals_stop() -> AbstractContextManager[None]:
     return on_signals(_stop)
 
 
+def ignore(*numbers: int) -> None:
+    """In a process that another one ends: what is sent to all of them is that one's to act on."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise Stopped(number)

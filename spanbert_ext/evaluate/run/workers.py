@@ -21,6 +21,7 @@ from spanbert_ext.evaluate.run.jobs import Job, Jobs
 from spanbert_ext.evaluate.tasks.form import Conditions, EvaluationError, Outcome, Task
 from spanbert_ext.evaluate.tasks.registry import TASKS
 from spanbert_ext.files.messages import reason
+from spanbert_ext.files.signals import ignore
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,7 @@ def _one_gpu(number: int | None) -> Iterator[None]:
 
 
 def _work(pipe: Connection, jobs: Jobs, threads: int) -> None:
-    for ending in (signal.SIGINT, signal.SIGHUP):  # the first process ends this one
-        signal.signal(ending, signal.SIG_IGN)
+    ignore(signal.SIGINT, signal.SIGHUP)  # a terminal's
     torch.set_num_threads(threads)
     task = TASKS[jobs.task].make()
     shown = 0.0

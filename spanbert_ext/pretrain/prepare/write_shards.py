@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from spanbert_ext.files.signals import ignore
 from spanbert_ext.pretrain.prepare.shards import (
     Progress,
     Shard,
@@ -66,9 +67,7 @@ def _begin_worker(tokenizer: PreTrainedTokenizerBase, phrases: str | None) -> No
     os.environ["TOKENIZERS_PARALLELISM"] = (
         "false"  # a worker a core; and the threads did not outlive the fork
     )
-    # What a terminal sends to all its processes is the parent's to act on.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore(signal.SIGINT, signal.SIGHUP)  # a terminal's
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _Tokenizing.here = _Tokenizing(tokenizer, phrases)
     parent = multiprocessing.parent_process().sentinel

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from spanbert_ext.files.signals import SIGNALS, ignore
 from spanbert_ext.pretrain.rows.rows import Rows
 from spanbert_ext.pretrain.rows.schedule import Schedule
 
@@ -64,8 +64,7 @@ class PartNumbers:
 def outlive_signals(worker: int) -> None:
     """What ends a run is often sent to all its processes: the run still wants batches for the step that it is in, and
     its workers end with it."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore(*SIGNALS)
 
 
 class ScheduledLoader:
