@@ -172,9 +172,7 @@ def test_one_document_is_held_out_by_passages_and_files_keep_their_order(tmp_pat
 
 
 def endless(corpus: str, output: Path) -> list[str]:
-    command = arguments(corpus, output)
-    command[command.index("--max-steps") + 1] = "100000"
-    return command
+    return arguments(corpus, output, "--max-steps", "100000")
 
 
 def assert_goes_on(output: Path, errors: str) -> None:
