@@ -21,7 +21,7 @@ from spanbert_ext.convert.whole_folder import check_output, whole_folder
 from spanbert_ext.convert.write_fairseq import write_dictionary, write_fairseq
 from spanbert_ext.convert.write_legacy import write_legacy, write_vocabulary
 from spanbert_ext.files.disk import megabytes, size_of
-from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.paths import empty_name, given_path
 from spanbert_ext.models.model_card import card_text, write_card
 
 FORMS = ("transformers", "fairseq", "legacy")
@@ -43,11 +43,9 @@ class ConvertOptions:
 
     def check(self) -> None:
         """Raises `CheckpointError`."""
-        for name, value in (("SOURCE", self.source), ("--output", self.output), ("--vocab", self.vocab)):
-            if value is not None and not value.strip():
-                raise CheckpointError(
-                    f"{name} is empty (an unset variable?); expected the name of a file or a folder"
-                )
+        names = {"SOURCE": self.source, "--output": self.output, "--vocab": self.vocab}
+        if wrong := empty_name(names, "the name of a file or a folder"):
+            raise CheckpointError(wrong)
         for name, given in (("--with-args", self.with_args), ("--dtype", self.dtype)):
             if given and self.to != "fairseq":
                 raise CheckpointError(f"{name} is for --to fairseq, but --to is {self.to}")

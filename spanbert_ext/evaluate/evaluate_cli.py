@@ -19,7 +19,7 @@ from spanbert_ext.evaluate.tasks.registry import TASKS, Entry
 from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
-from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.paths import empty_name, given_path
 from spanbert_ext.files.signals import signal_of, signals_stop
 
 FAILED, WRONG = 1, 2
@@ -78,11 +78,10 @@ def _add_task(parser: argparse.ArgumentParser, name: str, entry: Entry) -> None:
         help="[NAME=]FOLDER of a model with its tokenizer, or its name on the Hugging Face hub; several of one NAME are"
         " one system from several pre-training seeds",
     )
-    add("--data", required=True, type=Path, metavar="PATH", help=entry.data)
+    add("--data", required=True, metavar="PATH", help=entry.data)
     add(
         "--output",
-        type=Path,
-        default=Path(f"evaluation-{name}"),
+        default=f"evaluation-{name}",
         metavar="DIR",
         help=f"folder of the results (default: evaluation-{name})",
     )
@@ -220,6 +219,8 @@ def _evaluate(given: dict[str, Any], output: Path, arguments: list[str]) -> int:
     from spanbert_ext.files.lock import InUse
 
     try:
+        if wrong := empty_name({f"--{name}": given[name] for name in ("data", "output")}):
+            raise EvaluationError(wrong)
         for name in ("seeds", "processes"):
             if given[name] < 1:
                 raise EvaluationError(f"--{name} is {given[name]}, expected at least 1")

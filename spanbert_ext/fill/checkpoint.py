@@ -19,7 +19,7 @@ from spanbert_ext.convert.published_state import listed
 from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import reason
-from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.paths import empty_name, given_path
 from spanbert_ext.fill.predictions import missing_sbo
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
@@ -38,8 +38,8 @@ class Checkpoint(NamedTuple):
 
 
 def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto") -> Checkpoint:
-    """Raises `CheckpointError`: there is no such model; its file has no weights for the encoder or the MLM head, which
-    would be random; it has no tokenizer; there is no such device.
+    """Raises `CheckpointError`: a name is empty, or there is no such model; its file has no weights for the encoder or
+    the MLM head, which would be random; it has no tokenizer; there is no such device.
 
     Args:
         name: the output folder of spanbert-pretrain, of which an unfinished run gives its newest checkpoint, a folder
@@ -47,6 +47,9 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
         tokenizer: the same of a tokenizer, in place of the model's own.
         device: of torch; "auto": a GPU where there is one.
     """
+    names = {"CHECKPOINT": name, "--tokenizer": tokenizer}
+    if wrong := empty_name(names, "a folder, or a name on the hub"):
+        raise CheckpointError(wrong)
     place = _device(device)
     source, own_tokenizer, notes = _find(name)
     with quiet_transformers():
@@ -91,10 +94,6 @@ def _device(name: str) -> torch.device:
 
 def _find(name: str) -> tuple[str, str, tuple[str, ...]]:
     """Where the model is, where its tokenizer, and what to say of that."""
-    if not name.strip():
-        raise CheckpointError(
-            "CHECKPOINT is empty (an unset variable?); expected a folder, or a name on the hub"
-        )
     path = given_path(name)
     if os.path.isfile(path):
         raise CheckpointError(

@@ -8,13 +8,12 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spanbert_ext.files.messages import CommandParser, escaped, reason
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
-from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.paths import empty_name, given_path
 
 if TYPE_CHECKING:
     from spanbert_ext.fill.filling import Filler
@@ -87,7 +86,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--heat-map",
         metavar="FILE",
-        type=Path,
         help="draw guesses and agreement of the heads as a PNG; of several texts FILE-1.png, FILE-2.png, ...; with"
         " --interactive the last line's",
     )
@@ -125,6 +123,8 @@ def _run(given: argparse.Namespace) -> None:
     """Raises `_Wrong`."""
     if given.top_k < 1:
         raise _Wrong(f"--top-k is {given.top_k}; expected 1 or more")
+    if wrong := empty_name({"--file": given.file, "--heat-map": given.heat_map}, "a file"):
+        raise _Wrong(wrong)
     if missing := missing_packages("plots" if given.heat_map else ""):
         raise _Wrong(missing)
     _check_picture(given.heat_map)
@@ -140,10 +140,10 @@ def _run(given: argparse.Namespace) -> None:
         _interact(given, filler)
 
 
-def _check_picture(path: Path | None) -> None:
-    if path is None:
+def _check_picture(name: str | None) -> None:
+    if name is None:
         return
-    path = given_path(path)
+    path = given_path(name)
     if path.suffix.lower() != ".png":
         raise _Wrong(f"--heat-map is {path}; expected the name of a .png file")
     if path.is_dir() or not path.parent.is_dir():

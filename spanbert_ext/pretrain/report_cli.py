@@ -12,7 +12,7 @@ from pathlib import Path
 from spanbert_ext.files.messages import CommandParser
 from spanbert_ext.files.output import lasting_output
 from spanbert_ext.files.packages import missing_packages
-from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.paths import empty_name, given_path
 from spanbert_ext.pretrain.report.figures import terminal_table
 from spanbert_ext.pretrain.report.run_reader import ReportError, find_runs
 
@@ -27,13 +27,11 @@ def build_parser() -> argparse.ArgumentParser:
         "folders",
         nargs="+",
         metavar="DIR",
-        type=Path,
         help="--output of a run, or a folder with several of them",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        type=Path,
         help="the page (default: report.html in the run's folder; of several runs in the current folder)",
     )
     return parser
@@ -53,6 +51,9 @@ def _command(arguments: Sequence[str] | None) -> int:
     from spanbert_ext.pretrain.report.page import GENERATOR, build_page  # which need NumPy
 
     try:
+        for name in given.folders:
+            if wrong := empty_name({"DIR": name, "--output": given.output}):
+                raise ReportError(wrong)
         runs = find_runs([given_path(folder) for folder in given.folders])
         path = given_path(given.output or _default_path([run.folder for run in runs]))
         _write_page(build_page(runs), path, GENERATOR)

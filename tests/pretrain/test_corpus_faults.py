@@ -158,7 +158,7 @@ def test_links_to_folders_are_not_entered_which_is_said(tmp_path):
 
 @pytest.mark.parametrize("name", ["", " "])
 def test_an_empty_name(name):
-    with pytest.raises(CorpusError, match="--corpus has an empty name"):
+    with pytest.raises(CorpusError, match="--corpus is empty"):
         find_files([name])
 
 

@@ -21,7 +21,7 @@ from spanbert_ext.files.bars import bars_shown
 from spanbert_ext.files.disk import explained, removed_where_empty, sync, sync_tree, write_synced
 from spanbert_ext.files.lock import LOCK_FILE, run_lock
 from spanbert_ext.files.messages import reason
-from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.paths import empty_name, given_path
 from spanbert_ext.pretrain.prepare.prepared import TOKENIZER, verify
 from spanbert_ext.pretrain.prepare.shards import Progress, Shard, differences, read_lines
 from spanbert_ext.pretrain.prepare.summary import HISTOGRAM, REPORT, draw_lengths, report_text
@@ -94,6 +94,9 @@ class PrepareOptions:
                 f"--unused-ids is {self.unused_ids}, expected less than --vocab-size {self.vocab_size} without"
                 f" {len(SPECIAL_TOKENS)} special tokens, and at least 0"
             )
+        names = {"--text-field": self.text_field, "--tokenizer": self.tokenizer, "--output": self.output}
+        if wrong := empty_name(names):
+            raise PreparedError(wrong)
         if not self.corpus:
             raise PreparedError("--corpus names nothing to prepare")
         check_separator(self.document_separator)

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from spanbert_ext.files.paths import empty_name
 from spanbert_ext.pretrain.settings.defaults import ALTERNATIVES
 from spanbert_ext.pretrain.settings.recipes import RECIPES
 
@@ -123,9 +124,9 @@ def check_values(options: Options) -> None:
 
 
 def _check_texts(options: Options) -> None:
-    for name in ("text_field", "model", "output", "tokenizer", "cache_dir"):
-        if getattr(options, name) is not None and not getattr(options, name).strip():
-            raise OptionError(f"{flag(name)} is empty (an unset variable?), expected a name")
+    names = ("text_field", "model", "output", "tokenizer", "cache_dir")
+    if wrong := empty_name({flag(name): getattr(options, name) for name in names}):
+        raise OptionError(wrong)
     separator = options.document_separator
     if separator is not None and (not separator.strip() or len(separator.splitlines()) != 1):
         raise OptionError(

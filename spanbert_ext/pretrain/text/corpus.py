@@ -20,7 +20,7 @@ from pathlib import Path
 from datasets import Dataset, Features, Value
 
 from spanbert_ext.files.messages import reason
-from spanbert_ext.files.paths import given_path
+from spanbert_ext.files.paths import empty_name, given_path
 from spanbert_ext.pretrain.text import (
     builtin_corpus,
     corpus_names,
@@ -90,8 +90,8 @@ def _find_files(name: str) -> list[Path]:
 
 
 def _find(name: str) -> list[Path]:
-    if not name.strip():
-        raise CorpusError("--corpus has an empty name, perhaps of a variable that is not set")
+    if wrong := empty_name({"--corpus": name}):
+        raise CorpusError(wrong)
     path = given_path(name)
     if path.is_dir():
         if is_prepared(name):

@@ -174,7 +174,7 @@ def test_damage_is_seen_when_it_is_loaded(options, tmp_path):
     [
         (["--documents-per-shard", "0"], "--documents-per-shard is 0, expected an integer of at least 1"),
         (["--corpus", "nowhere.txt"], "'nowhere.txt' does not exist"),
-        (["--corpus", ""], "--corpus has an empty name"),
+        (["--corpus", ""], "--corpus is empty (an unset variable?)"),
         (["--output", "/proc/prepared"], "/proc/prepared"),
     ],
 )
