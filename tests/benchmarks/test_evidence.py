@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +384,23 @@ def test_the_runs_of_systems_are_told_and_not_those_of_their_start(plan: Any) ->
     summarise(plan, summary)
     (found,) = evaluations(plan)
     assert "; 3 runs of each system" in found.items
+
+
+def test_the_page_tells_what_all_systems_go_on_from(plan: Any) -> None:
+    from support.evidence.page import write_page
+    from support.evidence.studies import CONTINUED, START
+
+    assert START not in write_page(plan, plan.work / "fresh").read_text()
+    continued = replace(plan, study=replace(CONTINUED, adaptation=700_000))
+    metrics = json.loads(plan.metrics_file("bert", 0).read_text()) | {"tokens_seen": 700_000}
+    path = continued.metrics_file(START, 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(metrics))
+    text = write_page(continued, plan.work / "continued").read_text()
+    assert (
+        "All go on from one checkpoint, `start`: a MiniLM" in text and "trained on 0.7 M tokens first" in text
+    )
+    assert "number of tokens (10.0 M each)" in text  # the systems', without those of their start
 
 
 def test_a_page_of_what_is_there_by_now_and_none_of_nothing(plan: Any, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from spanbert_ext.evaluate.statistics.compare import Comparison, Difference
 from support.evidence import findings, plots
 from support.evidence.findings import LOSS, Finding, verdict
 from support.evidence.plan import Plan
-from support.evidence.studies import START
+from support.evidence.studies import ORIGINS, START
 from support.machine import commit, machine, versions
 from support.memory import MEGABYTE
 from support.report import write_json
@@ -118,8 +118,17 @@ def _opening(plan: Plan, trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         " size or more text."
     )
     times = PAPER_TOKENS / seen[-1]
+    opening = [
+        f"The paper's four systems, alike in size, text, number of tokens ({tokens} each), updates and seed."
+    ]
+    if START in trained:
+        before = trained[START][0]["tokens_seen"] / 1e6
+        opening.append(
+            f"All go on from one checkpoint, `{START}`: {ORIGINS[plan.study.model]}, trained on {before:.1f} M tokens"
+            " first, as Our BERT-1seq. It stands beside them as it was then."
+        )
     return [
-        f"The paper's four systems, alike in size, text, number of tokens ({tokens} each), updates and seed.",
+        *opening,
         f"{speaks} The paper's models read {times:,.0f} times as much: their order is neither confirmed nor"
         " refuted here.",
     ]

