@@ -90,8 +90,9 @@ void first_linear_backward_parameters(const LinearParts& grad, const Tensor& x_r
                                       const Tensor& grad_positions, const Tensor& grad_weight) {
   const int64_t columns = 2 * x_rows.size(1), spans = rows.spans(), chunk = chunk_rows(spans, kChunkRows);
   const int64_t position_columns = positions.size(1);
-  grad_weight.narrow(1, columns, position_columns)
-      .addmm_(grad.by_slot.t(), positions.to(weight.scalar_type()));
+  // Zero times a slot that no row reads would be NaN where that slot is.
+  const Tensor read = positions.to(weight.scalar_type()).masked_fill(grad.by_slot.eq(0).all(1, true), 0);
+  grad_weight.narrow(1, columns, position_columns).addmm_(grad.by_slot.t(), read);
   grad_positions.addmm_(grad.by_slot, weight.narrow(1, columns, position_columns));
   const Tensor buffer = at::empty({chunk, columns}, weight.options());
   for (int64_t first = 0; first < spans; first += chunk) {

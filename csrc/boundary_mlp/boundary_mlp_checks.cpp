@@ -17,9 +17,9 @@ void check_dim(const char* name, const at::Tensor& tensor, int64_t dim, const ch
                     dimensions);
 }
 
-void check_tensor(const char* name, const at::Tensor& tensor, at::IntArrayRef expected,
-                  const char* dimensions) {
-  check_float("boundary_mlp", name, tensor.scalar_type());
+void check_tensor(const char* name, const at::Tensor& tensor, at::ScalarType compute_dtype,
+                  at::IntArrayRef expected, const char* dimensions) {
+  check_compute_dtype("boundary_mlp", name, tensor.scalar_type(), compute_dtype);
   TORCH_CHECK_VALUE(tensor.sizes() == expected, "boundary_mlp: ", name, " has shape ", tensor.sizes(),
                     "; expected ", dimensions, " = ", expected);
 }
@@ -69,16 +69,17 @@ BoundarySizes check_inputs(const BoundaryInputs& inputs) {
                     "boundary_mlp: x has shape ", inputs.x.sizes(), "; expected H and B*L below 2^56");
   TORCH_CHECK_VALUE(sizes.position_columns < kSizeLimit, "boundary_mlp: positions has shape ",
                     inputs.positions.sizes(), "; expected P below 2^56");
-  check_compute_dtype("boundary_mlp", "x", inputs.x.scalar_type(), inputs.compute_dtype);
-  check_float("boundary_mlp", "positions", inputs.positions.scalar_type());
-  check_tensor("weight1", inputs.weight1, {sizes.inner, sizes.input_columns()}, "[E, 2H+P]");
-  check_tensor("weight2", inputs.weight2, {sizes.outer, sizes.inner}, "[D, E]");
-  check_tensor("bias1", inputs.bias1, {sizes.inner}, "[E]");
-  check_tensor("norm1_weight", inputs.norm1_weight, {sizes.inner}, "[E]");
-  check_tensor("norm1_bias", inputs.norm1_bias, {sizes.inner}, "[E]");
-  check_tensor("bias2", inputs.bias2, {sizes.outer}, "[D]");
-  check_tensor("norm2_weight", inputs.norm2_weight, {sizes.outer}, "[D]");
-  check_tensor("norm2_bias", inputs.norm2_bias, {sizes.outer}, "[D]");
+  const at::ScalarType compute = inputs.compute_dtype;
+  check_compute_dtype("boundary_mlp", "x", inputs.x.scalar_type(), compute);
+  check_compute_dtype("boundary_mlp", "positions", inputs.positions.scalar_type(), compute);
+  check_tensor("weight1", inputs.weight1, compute, {sizes.inner, sizes.input_columns()}, "[E, 2H+P]");
+  check_tensor("weight2", inputs.weight2, compute, {sizes.outer, sizes.inner}, "[D, E]");
+  check_tensor("bias1", inputs.bias1, compute, {sizes.inner}, "[E]");
+  check_tensor("norm1_weight", inputs.norm1_weight, compute, {sizes.inner}, "[E]");
+  check_tensor("norm1_bias", inputs.norm1_bias, compute, {sizes.inner}, "[E]");
+  check_tensor("bias2", inputs.bias2, compute, {sizes.outer}, "[D]");
+  check_tensor("norm2_weight", inputs.norm2_weight, compute, {sizes.outer}, "[D]");
+  check_tensor("norm2_bias", inputs.norm2_bias, compute, {sizes.outer}, "[D]");
   return sizes;
 }
 

@@ -16,6 +16,12 @@ inline c10::ScalarType accumulation_dtype(c10::ScalarType compute) {
   return compute == c10::kDouble ? c10::kDouble : c10::kFloat;
 }
 
+// Of a parameter's gradient that is made before the gradient of the loss is known: before the division by the number of
+// rows a sum may lie beyond float16.
+inline c10::ScalarType kept_gradient_dtype(c10::ScalarType parameter) {
+  return parameter == c10::kHalf ? c10::kFloat : parameter;
+}
+
 inline void check_float(const char* op, const char* name, c10::ScalarType type) {
   TORCH_CHECK_TYPE(is_supported_float(type), op, ": ", name, " has dtype ", type,
                    ", expected float64, float32, bfloat16 or float16");

@@ -101,9 +101,11 @@ void check_arguments(const SpanMaskArguments& arguments) {
   check_type(epoch, "epoch", at::kLong);
   if (epoch.dim() != 0) check_shape(epoch, "epoch", {rows}, "no dimension, or [B]");
   if (attention_mask) {
-    TORCH_CHECK_TYPE(at::isIntegralType(attention_mask->scalar_type(), /*includeBool=*/true),
-                     "span_mask: attention_mask is ", attention_mask->scalar_type(),
-                     "; expected bool or an integer type");
+    const at::ScalarType type =
+        attention_mask->scalar_type();  // for uint16 and wider PyTorch has few operators
+    TORCH_CHECK_TYPE(at::isIntegralType(type, /*includeBool=*/true) && !c10::isBarebonesUnsignedType(type),
+                     "span_mask: attention_mask is ", type,
+                     "; expected bool, uint8 or a signed integer type");
     check_shape(*attention_mask, "attention_mask", input_ids.sizes(), "[B, L]");
   }
   if (sample_ids) {

@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/dtypes.h"
 #include "common/plain_dispatch.h"
 #include "common/small_gemm.h"
 #include "vocab_ce/vocab_ce_passes.h"
@@ -51,11 +52,11 @@ VocabCeOutput run(const VocabCeArguments& arguments, double grad_unit) {
 
   const auto& [weight, bias] = std::tie(arguments.weight, arguments.bias);
   const auto acc = op.nll.options();
+  const auto dw_dtype = kept_gradient_dtype(weight.scalar_type());
+  const auto db_dtype = kept_gradient_dtype(bias.has_value() ? bias->scalar_type() : weight.scalar_type());
   const at::Tensor dw =
-      arguments.need_dw ? op.weight_gradient().to(weight.scalar_type()) : at::empty({0}, weight.options());
-  const at::Tensor db = arguments.makes_db()
-                            ? op.db.to(bias->scalar_type())
-                            : at::empty({0}, bias.has_value() ? bias->options() : weight.options());
+      arguments.need_dw ? op.weight_gradient().to(dw_dtype) : at::empty({0}, acc.dtype(dw_dtype));
+  const at::Tensor db = arguments.makes_db() ? op.db.to(db_dtype) : at::empty({0}, acc.dtype(db_dtype));
   return {at::full({}, op.loss, acc),
           op.nll,
           op.prediction,

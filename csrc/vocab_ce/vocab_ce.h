@@ -27,9 +27,9 @@ struct VocabCeArguments {
 };
 
 // (loss [], nll [N], prediction [N], grad_unit [], dh_rows [R, D], compact_rows [N], dw [V, D], db [G, V]).
-// The gradients are those of loss / grad_unit; one that is not needed has shape [0]. dh_rows, in the compute
-// dtype, holds the rows that take part in their order, R = compact_capacity(N, max_rows); row n of h has row
-// compact_rows[n] of it, or none (-1).
+// The gradients are those of loss / grad_unit; one that is not needed has shape [0]. dw and db have the
+// kept_gradient_dtype of their parameters. dh_rows, in the compute dtype, holds the rows that take part in their
+// order, R = compact_capacity(N, max_rows); row n of h has row compact_rows[n] of it, or none (-1).
 using VocabCeOutput = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
                                  at::Tensor, at::Tensor>;
 VocabCeOutput vocab_ce_cpu(const VocabCeArguments& arguments);

@@ -7,7 +7,7 @@
 //
 // How many rows take part is not read on the host: GEMMs are sized by max_rows, where the caller gives it,
 // else by N. Peak memory beside the outputs: one chunk of logits (chunk_rule.h) and the sums of its columns,
-// R * D' rows, one operand [V', D'], and one [V', D] in float32 where a 16-bit weight needs several chunks.
+// R * D' rows, one operand [V', D'], and one [V', D] in float32 where a bfloat16 weight needs several chunks.
 #include "vocab_ce/vocab_ce_cuda.h"
 
 #include <ATen/ATen.h>
@@ -145,8 +145,10 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const VocabCeArguments& arguments, std::op
                                                              .pitch = pitch,
                                                              .element_bytes = compact.element_size(),
                                                              .multiprocessors = multiprocessors()}));
-  // One product rounds to the weight's own dtype just once; a sum of several is kept in the accumulate dtype.
-  const bool rounds_once = rows <= chunk && weight.scalar_type() == compute_dtype;
+  const at::ScalarType dw_dtype = kept_gradient_dtype(weight.scalar_type());
+  const at::ScalarType db_dtype = bias.has_value() ? kept_gradient_dtype(bias->scalar_type()) : dw_dtype;
+  // One product rounds to the kept dtype just once; a sum of several is made in the accumulate dtype.
+  const bool rounds_once = rows <= chunk && dw_dtype == compute_dtype;
   const at::Tensor dw = at::empty({need_dw ? decoded : 0, width}, rounds_once ? compute : acc);
   const at::Tensor db = at::empty({need_db ? groups.count : 0, vocab}, acc);
   const at::Tensor dh_rows = at::empty({need_dh ? rows : 0, width}, compute);
@@ -205,15 +207,15 @@ VocabCeOutput vocab_ce_cuda_in_chunks(const VocabCeArguments& arguments, std::op
                                      .loss = loss.mutable_data_ptr(),
                                      .grad_unit = in_float16 ? nullptr : grad_unit.mutable_data_ptr()},
                                     stream));
-  const auto none = [](const at::Tensor& like) { return at::empty({0}, like.options()); };
+  const auto none = [&h = h](at::ScalarType dtype) { return at::empty({0}, h.options().dtype(dtype)); };
   return {loss,
           nll,
           prediction,
           grad_unit,
-          need_dh ? dh_rows : at::empty({0}, compute),
+          need_dh ? dh_rows : none(compute_dtype),
           compact_rows,
-          need_dw ? dw.narrow(0, 0, vocab).to(weight.scalar_type()) : none(weight),
-          need_db ? db.to(bias->scalar_type()) : none(bias.has_value() ? *bias : weight)};
+          need_dw ? dw.narrow(0, 0, vocab).to(dw_dtype) : none(dw_dtype),
+          need_db ? db.to(db_dtype) : none(db_dtype)};
 }
 
 at::Tensor vocab_ce_gradient_rows_cuda(const GradientRowsArguments& arguments) {

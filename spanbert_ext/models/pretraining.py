@@ -230,8 +230,9 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
                 `eval()` as `evaluation_logits` says, in the place of `row_statistics`; of text that is masked here
                 only by True. Without a loss they always come.
             return_loss: False leaves text without labels unmasked although there is a masker.
-            max_rows, max_read_rows: bounds, which the collator computes, of the MLM's targets and of the rows of
-                hidden states that the heads read (masked positions, both boundaries, the first of each row). They
+            max_rows, max_read_rows: bounds, which the collator computes, of the masked positions (with a label, with
+                boundaries) and of the rows of hidden states that the heads read (those, the boundaries, the first of
+                each row). They
                 spare CUDA what it would compute for the most that there could be, and may be too large, as for
                 part of a batch. Too small a bound, where it is used, makes the loss NaN if nothing is counted
                 (CUDA, torch.compile) and raises on the CPU.

@@ -103,12 +103,14 @@ def check_one_value(name: str, value: Tensor, device: torch.device) -> None:
         raise ValueError(f"{_OP}: {name} is on {value.device}, expected {device} as x, or cpu")
 
 
-def count_targets(labels: Tensor, masked_positions: Tensor, vocab: int, max_rows: int | None) -> int:
+def count_targets(
+    labels: Tensor, masked_positions: Tensor, left_boundary: Tensor | None, vocab: int, max_rows: int | None
+) -> int:
     """How many masked positions have a label, where that costs no synchronisation.
 
     Raises:
         IndexError: a masked position outside the row, or a label there beyond V.
-        ValueError: more of them than max_rows.
+        ValueError: more of them than max_rows, or more that have boundaries.
     """
     if masked_positions.numel() == 0:
         return 0
@@ -123,10 +125,14 @@ def count_targets(labels: Tensor, masked_positions: Tensor, vocab: int, max_rows
     if (most := int(ids.max())) >= vocab:
         raise IndexError(f"{_OP}: labels has {most} at a masked position, expected an id below V = {vocab}")
     count = int((ids >= 0).sum())
-    if max_rows is not None and count > max_rows:
-        raise ValueError(
-            f"{_OP}: max_rows is {max_rows}, expected at least {count}, the masked positions that have a label"
-        )
+    having = {"a label": count}
+    if left_boundary is not None:
+        having["boundaries"] = int((left_boundary >= 0).sum())
+    for what, found in having.items():
+        if max_rows is not None and found > max_rows:
+            raise ValueError(
+                f"{_OP}: max_rows is {max_rows}, expected at least {found}, the masked positions that have {what}"
+            )
     return count
 
 
@@ -137,7 +143,12 @@ def checked_transform(transform: Callable[[Tensor], Tensor], weight: Tensor) -> 
         result = transform(rows)
         expected = (1, rows.shape[1], weight.shape[1])
         _check_result("transform", result, expected, "[1, R, D]", rows.device)
-        compute_dtype(_OP, result, {"weight": weight}, "the result of transform")
+        dtype = compute_dtype(_OP, result, {"weight": weight}, "the result of transform")
+        given = compute_dtype(_OP, rows, {})
+        if (dtype == torch.float64) != (given == torch.float64):
+            raise TypeError(
+                f"{_OP}: transform returned {dtype} for rows of x in {given}, expected both or neither to be float64"
+            )
         return result
 
     return checked

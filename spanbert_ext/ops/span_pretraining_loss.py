@@ -26,6 +26,7 @@ from spanbert_ext.reference.outputs import SpanPretrainingOutput
 
 _OP = "span_pretraining_loss"
 _MOST_ITEMS = 2**63
+_MOST_ROWS = 2**62  # of each of two heads
 
 
 def span_pretraining_loss(
@@ -71,9 +72,10 @@ def span_pretraining_loss(
             `num_items_in_batch` alone, SBO's mean is scaled by this batch's share of the MLM targets: exact when every
             batch has the same ratio of SBO to MLM targets, close otherwise. Pass both for exactness.
         label_smoothing: as in `vocab_ce`, for both heads.
-        max_rows: an upper bound of the MLM targets, where the caller knows one without asking the device (they are
-            B*K at most). With ragged rows it spares CUDA most of its work; best rounded up to a multiple of 256. Too
-            small a bound makes the loss NaN on CUDA and raises on the CPU.
+        max_rows: an upper bound of the masked positions with a label, and of those with boundaries, where the caller
+            knows one without asking the device (they are B*K at most). With ragged rows it spares CUDA most of its
+            work; best rounded up to a multiple of 256. Too small a bound makes the loss NaN on CUDA and raises on the
+            CPU.
         impl: "fused" or "reference".
 
     Raises:
@@ -93,11 +95,11 @@ def span_pretraining_loss(
     label_smoothing = real(f"{_OP}: label_smoothing", label_smoothing)
     check_label_smoothing(_OP, label_smoothing)
     max_rows = None if max_rows is None else integer(f"{_OP}: max_rows", max_rows)
-    if max_rows is not None and max_rows < 0:
-        raise ValueError(f"{_OP}: max_rows is {max_rows}, expected at least 0")
+    if max_rows is not None and not 0 <= max_rows < _MOST_ROWS:
+        raise ValueError(f"{_OP}: max_rows is {max_rows}, expected at least 0 and below 2^62")
     mlm_rows = max_rows
     if may_read_values(labels):
-        mlm_rows = checks.count_targets(labels, masked_positions, weight.shape[0], max_rows)
+        mlm_rows = checks.count_targets(labels, masked_positions, left_boundary, weight.shape[0], max_rows)
     transform = checks.checked_transform(transform, weight)
     if has_sbo:
         boundary_rows = checks.CheckedBoundaryRows(boundary_rows, weight.shape[1])

@@ -167,6 +167,10 @@ def _vocab_ce_fake(*arguments: Any) -> tuple[Tensor, ...]:
     acc = accumulation_dtype(dtype)
     need_db = given["need_db"] and bias is not None
     bias_like = weight if bias is None else bias
+    # kept_gradient_dtype of csrc/common/dtypes.h
+    dw_dtype, db_dtype = (
+        torch.float32 if like.dtype == torch.float16 else like.dtype for like in (weight, bias_like)
+    )
     return (
         h.new_empty((), dtype=acc),  # loss
         h.new_empty((n,), dtype=acc),  # nll
@@ -174,8 +178,8 @@ def _vocab_ce_fake(*arguments: Any) -> tuple[Tensor, ...]:
         h.new_empty((), dtype=acc),  # grad_unit
         h.new_empty((capacity, width) if given["need_dh"] else (0,), dtype=dtype),  # dh_rows
         torch.empty_like(targets, memory_format=torch.contiguous_format),  # the compact row of each row
-        weight.new_empty(weight.shape if given["need_dw"] else (0,)),  # dw
-        bias_like.new_empty(bias_like.shape if need_db else (0,)),  # db
+        weight.new_empty(weight.shape if given["need_dw"] else (0,), dtype=dw_dtype),  # dw
+        bias_like.new_empty(bias_like.shape if need_db else (0,), dtype=db_dtype),  # db
     )
 
 
@@ -200,7 +204,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.mark_non_differentiable(*(tensor for name, tensor in results.items() if name != "loss"))
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*(results[name] for name in _SAVED))
-    ctx.h_dtype = given["h"].dtype
+    ctx.dtypes = {name: given[name].dtype for name in _MADE_IF if given[name] is not None}
     ctx.made = {name for name, need in _MADE_IF.items() if given[need]}
 
 
@@ -220,18 +224,18 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         scale = grad_loss * saved["grad_unit"]
         if "h" in wanted:
             compact = (saved[name] for name in _COMPACT_GRADIENT)
-            gradients["h"] = _OPS.vocab_ce_gradient_rows(*compact, scale, ctx.h_dtype)
+            gradients["h"] = _OPS.vocab_ce_gradient_rows(*compact, scale, ctx.dtypes["h"])
         if "weight" in wanted:
-            gradients["weight"] = _scaled(saved["dw"], scale)
+            gradients["weight"] = _scaled(saved["dw"], scale, ctx.dtypes["weight"])
         if "bias" in wanted:
-            gradients["bias"] = _scaled(saved["db"], scale)
+            gradients["bias"] = _scaled(saved["db"], scale, ctx.dtypes["bias"])
         if "row_weight" in wanted:
             gradients["row_weight"] = grad_loss * saved["nll"]
     return tuple(gradients.get(name) for name in _INPUTS)
 
 
-def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
-    """gradient * scale, multiplied in float32 at least: a loss scale of 65536 is beyond float16.
+def _scaled(gradient: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """gradient * scale in the parameter's dtype, multiplied in float32 at least: a loss scale may be beyond float16.
 
     In place where this backward is the last one that can read the saved gradient: a second [V, D] buffer would be
     the peak of the whole step. Where scale is 1, as without a GradScaler, nothing is read or written then.
@@ -244,9 +248,9 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     captured = scale.is_cuda and torch.cuda.is_current_stream_capturing()
     # A hook on saved tensors may leave any layout.
     if kept or traced or batched or captured or not gradient.is_contiguous():
-        return (gradient.to(scale.dtype) * scale).to(gradient.dtype)
+        return (gradient.to(scale.dtype) * scale).to(dtype)
     _OPS.vocab_ce_scale_(gradient, scale)
-    return gradient
+    return gradient.to(dtype)
 
 
 torch.library.register_autograd("spanbert_ext::vocab_ce", _backward, setup_context=_setup_context)

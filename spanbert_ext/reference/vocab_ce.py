@@ -26,6 +26,8 @@ def vocab_ce(
     n, vocab = h.shape[0], weight.shape[0]
     assert targets.shape == row_weight.shape == (n,)
     assert bias is None or bias.shape == (len(first_rows), vocab)
+    live = targets >= 0
+    h = h.where(live[:, None], 0)  # what is in the other rows reaches no gradient
     ends = [*first_rows[1:], n]
     logits = torch.cat(
         [
@@ -33,7 +35,6 @@ def vocab_ce(
             for group, (first, end) in enumerate(zip(first_rows, ends, strict=True))
         ]
     )  # [N, V]
-    live = targets >= 0
     nll = F.cross_entropy(
         logits.to(row_weight.dtype),
         targets.where(live, -100),

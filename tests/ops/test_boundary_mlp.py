@@ -362,3 +362,12 @@ def test_nan_stays_in_the_rows_that_read_it(device: str) -> None:
         values = sample.value_and_gradients(impl, grad_like(sample))
         assert values["y"].isnan().any(dim=-1).tolist() == [[True] * 2 + [False] * 3, [False] * 5]
         assert not values["x"][1].isnan().any()
+
+
+@on_every_device
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_nan_of_a_slot_that_no_entry_reads_reaches_nothing(device: str, impl: str) -> None:
+    sample = small().on(device)
+    sample.positions = torch.cat([sample.positions, torch.full_like(sample.positions[:1], float("nan"))])
+    for value in sample.value_and_gradients(impl, grad_like(sample)).values():
+        assert value.isfinite().all()

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from boundary_samples import Sample, on_every_device, small
+import torch
+from boundary_samples import PARAMETERS, Sample, on_every_device, small
 from torch import Tensor
 
 
@@ -108,6 +109,16 @@ def test_bad_input_is_named(case: str, device: str) -> None:
 def test_a_parameter_on_another_device_is_named() -> None:
     with pytest.raises(ValueError, match="bias1 is on meta, expected cpu as x"):
         changed(bias1=small().bias1.to("meta")).run()
+
+
+@on_every_device
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("wide", PARAMETERS)
+def test_a_float64_parameter_under_autocast_is_named(wide: str, impl: str, device: str) -> None:
+    sample = small().to(torch.float32)
+    sample = Sample(**{**vars(sample), wide: getattr(sample, wide).double()}).on(device)
+    with torch.autocast(device, dtype=torch.bfloat16), pytest.raises(TypeError, match=f"{wide} has dtype"):
+        sample.run(impl)
 
 
 @on_every_device

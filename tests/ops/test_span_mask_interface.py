@@ -131,6 +131,11 @@ BAD_INPUTS = {
         r"epoch has shape \[3\].*\[2\]",
     ),
     "attention dtype": (bad(attention_mask=torch.ones(2, 10)), TypeError, "attention_mask is Float"),
+    "attention unsigned": (
+        bad(attention_mask=torch.ones(2, 10).to(torch.uint16)),
+        TypeError,
+        "attention_mask is UInt16",
+    ),
     "attention shape": (
         bad(attention_mask=torch.ones(2, 9).bool()),
         ValueError,

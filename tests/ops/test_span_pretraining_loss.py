@@ -225,6 +225,24 @@ def test_a_bound_of_the_rows_changes_nothing_unless_it_is_too_small(batch: Batch
         run(batch, heads, max_rows=1)
 
 
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_a_bound_counts_boundaries_of_positions_without_a_label(
+    batch: Batch, heads: Heads, impl: str
+) -> None:
+    """As where a user has taken labels away: such a position is no target, but has a row of the boundaries."""
+    labels = batch.labels.clone()
+    labels[0, 2:5] = labels[1, 5:7] = -100
+    few = replace(batch, labels=labels)
+    found = run(few, heads, impl=impl)
+    assert (int(found.mlm_count), int(found.sbo_count)) == (7, 4)
+    assert torch.equal(run(few, heads, impl=impl, max_rows=9).loss, found.loss)
+    message = (
+        "span_pretraining_loss: max_rows is 8, expected at least 9, the masked positions that have boundaries"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(few, heads, impl=impl, max_rows=8)
+
+
 def test_label_smoothing_applies_to_both_heads(batch: Batch, heads: Heads) -> None:
     fused, plain = (run(batch, heads, label_smoothing=0.2, impl=impl).loss for impl in ("fused", "reference"))
     torch.testing.assert_close(fused, plain, rtol=0, atol=1e-10)
@@ -290,6 +308,7 @@ def test_a_bias_of_the_wrong_shape_is_named(batch: Batch, heads: Heads) -> None:
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing is 1.0"),
         ({"max_rows": 1.5}, TypeError, r"max_rows is 1\.5 \(float\); expected an int"),
         ({"max_rows": 3}, ValueError, "max_rows is 3, expected at least 12"),
+        ({"max_rows": 2**62}, ValueError, "max_rows is 4611686018427387904, expected .* below 2"),
         ({"impl": "slow"}, ValueError, "impl is 'slow'"),
     ],
 )
@@ -336,6 +355,22 @@ def test_functions_that_return_something_else_are_named(
     with pytest.raises(error, match=message):
         ops.span_pretraining_loss(
             *vars(batch).values(), weight=heads.weight, bias=heads.bias, impl=impl, **functions
+        )
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_a_transform_out_of_float64_is_named(batch: Batch, heads: Heads, impl: str) -> None:
+    """It, and not what is computed of x before it in float64."""
+    message = "transform returned torch.float32 for rows of x in torch.float64"
+    with pytest.raises(TypeError, match=message):
+        ops.span_pretraining_loss(
+            batch.x,
+            batch.labels,
+            batch.masked_positions,
+            transform=lambda rows: heads.transform(rows).float(),
+            weight=heads.weight.float(),
+            bias=None,
+            impl=impl,
         )
 
 

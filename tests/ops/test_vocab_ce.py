@@ -334,6 +334,33 @@ def test_nan_passes_into_the_loss_or_raises_in_debug_mode(monkeypatch: pytest.Mo
         case.run()
 
 
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_what_an_ignored_row_holds_reaches_no_gradient(impl: str) -> None:
+    case = sample().to(torch.float32)
+    with torch.no_grad():
+        case.h[case.targets < 0] = float("nan")
+    assert case.run(impl).loss.isfinite()
+    for got in gradients(case, impl):
+        assert got.isfinite().all()
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-10])
+def test_a_float16_sum_over_rows_is_divided_before_it_is_rounded(scale: float, with_bias: bool) -> None:
+    """65,504 is float16's largest number; the sum over 4,096 rows is 4,096 * 20, its mean 20."""
+    base = sample(4096, 8, 64, blocks=1, bias=with_bias, ignored=0, scale=0.001)
+    base.h[:] = 20
+    base.targets[:] = 5
+    base.row_weight[:] = 1 / 4096
+    case = base.to(torch.float16)
+    exact = case.to(torch.float64)
+    got, expected = gradients(case, "fused", scale), gradients(exact, "reference", scale)
+    assert expected[1].abs().max() > 15 * scale
+    for one, other in zip(got[1:], expected[1:], strict=True):
+        assert one.dtype == torch.float16
+        torch.testing.assert_close(one.double(), other, rtol=2e-3, atol=1e-4 * scale)
+
+
 def test_unknown_impl_is_refused() -> None:
     with pytest.raises(ValueError, match="impl is 'slow'"):
         sample().to(torch.float32).run("slow")

@@ -91,6 +91,19 @@ def test_float16_keeps_its_gradient_over_40000_rows() -> None:
     assert ((got == 0) & (expected != 0)).double().mean() < 0.01
 
 
+def test_a_float16_bias_has_a_gradient_whatever_the_number_of_rows() -> None:
+    rows = 100_000
+    case = sample(rows, 4, 16, blocks=1, ignored=0)
+    case.targets[:] = 5
+    case.row_weight = torch.full((rows,), 1 / rows, dtype=torch.float64)
+    half = case.to(torch.float16)
+    (got,) = torch.autograd.grad(half.run().loss, half.bias)
+    exact = half.to(torch.float64)
+    (expected,) = torch.autograd.grad(eager(exact), exact.bias)
+    assert expected.abs().max() > 0.5
+    torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=1e-4)
+
+
 def test_float16_unit_ignores_rows_without_a_target() -> None:
     case = sample(64, 8, 65, blocks=1, ignored=0)
     case.row_weight = torch.full((64,), 1 / 40_000, dtype=torch.float64)
