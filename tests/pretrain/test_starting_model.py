@@ -62,6 +62,21 @@ def test_a_checkpoint_with_its_own_tokenizer(checkpoint):
         assert model.config.hidden_size == 32
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_a_checkpoint_is_trained_whole(tmp_path, dtype):
+    """As many on the hub are, the published SpanBERT's among them."""
+    saved = SpanBertForPreTraining(tiny_config()).to(dtype)
+    saved.save_pretrained(tmp_path / "half")
+    assert AutoConfig.from_pretrained(tmp_path / "half").dtype == dtype
+    model = built(options_of(str(tmp_path / "half")), tiny_tokenizer())
+    assert {weight.dtype for weight in model.state_dict().values() if weight.is_floating_point()} == {
+        torch.float32
+    }
+    assert torch.equal(model.sbo.dense1.weight, saved.sbo.dense1.weight.float())
+    model.save_pretrained(tmp_path / "trained")
+    assert AutoConfig.from_pretrained(tmp_path / "trained").dtype == torch.float32
+
+
 def other_tokenizer(vocabulary: dict[str, int]):
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")

@@ -57,7 +57,8 @@ def check_model(options: Options) -> PreTrainedConfig:
 def build_model(
     options: Options, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray
 ) -> PreTrainedModel:
-    """A fresh BERT of a preset's size, or the checkpoint in a folder or on the hub. Raises `OptionError`.
+    """A fresh BERT of a preset's size, or the checkpoint in a folder or on the hub, in float32 whatever its file holds:
+    of float16 weights updates are rounded away or overflow. Raises `OptionError`.
 
     config: what `check_model` gave. counts: [V] training tokens by id; a fresh model's output biases start at their log
     frequencies, which saves the steps that would only learn these."""
@@ -73,7 +74,7 @@ def build_model(
     check_ids(options, tokenizer)
     try:
         model = SpanBertForPreTraining.from_pretrained(
-            name, config=config, nsp=options.nsp, impl=options.impl
+            name, config=config, nsp=options.nsp, impl=options.impl, dtype=torch.float32
         )
     except (OSError, ValueError) as error:  # no weights, a configuration that is refused
         raise OptionError(f"--model {options.model!r} cannot be loaded: {reason(error)}") from error
