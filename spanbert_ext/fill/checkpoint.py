@@ -21,6 +21,7 @@ from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import reason
 from spanbert_ext.files.paths import empty_name, given_path
 from spanbert_ext.fill.predictions import missing_sbo
+from spanbert_ext.masking.row_ends import REMEDY, without_row_ends
 from spanbert_ext.models.pretraining import SpanBertForPreTraining
 
 _OF_TOKENIZERS = ("*token*.json", "*vocab*", "*.model", "merges.txt")
@@ -69,6 +70,8 @@ def load_checkpoint(name: str, tokenizer: str | None = None, device: str = "auto
             without += " but those under its published names (spanbert-convert reads them)"
     elif without is None and _trained_without_sbo(source):
         without = f"the run in {name} trained without the span-boundary objective"
+    if ends := without_row_ends(loaded_tokenizer):
+        notes += (f"{ends}, as the rows of spanbert-pretrain have them: {REMEDY}",)
     if lost := [key for key in unexpected if _changes_the_encoder(key, model.base_model_prefix)]:
         notes += (
             f"the model that config.json describes has no place for {listed(lost)}, and computes without",

@@ -88,7 +88,11 @@ def test_a_span_without_a_token_is_named_where_a_fold_has_it(folder, relations) 
             task.check(checkpoint, [data], [[fold]], options)
 
 
-def test_questions_want_a_token_for_no_answer(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [("qa", "which stands for no answer"), ("glue", "from which its class is read")],
+)
+def test_a_row_without_its_first_token_is_refused(tmp_path, name: str, meaning: str) -> None:
     bert = tiny_documents.tokenizer()
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk")}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bert.backend_tokenizer, **names)
@@ -96,6 +100,8 @@ def test_questions_want_a_token_for_no_answer(tmp_path) -> None:
         single="$A [SEP]", pair="$A [SEP] $B [SEP]", special_tokens=[("[SEP]", bert.sep_token_id)]
     )
     checkpoint = tiny_tasks.save_checkpoint(tmp_path, tokenizer)
-    task, options = TASKS["qa"].make(), TASKS["qa"].options()
-    with pytest.raises(EvaluationError, match=r"puts no \[CLS\] into a row, which stands for no answer"):
+    task, options = TASKS[name].make(), TASKS[name].options()
+    with pytest.raises(
+        EvaluationError, match=rf"puts no \[CLS\] into a row, {meaning}: give it a post-processor"
+    ):
         task.check(checkpoint, [], [], options)

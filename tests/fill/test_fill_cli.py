@@ -158,6 +158,23 @@ def test_help_has_examples(said):
 # --- What a checkpoint lacks ----------------------------------------------------------------------------------
 
 
+def test_a_tokenizer_that_puts_no_ends_to_a_row_is_noted(folder, said, tmp_path):
+    """Its rows are not those that spanbert-pretrain makes with the same tokenizer."""
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    rules = json.loads((bare / "tokenizer.json").read_text())
+    (bare / "tokenizer.json").write_text(json.dumps(rules | {"post_processor": None}))
+    settings = json.loads((bare / "tokenizer_config.json").read_text())
+    (bare / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    status, _, errors = said(bare, TEXT)
+    assert status == 0 and errors.startswith(
+        "spanbert-fill: note: the tokenizer does not put [CLS] and [SEP] around a text, as the rows of"
+    )
+    assert said(folder, TEXT)[2] == ""
+
+
 def test_without_an_sbo_only_the_mlm_head_fills_in(folder, said, tmp_path):
     bare = without(folder, tmp_path / "bare", "sbo.")
     status, out, errors = said(bare, TEXT)

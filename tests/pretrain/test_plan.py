@@ -116,6 +116,9 @@ def test_a_plan_says_what_is_read_how_long_and_what_it_needs():
 
 def test_text_that_the_tokenizer_cannot_read_is_warned_of():
     assert not dataclasses.replace(plan_of(), unknown=0.05).warnings()
+    wrong = "the tokenizer does not put [CLS] and [SEP] around a text"
+    (warning,) = dataclasses.replace(plan_of(), without_row_ends=wrong).warnings()
+    assert warning.startswith(wrong) and "TemplateProcessing" in warning
     (warning,) = dataclasses.replace(plan_of(), unknown=0.9).warnings()
     assert warning.startswith("90% of the tokens are unknown") and "--tokenizer" in warning
 

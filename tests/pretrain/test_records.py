@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import shlex
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_names_of_datasets():
     )
     assert DatasetName.parse("dataset:squad") == ("squad", None, "train")
     assert DatasetName.parse("dataset:/data/a@b/c:test") == ("/data/a@b/c", None, "test")
+
+
+@pytest.mark.parametrize("folder", ["set:v1", "set@v1", "set@v1:x", "a@b/set:v1"])
+def test_a_folder_that_is_there_is_a_dataset_whatever_its_characters(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    Dataset.from_dict({"text": ["One text of the set. ", "And another one. "]}).save_to_disk(folder)
+    with pytest.raises(CorpusError, match="saved by the datasets library") as advice:
+        find_sources([folder])
+    named = shlex.split(str(advice.value).partition("name it ")[2])[0]
+    assert named == f"dataset:{folder}"
+    for name in (named, *absolute_names([named]), f"{named}:train"):
+        assert len(load_documents([name], str(tmp_path / "cache"))) == 2
+    assert DatasetName.parse(f"{named}:test") == (folder, None, "test")
 
 
 def test_absolute_names(tmp_path, monkeypatch):

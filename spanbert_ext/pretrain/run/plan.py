@@ -15,6 +15,7 @@ from transformers import Trainer
 
 from spanbert_ext.files.wording import duration, short
 from spanbert_ext.masking.collator import DataCollatorForSpanMasking
+from spanbert_ext.masking.row_ends import REMEDY, without_row_ends
 from spanbert_ext.pretrain.run.evaluations import evaluations_to_come, laws_of
 from spanbert_ext.pretrain.run.measured_step import MeasuredStep, measure_step
 from spanbert_ext.pretrain.run.optimizer import largest_excess
@@ -89,6 +90,7 @@ def make_plan(
         gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
         steps_taken=steps_taken,
         unknown=unknown,
+        without_row_ends=without_row_ends(collator.tokenizer),
         forms=text_forms(options),
         measured=measure_step(trainer, options, collator, train, rows.lengths),
     )
@@ -109,6 +111,7 @@ class Plan:
     gpus: int = 0  # that a process sees
     steps_taken: int = 0  # before a resume
     unknown: float = 0.0  # share of the training tokens
+    without_row_ends: str | None = None  # what that function says of the tokenizer
     forms: frozenset[Form] = frozenset({"text"})  # that the text is found in
     measured: MeasuredStep | None = None
 
@@ -256,6 +259,11 @@ class Plan:
             found.append(
                 f"{self.unknown:.0%} of the tokens are unknown to the tokenizer and teach nothing: choose a --model, or"
                 " a --tokenizer for one from random weights, of the text's language."
+            )
+        if self.without_row_ends:
+            found.append(
+                f"{self.without_row_ends}, as the rows here have them, so that whoever calls it makes other rows than"
+                f" the model was trained on: {REMEDY}."
             )
         if self.epochs > MANY_PASSES:
             found.append(

@@ -53,8 +53,13 @@ class DatasetName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> DatasetName:
-        """The parts of a name that begins with `DATASET`; the split is "train" where none is named."""
-        match = re.fullmatch(r"(.*?)(?:@([^@/:]+))?(?::([^/:@]+))?", name.removeprefix(DATASET), re.DOTALL)
+        """The parts of a name that begins with `DATASET`; the split is "train" where none is named. A folder that is
+        there is meant, whatever its characters."""
+        whole = name.removeprefix(DATASET)
+        for path, split in ((whole, ""), whole.rpartition(":")[::2]):
+            if path and os.path.isdir(os.path.expanduser(path)):
+                return cls(path, None, split or "train")
+        match = re.fullmatch(r"(.*?)(?:@([^@/:]+))?(?::([^/:@]+))?", whole, re.DOTALL)
         return cls(match[1], match[2], match[3] or "train")
 
 

@@ -36,6 +36,7 @@ from spanbert_ext.evaluate.tasks.qa.answers import Answered, best_threshold, col
 from spanbert_ext.evaluate.tasks.qa.files import find_sets
 from spanbert_ext.evaluate.tasks.qa.options import QaOptions
 from spanbert_ext.evaluate.tasks.qa.windows import Window, answer_tokens, make_windows
+from spanbert_ext.masking.row_ends import REMEDY
 
 _MOST_HELD_OUT = 2000  # questions: a threshold needs no more
 _SHOWN = 3  # texts of a prediction
@@ -105,7 +106,7 @@ class QaTask(Task[QaData, QaOptions]):
         if tokenizer.cls_token_id not in tokenizer("question", "context")["input_ids"]:
             raise EvaluationError(
                 f"the tokenizer in {checkpoint.folder} puts no {tokenizer.cls_token} into a row, which stands for no"
-                " answer"
+                f" answer: {REMEDY}"
             )
         load_model(AutoModelForQuestionAnswering, checkpoint, seed=0)
 
