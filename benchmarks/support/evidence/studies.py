@@ -94,7 +94,7 @@ CONTINUED = Study(
     evaluations=(
         *_probes(3),
         Evaluation("qa", "qa", QA, 1, ("--only-folds", "1", "--max-train", "600", "--max-length", "256")),
-        Evaluation("coref", "coref", COREF, 1, ("--epochs", "2")),
+        Evaluation("coref", "coref", COREF, 1, ("--only-folds", "1", "--epochs", "2")),
     ),
     vocab_size=None,
     adaptation=500_000,
