@@ -375,6 +375,24 @@ def test_the_page_says_what_is_separated_and_whether_it_is_of_use(
     assert "| SpanBERT | 1,000 | 1,000, 1,001 | 500 |" in text.replace("1,000.5", "1,000")
 
 
+def test_tasks_are_called_by_their_names_and_probes_by_those_of_their_data(plan: Any) -> None:
+    from support.evidence.findings import evaluations
+    from support.evidence.studies import CONTINUED
+
+    evaluations_of = {evaluation.task: evaluation for evaluation in CONTINUED.evaluations}
+    titles = {}
+    for task, evaluation in evaluations_of.items():
+        one = replace(plan, study=replace(CONTINUED, evaluations=(evaluation,)))
+        summarise(one, probed(True))
+        (found,) = evaluations(one)
+        titles[task] = found.title
+    assert titles == {
+        "probe": "mentions",
+        "qa": "question answering, mentions",
+        "coref": "coreference, fine-tuned, mentions",
+    }
+
+
 def test_the_runs_of_systems_are_told_and_not_those_of_their_start(plan: Any) -> None:
     from support.evidence.findings import evaluations
 

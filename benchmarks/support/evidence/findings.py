@@ -36,6 +36,15 @@ LOSS = SumMetric(
 )
 
 
+# What a task is called, beside the probes of the same kind.
+FINE_TUNED = {
+    "qa": "question answering",
+    "coref": "coreference, fine-tuned",
+    "relation": "relations, fine-tuned",
+    "glue": "GLUE",
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """Scores on one data set. comparisons: one a metric. constant: by metric what the same answer to every item reaches
@@ -81,7 +90,11 @@ def evaluations(plan: Plan) -> Iterator[Finding]:
             runs = first.estimates[-1].runs  # a start, which is the first of them, is trained once
             items += f"; {runs} runs of each system" if runs > 1 else "; one run of each system"
             items += "".join(f"; left out: {reason}" for reason in data.get("left_out", ()))
-            name = data["name"] if evaluation.task == "probe" else f"{evaluation.task}, {data['name']}"
+            name = (
+                data["name"]
+                if evaluation.task == "probe"
+                else f"{FINE_TUNED[evaluation.task]}, {data['name']}"
+            )
             yield Finding(name, evaluation.kind, items, comparisons, data["constant_answer"])
 
 
