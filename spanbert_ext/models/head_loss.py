@@ -215,8 +215,10 @@ def _called_loss(
     check_batch(x, labels, *indices)
     mlm, has_sbo = heads.mlm, left_boundary is not None
     acc = accumulation_dtype(x.dtype)
+    mlm_rows = max_rows
     if may_read_values(labels):
-        max_rows = count_targets(labels, masked_positions, torch.iinfo(torch.int64).max, max_rows)
+        most = torch.iinfo(torch.int64).max
+        mlm_rows = count_targets(labels, masked_positions, left_boundary, most, max_rows)
     rows = head_targets(
         labels,
         masked_positions,
@@ -225,7 +227,7 @@ def _called_loss(
         num_sbo_items=count_tensor(num_sbo_items, labels, acc),
         sbo_weight=sbo_weight,
         dtype=acc,
-        max_rows=max_rows,
+        max_rows=mlm_rows,
         impl=impl,
     )
     tokens = rows.token_rows.clamp_min(0)  # [R]

@@ -198,6 +198,18 @@ def test_changed_modules_are_called(name, warned):
     assert_right(model.double())
 
 
+@pytest.mark.parametrize("name", [None, "a hook on the decoder", "a hook on cls"])
+def test_a_masked_token_without_a_label_is_no_target(name):
+    """Its boundaries stay: whoever takes labels away leaves the rest of the batch as it is."""
+    model, batch = make_model().double(), make_batch()
+    if name is not None:
+        CHANGES[name](model)
+    batch["labels"][:4] = -100
+    unlabelled = batch["labels"].gather(1, batch["masked_positions"].clamp_min(0)) < 0
+    assert 0 < (unlabelled & (batch["left_boundary"] >= 0)).sum() < (batch["left_boundary"] >= 0).sum()
+    torch.testing.assert_close(model(**batch).loss, loss_by_calling(model, batch))
+
+
 def test_the_changes_matter():
     """Else the test above could pass with modules that are not called."""
     batch, expected = make_batch(), make_model().double()
