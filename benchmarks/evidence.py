@@ -67,7 +67,12 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--tokens", type=int, metavar="N", help="tokens that each system reads (default: as the part says)")
     add("--pretraining-seeds", type=int, default=1, metavar="N", help="trainings of each system (default: 1)")
-    add("--minutes", type=float, metavar="N", help="stop after so many")
+    add(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help="stop after so many; a fine-tuning that is stopped begins anew",
+    )
     add("--rehearse", action="store_true", help="a tiny model, little text, little of every task")
     add("--page", action="store_true", help="nothing but the page")
     given = parser.parse_args(arguments)
