@@ -393,6 +393,22 @@ def test_tasks_are_called_by_their_names_and_probes_by_those_of_their_data(plan:
     }
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_the_page_says_where_each_system_was_fine_tuned_once(plan: Any, runs: int) -> None:
+    """Its intervals cover other items and no other seed, however far apart they are."""
+    from support.evidence.page import write_page
+    from support.evidence.studies import CONTINUED
+
+    plan = replace(plan, study=replace(CONTINUED, adaptation=0, evaluations=CONTINUED.evaluations[-1:]))
+    summary = probed(True)
+    for estimate in summary["data"][0]["comparisons"][0]["estimates"]:
+        estimate["runs"] = runs
+    summarise(plan, summary)
+    text = write_page(plan, plan.work / "page").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("* **coreference, fine-tuned")]
+    assert "SpanBERT higher" in line and ("each fine-tuned once" in line) == (runs == 1)
+
+
 def test_the_runs_of_systems_are_told_and_not_those_of_their_start(plan: Any) -> None:
     from support.evidence.findings import evaluations
 

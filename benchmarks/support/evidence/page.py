@@ -150,6 +150,10 @@ def _separated(found: Sequence[Finding]) -> Iterator[str]:
         rest = len(comparison.differences) - len(apart)
         if rest:
             apart.append(f"{rest} of {rest + len(apart)} pairs not separated")
+        if own.kind == "tasks" and all(estimate.runs == 1 for estimate in comparison.estimates):
+            apart.append(
+                "each fine-tuned once: of these models alone, another seed may turn their order round"
+            )
         constant = own.constant.get(comparison.metric)
         if constant is not None and all(e.interval.low <= constant for e in comparison.estimates):
             apart.append(f"no system above the same answer to all ({constant:.1f})")
