@@ -232,10 +232,9 @@ class SpanBertForPreTraining(NativeFolders, MaskingHere):
             return_loss: False leaves text without labels unmasked although there is a masker.
             max_rows, max_read_rows: bounds, which the collator computes, of the masked positions (with a label, with
                 boundaries) and of the rows of hidden states that the heads read (those, the boundaries, the first of
-                each row). They
-                spare CUDA what it would compute for the most that there could be, and may be too large, as for
-                part of a batch. Too small a bound, where it is used, makes the loss NaN if nothing is counted
-                (CUDA, torch.compile) and raises on the CPU.
+                each row). They spare CUDA what it would compute for the most that there could be, and may be too
+                large, as for part of a batch. Too small a bound, where it is used, makes the loss NaN if nothing is
+                counted (CUDA, torch.compile) and raises on the CPU.
             all_text: whether no position is padding. Then the encoder gets no attention_mask, which means the same
                 as ones; if not, a mask that is ready. Either spares a synchronisation on CUDA; None: transformers
                 reads attention_mask to find out.

@@ -125,11 +125,13 @@ def count_targets(
     if (most := int(ids.max())) >= vocab:
         raise IndexError(f"{_OP}: labels has {most} at a masked position, expected an id below V = {vocab}")
     count = int((ids >= 0).sum())
+    if max_rows is None:
+        return count
     having = {"a label": count}
     if left_boundary is not None:
         having["boundaries"] = int((left_boundary >= 0).sum())
     for what, found in having.items():
-        if max_rows is not None and found > max_rows:
+        if found > max_rows:
             raise ValueError(
                 f"{_OP}: max_rows is {max_rows}, expected at least {found}, the masked positions that have {what}"
             )

@@ -12,6 +12,7 @@ from spanbert_ext.convert.vocabulary import in_its_case
 from spanbert_ext.evaluate.tasks.form import Checkpoint, EvaluationError
 from spanbert_ext.files.bars import quiet_transformers
 from spanbert_ext.files.messages import reason
+from spanbert_ext.masking.row_ends import REMEDY
 from spanbert_ext.models.positions import most_positions
 
 # The files with which a tokenizer begins. Without any, transformers makes one that knows no word.
@@ -79,6 +80,15 @@ def longest_row(checkpoint: Checkpoint, wanted: int) -> int:
             " at least"
         )
     return wanted if positions is None else min(wanted, positions)
+
+
+def check_first_token(checkpoint: Checkpoint, meaning: str) -> None:
+    """Raises `EvaluationError` where the tokenizer puts no cls into a row of two texts. meaning: of that token."""
+    tokenizer = load_tokenizer(checkpoint)
+    if tokenizer.cls_token_id not in tokenizer("one", "two")["input_ids"]:
+        raise EvaluationError(
+            f"the tokenizer in {checkpoint.folder} puts no {tokenizer.cls_token} into a row, {meaning}: {REMEDY}"
+        )
 
 
 def load_model(auto_class: Any, checkpoint: Checkpoint, seed: int, **configuration: Any) -> PreTrainedModel:

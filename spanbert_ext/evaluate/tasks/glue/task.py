@@ -21,18 +21,9 @@ from spanbert_ext.evaluate.scores.metric import Metric
 from spanbert_ext.evaluate.scores.rows import ItemRow
 from spanbert_ext.evaluate.tasks.fine_tuning import collate_tokens, fine_tune, predict
 from spanbert_ext.evaluate.tasks.folds import cross_validation
-from spanbert_ext.evaluate.tasks.form import (
-    Checkpoint,
-    Conditions,
-    DataSet,
-    EvaluationError,
-    Fold,
-    Outcome,
-    Task,
-)
+from spanbert_ext.evaluate.tasks.form import Checkpoint, Conditions, DataSet, Fold, Outcome, Task
 from spanbert_ext.evaluate.tasks.glue.options import GlueOptions
-from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
-from spanbert_ext.masking.row_ends import REMEDY
+from spanbert_ext.evaluate.tasks.loading import check_first_token, load_model, load_tokenizer, longest_row
 
 _EPOCHS = {"cola": 4.0}
 _OTHER_EPOCHS = 10.0
@@ -98,12 +89,7 @@ class GlueBenchmark(Task[GlueData, GlueOptions]):
         folds: Sequence[Sequence[Fold]],
         options: GlueOptions,
     ) -> None:
-        tokenizer = load_tokenizer(checkpoint)
-        if tokenizer.cls_token_id not in tokenizer("one", "two")["input_ids"]:
-            raise EvaluationError(
-                f"the tokenizer in {checkpoint.folder} puts no {tokenizer.cls_token} into a row, from which its class"
-                f" is read: {REMEDY}"
-            )
+        check_first_token(checkpoint, "from which its class is read")
         _model(checkpoint, data[0], seed=0)
 
     def train_and_predict(

@@ -26,17 +26,15 @@ from spanbert_ext.evaluate.tasks.form import (
     Checkpoint,
     Conditions,
     DataSet,
-    EvaluationError,
     Fold,
     Outcome,
     Task,
 )
-from spanbert_ext.evaluate.tasks.loading import load_model, load_tokenizer, longest_row
+from spanbert_ext.evaluate.tasks.loading import check_first_token, load_model, load_tokenizer, longest_row
 from spanbert_ext.evaluate.tasks.qa.answers import Answered, best_threshold, collect
 from spanbert_ext.evaluate.tasks.qa.files import find_sets
 from spanbert_ext.evaluate.tasks.qa.options import QaOptions
 from spanbert_ext.evaluate.tasks.qa.windows import Window, answer_tokens, make_windows
-from spanbert_ext.masking.row_ends import REMEDY
 
 _MOST_HELD_OUT = 2000  # questions: a threshold needs no more
 _SHOWN = 3  # texts of a prediction
@@ -102,12 +100,7 @@ class QaTask(Task[QaData, QaOptions]):
         folds: Sequence[Sequence[Fold]],
         options: QaOptions,
     ) -> None:
-        tokenizer = load_tokenizer(checkpoint)
-        if tokenizer.cls_token_id not in tokenizer("question", "context")["input_ids"]:
-            raise EvaluationError(
-                f"the tokenizer in {checkpoint.folder} puts no {tokenizer.cls_token} into a row, which stands for no"
-                f" answer: {REMEDY}"
-            )
+        check_first_token(checkpoint, "which stands for no answer")
         load_model(AutoModelForQuestionAnswering, checkpoint, seed=0)
 
     def train_and_predict(
